@@ -1,0 +1,180 @@
+/* baseline: what pycrew is measured against: the machine's cache lines, and Python itself. */
+#define _GNU_SOURCE
+#include "bench.h"
+#include "common.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- CPUs ------------------------------------------------------------------------------------ */
+
+static cpu_set_t all_cpus; /* as the program was started */
+
+static void set_cpus(const cpu_set_t *set)
+{
+    if (sched_setaffinity(0, sizeof *set, set) < 0)
+        fail("sched_setaffinity: %s", strerror(errno));
+}
+
+void use_all_cpus(void)
+{
+    if (CPU_COUNT(&all_cpus) > 0)
+        set_cpus(&all_cpus);
+}
+
+bool use_two_cpus(int ret[2])
+{
+    if (CPU_COUNT(&all_cpus) == 0 && sched_getaffinity(0, sizeof all_cpus, &all_cpus) < 0)
+        fail("sched_getaffinity: %s", strerror(errno));
+    cpu_set_t two;
+    CPU_ZERO(&two);
+    int count = 0;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && count < 2; cpu++) {
+        if (!CPU_ISSET(cpu, &all_cpus))
+            continue;
+        CPU_SET(cpu, &two);
+        ret[count++] = (int)cpu;
+    }
+    set_cpus(&two);
+    return count == 2;
+}
+
+static void use_one_cpu(int cpu)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)cpu, &one);
+    set_cpus(&one);
+}
+
+/* ---- cache lines ----------------------------------------------------------------------------- */
+
+/* 128 bytes apart: neighbouring lines are fetched in pairs. */
+struct line {
+    _Alignas(128) _Atomic uint32_t value;
+};
+
+struct pair {
+    struct line there, back;
+    uint32_t trips;
+    int cpu;
+};
+
+static void await(const struct line *line, uint32_t value)
+{
+    while (atomic_load_explicit(&line->value, memory_order_acquire) != value)
+        ;
+}
+
+static void *echo(void *data)
+{
+    struct pair *pair = data;
+    use_one_cpu(pair->cpu);
+    for (uint32_t i = 1; i <= pair->trips; i++) {
+        await(&pair->there, i);
+        atomic_store_explicit(&pair->back.value, i, memory_order_release);
+    }
+    return NULL;
+}
+
+static double round_trip(const int cpus[2], uint32_t trips)
+{
+    static struct pair pair;
+    pthread_t thread;
+    memset(&pair, 0, sizeof pair);
+    pair.trips = trips;
+    pair.cpu = cpus[1];
+    use_one_cpu(cpus[0]);
+    if (pthread_create(&thread, NULL, echo, &pair))
+        fail("no thread");
+    int64_t begin = 0;
+    for (uint32_t i = 1; i <= trips; i++) {
+        if (i == trips / 5)
+            begin = now_ns(); /* both run by now */
+        atomic_store_explicit(&pair.there.value, i, memory_order_release);
+        await(&pair.back, i);
+    }
+    int64_t end = now_ns();
+    pthread_join(thread, NULL);
+    return (double)(end - begin) / (double)(trips - trips / 5 + 1);
+}
+
+void measure_cacheline(const struct bench *bench, double *values)
+{
+    int cpus[2];
+    double best = 1e18;
+    if (!use_two_cpus(cpus))
+        return;
+    for (int i = 0; i < 5; i++) {
+        double ns = round_trip(cpus, bench->quick ? 50000 : 500000);
+        best = ns < best ? ns : best;
+    }
+    use_all_cpus();
+    values[cacheline_rtt_ns] = best;
+}
+
+/* ---- sleeping and waking -------------------------------------------------------------------- */
+
+struct semaphores {
+    sem_t there, back;
+    size_t trips;
+};
+
+static void *post_back(void *data)
+{
+    struct semaphores *semaphores = data;
+    for (size_t i = 0; i < semaphores->trips; i++) {
+        while (sem_wait(&semaphores->there) < 0)
+            ;
+        sem_post(&semaphores->back);
+    }
+    return NULL;
+}
+
+void measure_bare_park(const struct bench *bench, double *values)
+{
+    int cpus[2];
+    double samples[200];
+    struct semaphores semaphores = {.trips = bench->quick ? 50 : 200};
+    pthread_t thread;
+    use_two_cpus(cpus);
+    if (sem_init(&semaphores.there, 0, 0) < 0 || sem_init(&semaphores.back, 0, 0) < 0 ||
+        pthread_create(&thread, NULL, post_back, &semaphores))
+        fail("no thread");
+    for (size_t i = 0; i < semaphores.trips; i++) {
+        sleep_ns(2000000);
+        int64_t begin = now_ns();
+        sem_post(&semaphores.there);
+        while (sem_wait(&semaphores.back) < 0)
+            ;
+        samples[i] = (double)(now_ns() - begin);
+    }
+    pthread_join(thread, NULL);
+    use_all_cpus();
+    values[bare_park_rtt_ns] = quantile(samples, semaphores.trips, 0.5);
+}
+
+/* ---- Python alone ---------------------------------------------------------------------------- */
+
+void measure_inprocess(const struct bench *bench, double *values)
+{
+    char command[4096];
+    int cpus[2];
+    int size = snprintf(command, sizeof command, "exec '%s' '%s' '%s' %ld", bench->inprocess,
+                        bench->python, bench->modules, bench->quick ? 500000L : 5000000L);
+    if (size < 0 || (size_t)size >= sizeof command)
+        fail("%s: too long a path", bench->inprocess);
+    use_two_cpus(cpus);
+    FILE *pipe = popen(command, "re");
+    double ns = 0;
+    if (!pipe || fscanf(pipe, "%lf", &ns) != 1 || pclose(pipe) != 0)
+        fail("%s does not work", bench->inprocess);
+    use_all_cpus();
+    values[inprocess_call_ns] = ns;
+}

@@ -1,0 +1,51 @@
+/* bench.h: the measurements of pycrew-bench. Each one fills its values, or leaves them NAN where it
+ * is not possible here, and ends the program when a result is wrong.
+ */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdbool.h>
+
+/* X(name, decimals, what it is) in the order of the table. The name is the key in JSON. */
+#define BENCH_VALUES(X)                                                                            \
+    X(cacheline_rtt_ns, 1, "there and back between two CPUs, one cache line each way")             \
+    X(inprocess_call_ns, 1, "add(a, b) in an embedded interpreter, without pycrew")                \
+    X(sync_p50_ns, 0, "one call at a time, prepare to release, one worker: median")                \
+    X(sync_p99_ns, 0, "the same: 99th percentile")                                                 \
+    X(run_p50_ns, 0, "one pycrew_run at a time, one worker: median")                               \
+    X(pipelined_ns, 1, "singles, 1,024 in flight, one worker")                                     \
+    X(threads_ns, 1, "singles from 8 threads to 4 workers")                                        \
+    X(batch_ns, 1, "records through pycrew_batch, one worker a CPU")                               \
+    X(bare_park_rtt_ns, 0, "two semaphores there and back every 2 ms, without pycrew: median")     \
+    X(park_rtt_ns, 0, "one call every 2 ms, both sides asleep before it: median")                  \
+    X(start_ms, 1, "pycrew_open to the first result")                                              \
+    X(start8_numpy_ms, 1, "numpy imported to a call running in each of 8 workers")                 \
+    X(worker_pss_kb, 0, "memory of each of these 8 (PSS)")                                         \
+    X(idle_switches, 0, "context switches of an idle crew, all its threads, in 2 s")
+
+enum bench_value {
+#define BENCH_ENUM(name, decimals, what) name,
+    BENCH_VALUES(BENCH_ENUM)
+#undef BENCH_ENUM
+        BENCH_VALUE_COUNT
+};
+
+struct bench {
+    bool quick;         /* a tenth of the calls */
+    const char *python; /* the workers' sys.executable */
+    const char *modules, *inprocess;
+};
+
+typedef void bench_measurement(const struct bench *bench, double *values);
+
+bench_measurement measure_cacheline, measure_inprocess, measure_bare_park;    /* baseline.c */
+bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
+bench_measurement measure_threads, measure_batch;
+bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */
+
+/* The same two CPUs for all that has one worker: the first two this process may use; false where
+ * it has but one. use_all_cpus undoes it. */
+bool use_two_cpus(int ret[2]);
+void use_all_cpus(void);
+
+#endif

@@ -1,0 +1,17 @@
+"""The Python side of pycrew-bench, but for math_ops.add, which is the founding example's."""
+
+import os
+import sys
+import time
+
+
+def python():
+    return sys.version.split()[0], sys.executable
+
+
+def hold(seconds):
+    """When this call began, and in which process. It stays there for a while, so that calls beside
+    it go to other workers."""
+    begin = time.monotonic_ns()
+    time.sleep(seconds)
+    return begin, os.getpid()

@@ -1,0 +1,42 @@
+/* pycrew: the command. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "cli/crew.h"
+#include "cli/signals.h"
+
+static int run(int command, int argc, char **argv)
+{
+    struct options options;
+    int code = options_read(&options, command, argc, argv);
+    if (code < 0) {
+        signals_setup();
+        code = command == COMMAND_CALL ? command_call(&options) : command_map(&options);
+    }
+    options_free(&options);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    const char *command = argc > 1 ? argv[1] : "";
+    if (strcmp(command, "call") == 0)
+        return run(COMMAND_CALL, argc - 1, argv + 1);
+    if (strcmp(command, "map") == 0)
+        return run(COMMAND_MAP, argc - 1, argv + 1);
+    if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
+        printf("pycrew %s\n", pycrew_version());
+        return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
+    }
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
+        options_print_usage();
+        return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
+    }
+    if (argc > 1)
+        say("'%s' is no command: call and map are (pycrew --help tells more)", command);
+    else
+        say("which command? call or map (pycrew --help tells more)");
+    return EXIT_USAGE;
+}

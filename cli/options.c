@@ -1,0 +1,486 @@
+/* options: the command line. */
+#include "cli/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/console.h"
+#include "cli/json.h"
+#include "lib/pycrew.h"
+
+/* ---- setting a field from text --------------------------------------------------------------- */
+
+/* Each returns NULL, or what the text should be, for "--timeout: 'x' is not ...". */
+
+static const char *set_flag(void *field, const char *text)
+{
+    (void)text;
+    *(bool *)field = true;
+    return NULL;
+}
+
+static const char *set_text(void *field, const char *text)
+{
+    *(const char **)field = text;
+    return NULL;
+}
+
+static const char *add_to_list(void *field, const char *text)
+{
+    struct list *list = field;
+    list->items = reallocate(list->items, (list->count + 2) * sizeof(*list->items));
+    list->items[list->count++] = (char *)(uintptr_t)text; /* only read, or a writable argv itself */
+    list->items[list->count] = NULL;
+    return NULL;
+}
+
+/* Decimal digits only, below the limit. */
+static bool read_number(const char *text, char **end, uint64_t limit, uint64_t *ret)
+{
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    errno = 0;
+    unsigned long long number = strtoull(text, end, 10);
+    if (errno != 0 || number > limit)
+        return false;
+    *ret = number;
+    return true;
+}
+
+static const char *set_count(void *field, const char *text)
+{
+    char *end;
+    uint64_t number;
+    if (!read_number(text, &end, 1000000, &number) || *end != '\0')
+        return "a number from 0 to 1000000";
+    *(unsigned *)field = (unsigned)number;
+    return NULL;
+}
+
+static const char *set_size(void *field, const char *text)
+{
+    static const char units[] = "KMGT", expected[] = "a size: bytes, or 64K, 512M, 2G, 1T";
+    char *end;
+    uint64_t number;
+    if (!read_number(text, &end, SIZE_MAX, &number))
+        return expected;
+    const char *unit = *end != '\0' ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (*end != '\0' && (unit == NULL || end[1] != '\0'))
+        return expected;
+    unsigned shift = unit != NULL ? (unsigned)(unit - units + 1) * 10 : 0;
+    if (number == 0 || number > SIZE_MAX >> shift)
+        return expected;
+    *(size_t *)field = (size_t)number << shift;
+    return NULL;
+}
+
+static double unit_ns(const char *unit)
+{
+    static const struct {
+        const char *name;
+        double ns;
+    } units[] = {{"", 1e9},  {"ns", 1},   {"us", 1e3},  {"ms", 1e6},
+                 {"s", 1e9}, {"m", 6e10}, {"h", 3.6e12}};
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+        if (strcmp(unit, units[i].name) == 0)
+            return units[i].ns;
+    return 0;
+}
+
+static const char *set_duration(void *field, const char *text)
+{
+    static const char expected[] = "a time: 10s, 500ms, 1.5m (ns, us, ms, s, m, h; s without one)";
+    char *end;
+    /* strtod would take "inf", "0x1" and "-1" too */
+    if (!isdigit((unsigned char)text[0]) && text[0] != '.')
+        return expected;
+    if (strspn(text, "0123456789.") == 0)
+        return expected;
+    double number = strtod(text, &end), ns = number * unit_ns(end);
+    if (end != text + strspn(text, "0123456789.") || unit_ns(end) == 0 || ns > 9e18)
+        return expected;
+    *(int64_t *)field = number > 0 && ns < 1 ? 1 : (int64_t)ns;
+    return NULL;
+}
+
+struct choice {
+    const char *name;
+    int value;
+};
+
+static bool choose(const struct choice *choices, const char *text, int *ret)
+{
+    for (; choices->name != NULL; choices++)
+        if (strcmp(text, choices->name) == 0) {
+            *ret = choices->value;
+            return true;
+        }
+    return false;
+}
+
+static const char *set_input(void *field, const char *text)
+{
+    static const struct choice choices[] = {{"jsonl", INPUT_JSONL}, {"csv", INPUT_CSV},
+                                            {"tsv", INPUT_TSV},     {"lines", INPUT_LINES},
+                                            {"nul", INPUT_NUL},     {NULL, 0}};
+    int value;
+    if (!choose(choices, text, &value))
+        return "one of jsonl, csv, tsv, lines, nul";
+    *(enum input_format *)field = (enum input_format)value;
+    return NULL;
+}
+
+static const struct choice output_formats[] = {{"jsonl", OUTPUT_JSONL}, {"csv", OUTPUT_CSV},
+                                               {"tsv", OUTPUT_TSV},     {"lines", OUTPUT_LINES},
+                                               {"nul", OUTPUT_NUL},     {NULL, 0}};
+
+static const char *set_output(void *field, const char *text)
+{
+    int value;
+    if (!choose(output_formats, text, &value))
+        return "one of jsonl, csv, tsv, lines, nul";
+    *(enum output_format *)field = (enum output_format)value;
+    return NULL;
+}
+
+static const char *set_nan(void *field, const char *text)
+{
+    static const struct choice choices[] = {
+        {"literal", NAN_LITERAL}, {"null", NAN_NULL}, {"error", NAN_ERROR}, {NULL, 0}};
+    int value;
+    if (!choose(choices, text, &value))
+        return "one of literal, null, error";
+    *(enum nan_mode *)field = (enum nan_mode)value;
+    return NULL;
+}
+
+static const char *set_progress(void *field, const char *text)
+{
+    static const struct choice choices[] = {{"auto", PROGRESS_AUTO},   {"bar", PROGRESS_BAR},
+                                            {"plain", PROGRESS_PLAIN}, {"json", PROGRESS_JSON},
+                                            {"none", PROGRESS_NONE},   {NULL, 0}};
+    int value;
+    if (!choose(choices, text, &value))
+        return "one of auto, bar, plain, json, none";
+    *(enum progress_mode *)field = (enum progress_mode)value;
+    return NULL;
+}
+
+static const char *set_halt(void *field, const char *text)
+{
+    static const char expected[] = "now or soon, or now,fail=N or soon,fail=N";
+    const char *comma = strchrnul(text, ',');
+    size_t size = (size_t)(comma - text);
+    bool now = size == 3 && memcmp(text, "now", 3) == 0;
+    bool soon = size == 4 && memcmp(text, "soon", 4) == 0;
+    uint64_t failures = 1;
+    if (!now && !soon)
+        return expected;
+    if (*comma != '\0') {
+        char *end;
+        if (strncmp(comma, ",fail=", 6) != 0 ||
+            !read_number(comma + 6, &end, INT64_MAX, &failures) || *end != '\0' || failures == 0)
+            return expected;
+    }
+    *(struct halt *)field = (struct halt){now ? HALT_NOW : HALT_SOON, failures};
+    return NULL;
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+enum { BOTH = COMMAND_CALL | COMMAND_MAP, CALL = COMMAND_CALL, MAP = COMMAND_MAP };
+
+static const struct option_row {
+    const char *name;
+    char letter; /* 0: none */
+    int commands;
+    const char *argument; /* what --help calls it; NULL: it takes none */
+    const char *(*set)(void *field, const char *text);
+    size_t field;
+    const char *help;
+} table[] = {
+#define FIELD(name) offsetof(struct options, name)
+    {"strings", 's', CALL, NULL, set_flag, FIELD(strings),
+     "every ARG and VALUE is a string as it stands"},
+    {"keyword", 'k', CALL, "NAME=VALUE", add_to_list, FIELD(keywords), "a keyword argument"},
+    {"raw", 'r', CALL, NULL, set_flag, FIELD(raw), "print a str or bytes result as it is"},
+
+    {"input", 'i', MAP, "FORMAT", set_input, FIELD(input),
+     "jsonl, csv, tsv, lines or nul, whatever the files are called"},
+    {"files", 0, MAP, NULL, set_flag, FIELD(files),
+     "each FILE's path is a record; the files are not read"},
+    {"infer", 0, MAP, NULL, set_flag, FIELD(infer),
+     "CSV and TSV: numbers, true, false and empty fields are no strings"},
+    {"star", 0, MAP, NULL, set_flag, FIELD(star), "the record is a list or a row: call f(*record)"},
+    {"kwargs", 0, MAP, NULL, set_flag, FIELD(kwargs),
+     "the record is a dict or a row: call f(**record)"},
+    {"unordered", 'u', MAP, NULL, set_flag, FIELD(unordered),
+     "results as they finish, not in the input's order"},
+    {"format", 'o', MAP, "FORMAT", set_output, FIELD(output.format),
+     "jsonl, csv, tsv, lines or nul"},
+    {"output", 0, MAP, "FILE", set_text, FIELD(output_file), "results go there, not to stdout"},
+    {"errors", 0, MAP, "FILE", set_text, FIELD(errors_file), "failed records go there, as JSONL"},
+    {"force", 0, MAP, NULL, set_flag, FIELD(force), "overwrite these files if they exist"},
+    {"index", 0, MAP, NULL, set_flag, FIELD(output.index),
+     "with each result, its record's number, from 0"},
+    {"with-input", 0, MAP, NULL, set_flag, FIELD(output.input), "with each result, its record"},
+    {"nan", 0, MAP, "HOW", set_nan, FIELD(output.nan),
+     "NaN and Infinity: literal (the default), null or error"},
+    {"halt", 0, MAP, "WHEN", set_halt, FIELD(halt),
+     "stop at a failed record: now, soon (finish what runs), now,fail=N"},
+    {"progress", 0, MAP, "HOW", set_progress, FIELD(progress),
+     "on stderr: auto (a bar on a terminal), bar, plain, json, none"},
+
+    {"workers", 'j', BOTH, "N", set_count, FIELD(workers),
+     "Python processes; 0: one for each CPU (map's default; call's is 1)"},
+    {"python", 0, BOTH, "PROGRAM", set_text, FIELD(python),
+     "whose environment to use, as venv/bin/python"},
+    {"path", 0, BOTH, "DIR", add_to_list, FIELD(path),
+     "modules are there too; the current directory comes first"},
+    {"preload", 0, BOTH, "MODULE", add_to_list, FIELD(preload),
+     "imported once, before the workers are forked"},
+    {"init", 0, BOTH, "MODULE:FUNCTION", set_text, FIELD(init),
+     "run in each worker before its first call"},
+    {"timeout", 0, BOTH, "TIME", set_duration, FIELD(timeout_ns),
+     "each call's deadline: 10s, 500ms (ns us ms s m h)"},
+    {"grace", 0, BOTH, "TIME", set_duration, FIELD(grace_ns),
+     "from its interruption to the worker's end; 100ms"},
+    {"retries", 0, BOTH, "N", set_count, FIELD(retries), "of a call whose worker died; 0"},
+    {"memory", 0, BOTH, "SIZE", set_size, FIELD(memory), "shared memory at most: 512M, 2G"},
+    {"env", 0, BOTH, "NAME=VALUE", add_to_list, FIELD(env),
+     "in the workers' environment; NAME alone: not there"},
+    {"quiet", 'q', BOTH, NULL, set_flag, FIELD(quiet),
+     "no progress, and no word about single failed records"},
+    {"verbose", 'v', BOTH, NULL, set_flag, FIELD(verbose),
+     "every failed record with its traceback, and a summary"},
+    {"help", 'h', BOTH, NULL, NULL, 0, "show this"},
+    {"version", 'V', BOTH, NULL, NULL, 0, "show the version"},
+#undef FIELD
+};
+
+enum { ROWS = sizeof(table) / sizeof(table[0]) };
+
+/* ---- help ------------------------------------------------------------------------------------ */
+
+static const char *const synopsis[] = {
+    [COMMAND_CALL] = "pycrew call [OPTION]... MODULE:FUNCTION [ARG]...",
+    [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]..."};
+
+static const char *const about[] = {
+    [COMMAND_CALL] =
+        "Calls a Python function in a worker process and prints what it returns as one line of "
+        "JSON.\n"
+        "ARG is JSON if it parses, else a string; @FILE and @- are a file's and stdin's text.\n",
+    [COMMAND_MAP] = "Calls a Python function on each record of the FILEs, in parallel, and writes "
+                    "the results in the\n"
+                    "records' order. Without FILE, or where it is -, reads JSONL from stdin. A "
+                    "FILE's format is told\n"
+                    "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n"};
+
+void options_print_usage(void)
+{
+    printf("usage: %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
+           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP]);
+}
+
+static void print_row(const struct option_row *row)
+{
+    enum { COLUMN = 28 };
+    int width = printf(row->letter != 0 ? "  -%c, " : "      ", row->letter);
+    width += printf("--%s", row->name);
+    if (row->argument != NULL)
+        width += printf(" %s", row->argument);
+    printf("%*s%s\n", width < COLUMN ? COLUMN - width : 2, "", row->help);
+}
+
+static void print_help(int command)
+{
+    printf("usage: %s\n\n%s\n", synopsis[command], about[command]);
+    for (size_t i = 0; i < ROWS; i++)
+        if ((table[i].commands & command) != 0)
+            print_row(&table[i]);
+    printf("\nExit status: 0 all well, 1 %s, 2 usage or bad input, 3 workers cannot be\n"
+           "started, %s, 130 interrupted, 141 stdout was closed.\n"
+           "More in the manual: man pycrew\n",
+           command == COMMAND_CALL ? "the function raised" : "some records failed",
+           command == COMMAND_CALL ? "4 the worker died, 124 the deadline passed"
+                                   : "5 halted by --halt");
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static int complain(int command, const char *what)
+{
+    say("%s (pycrew %s --help tells more)", what, command == COMMAND_CALL ? "call" : "map");
+    return 2;
+}
+
+/* getopt's own tables; an option's number is 256 and its row. Returns the count of long ones. */
+static void make_getopt_tables(int command, char *letters, struct option *names)
+{
+    letters +=
+        sprintf(letters, "-:"); /* files and options in any order; ':' for a missing argument */
+    for (size_t i = 0; i < ROWS; i++) {
+        const struct option_row *row = &table[i];
+        if ((row->commands & command) == 0)
+            continue;
+        int has_argument = row->argument != NULL ? required_argument : no_argument;
+        *names++ = (struct option){row->name, has_argument, NULL, 256 + (int)i};
+        if (row->letter != 0)
+            letters += sprintf(letters, row->argument != NULL ? "%c:" : "%c", row->letter);
+    }
+    *names = (struct option){0};
+}
+
+static const struct option_row *row_of(int command, int number)
+{
+    if (number >= 256)
+        return &table[number - 256];
+    for (size_t i = 0; i < ROWS; i++)
+        if (table[i].letter == number && (table[i].commands & command) != 0)
+            return &table[i];
+    return NULL;
+}
+
+static int set_option(struct options *options, const struct option_row *row, const char *text)
+{
+    if (row->set == NULL) {
+        if (strcmp(row->name, "help") == 0)
+            print_help(options->command);
+        else
+            printf("pycrew %s\n", pycrew_version());
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    const char *expected = row->set((char *)options + row->field, text);
+    if (expected == NULL)
+        return -1;
+    say("--%s: '%s' is not %s", row->name, text, expected);
+    return 2;
+}
+
+/* A negative number is an ARG and no heap of options. */
+static bool is_negative_number(const char *text)
+{
+    return text != NULL && text[0] == '-' && (isdigit((unsigned char)text[1]) || text[1] == '.');
+}
+
+static void add_argument(struct options *options, char *text)
+{
+    if (options->function == NULL)
+        options->function = text;
+    else
+        add_to_list(&options->arguments, text);
+}
+
+/* What getopt returned: -1 go on, else the code to exit with. */
+static int take(struct options *options, int got, char **argv)
+{
+    char what[256];
+    if (got == 1) {
+        add_argument(options, optarg);
+        return -1;
+    }
+    if (got == '?' || got == ':') {
+        const char *word = argv[optind - 1];
+        if (got == ':')
+            snprintf(what, sizeof(what), "%s needs an argument", word);
+        else if (optopt >= 256)
+            snprintf(what, sizeof(what), "--%s takes no argument", table[optopt - 256].name);
+        else if (optopt > 0)
+            snprintf(what, sizeof(what), "unknown option -%c", optopt);
+        else
+            snprintf(what, sizeof(what), "unknown option %s", word);
+        return complain(options->command, what);
+    }
+    return set_option(options, row_of(options->command, got), optarg);
+}
+
+static int check(const struct options *options)
+{
+    const char *problem = NULL;
+    const char *out = options->output_file;
+    if (options->function == NULL)
+        problem = "MODULE:FUNCTION is missing";
+    else if (options->star && options->kwargs)
+        problem = "--star and --kwargs exclude each other";
+    else if (options->files && options->input != INPUT_BY_NAME)
+        problem = "--files does not read the files, so -i has no meaning";
+    else if (options->files && options->arguments.count == 0)
+        problem = "--files needs FILEs";
+    else if (options->files && (options->star || options->kwargs))
+        problem = "--files gives strings, which --star and --kwargs cannot spread";
+    else if (out != NULL && strlen(out) > 3 && strcmp(out + strlen(out) - 3, ".gz") == 0)
+        problem = "--output writes no gzip: leave it out and pipe into gzip";
+    else if ((options->star || options->kwargs) &&
+             (options->input == INPUT_LINES || options->input == INPUT_NUL))
+        problem = "lines are strings, which --star and --kwargs cannot spread";
+    return problem != NULL ? complain(options->command, problem) : -1;
+}
+
+/* Where only the file's name says so: "out.csv" is CSV. */
+static void settle_output(struct options *options)
+{
+    const char *dot = options->output_file != NULL ? strrchr(options->output_file, '.') : NULL;
+    int format = OUTPUT_JSONL;
+    if (options->output.format != OUTPUT_BY_NAME)
+        return;
+    if (dot != NULL && strcmp(dot, ".txt") == 0)
+        format = OUTPUT_LINES;
+    else if (dot != NULL)
+        choose(output_formats, dot + 1, &format);
+    options->output.format = (enum output_format)format;
+}
+
+static int read_words(struct options *options, int argc, char **argv)
+{
+    char letters[3 * ROWS + 3];
+    struct option names[ROWS + 1];
+    make_getopt_tables(options->command, letters, names);
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        while (is_negative_number(optind < argc ? argv[optind] : NULL))
+            add_argument(options, argv[optind++]);
+        int got = getopt_long(argc, argv, letters, names, NULL);
+        if (got == -1)
+            break;
+        int code = take(options, got, argv);
+        if (code >= 0)
+            return code;
+    }
+    while (optind < argc) /* behind "--" */
+        add_argument(options, argv[optind++]);
+    return -1;
+}
+
+static const size_t lists[] = {offsetof(struct options, path), offsetof(struct options, preload),
+                               offsetof(struct options, env), offsetof(struct options, keywords),
+                               offsetof(struct options, arguments)};
+
+static struct list *list_of(struct options *options, size_t number)
+{
+    return (struct list *)(void *)((char *)options + lists[number]);
+}
+
+int options_read(struct options *options, int command, int argc, char **argv)
+{
+    *options = (struct options){.command = command};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        list_of(options, i)->items = allocate_zeroed(1, sizeof(char *));
+    int code = read_words(options, argc, argv);
+    if (code < 0)
+        code = check(options);
+    settle_output(options);
+    return code;
+}
+
+void options_free(struct options *options)
+{
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        free(list_of(options, i)->items);
+}

@@ -1,0 +1,67 @@
+/* options: the command line.
+ *
+ * One table in options.c has every option: its names, what it sets, which command takes it, and its
+ * line in --help. */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/reader.h"
+
+enum { COMMAND_CALL = 1, COMMAND_MAP = 2 };
+
+struct list {
+    char **items; /* NULL behind the last, also when there are none */
+    size_t count;
+};
+
+enum halt_when { HALT_NEVER, HALT_SOON, HALT_NOW };
+
+struct halt {
+    enum halt_when when;
+    uint64_t failures; /* at so many */
+};
+
+struct options {
+    int command;
+
+    /* the crew */
+    unsigned workers, retries;
+    const char *python, *init;
+    struct list path, preload, env;
+    int64_t timeout_ns, grace_ns;
+    size_t memory;
+    bool quiet, verbose;
+
+    /* call */
+    bool strings, raw;
+    struct list keywords;
+
+    /* map */
+    enum input_format input;
+    bool infer, files, star, kwargs, unordered;
+    struct output_options output;
+    const char *output_file, *errors_file;
+    bool force;
+    struct halt halt;
+    enum progress_mode progress;
+
+    const char *function;
+    struct list arguments; /* behind the function: ARGs or FILEs */
+};
+
+/* Reads the command line behind the command's name, argv[0] being that name. -1: go on; else the
+ * code to exit with, all having been said. */
+int options_read(struct options *options, int command, int argc, char **argv);
+
+void options_free(struct options *options);
+
+/* The list of commands, for pycrew without one. */
+void options_print_usage(void);
+
+#endif

@@ -1,0 +1,33 @@
+# examples/: programs on top of libpycrew, built by make, run by make check.
+
+# The founding example: libbridge is a module on top of libpycrew, and bridge links neither.
+# -rpath makes libtool build a module rather than a convenience library; it is never installed.
+noinst_LTLIBRARIES += examples/bridge/libbridge.la
+examples_bridge_libbridge_la_SOURCES = examples/bridge/bridge.c examples/bridge/bridge.h
+examples_bridge_libbridge_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_bridge_libbridge_la_LDFLAGS = $(base_link_flags) -module -avoid-version -shared \
+	-rpath $(pkglibdir)
+examples_bridge_libbridge_la_LIBADD = lib/libpycrew.la
+
+noinst_PROGRAMS += examples/bridge/bridge
+examples_bridge_bridge_SOURCES = examples/bridge/main.cpp examples/bridge/bridge.h
+examples_bridge_bridge_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DBRIDGE_LIBRARY='"$(abs_top_builddir)/examples/bridge/.libs/libbridge.so"' \
+	-DBRIDGE_FOLDER='"$(abs_top_srcdir)/examples/bridge"'
+examples_bridge_bridge_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+examples_bridge_bridge_LDADD =
+
+# The main job: the standard library, with one worker and with all.
+noinst_PROGRAMS += examples/stdlib/stdlib-stats
+examples_stdlib_stdlib_stats_SOURCES = examples/stdlib/stdlib-stats.c
+examples_stdlib_stdlib_stats_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DSTDLIB_MODULES='"$(abs_top_srcdir)/examples/stdlib"'
+examples_stdlib_stdlib_stats_LDADD = lib/libpycrew.la
+
+# The README's program.
+noinst_PROGRAMS += examples/hello/hello
+examples_hello_hello_SOURCES = examples/hello/hello.c
+examples_hello_hello_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_hello_hello_LDADD = lib/libpycrew.la
+
+EXTRA_DIST += examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py

@@ -1,0 +1,755 @@
+/* batch: a stream of calls of one function, many to a descriptor.
+ *
+ * Items are written straight into the argument block of the chunk that is being filled. A chunk is
+ * submitted when it is large enough; how large that is, is found by measuring: as many items as
+ * take CHUNK_NS, starting from few. While workers have enough to do, filling goes on, so that
+ * cheap items travel in large chunks. Chunks stand in a list in input order; items come out of the
+ * first one (or of any that has ended, if unordered). What bounds memory is the window: items
+ * inside, added and not yet taken out. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/crew.h"
+#include "lib/format.h"
+#include "lib/result.h"
+
+#define CHUNK_NS ((int64_t)200 * 1000)
+#define CHUNK_BYTES ((size_t)256 << 10)
+
+enum {
+    WINDOW_DEFAULT = 65536,
+    WINDOW_MAX = 1 << 28,
+    LIMIT_FIRST = 4, /* items to a chunk before anything is measured */
+    LIMIT_MAX = 4096,
+    BLOCK_FIRST = 2048,
+    AHEAD = 768, /* bytes */
+    LOOK_NS = 100 * 1000 * 1000
+};
+
+struct pycrew_batch {
+    pycrew_crew *crew;
+    const pycrew_function *function;
+    size_t window;
+    uint32_t limit; /* items to a chunk */
+    bool fixed_limit, unordered, ended, cancelled;
+    int64_t timeout_ns;
+    unsigned retries;
+
+    pycrew_call item; /* the builder of the item at hand; no call of the crew's */
+    bool item_open;
+    pc_mark item_mark;
+    pycrew_call *filling;
+    size_t last_size; /* bytes of the chunk before */
+
+    pycrew_call **chunks; /* submitted, in input order: a ring of capacity, from head on */
+    uint32_t capacity, head, count;
+    uint32_t measured; /* of the chunks from head on: seen as ended, and measured */
+    pycrew_call *sleeper; /* whose semaphore we sleep on, if unordered */
+
+    pycrew_call *out; /* the chunk that items are taken of, out of the list */
+    uint32_t out_next;
+    bool has_item;
+    pc_cursor value;
+    uint64_t small[2];
+    const pycrew_error *error;
+    pc_error error_space;
+
+    uint64_t added, taken, failed;
+    _Atomic uint64_t retried, deaths;
+};
+
+/* ---- opening ---- */
+
+static int read_options(const pycrew_batch_options *given, pycrew_batch_options *ret)
+{
+    const unsigned char *bytes = (const unsigned char *)given;
+
+    *ret = (pycrew_batch_options)PYCREW_BATCH_OPTIONS_INIT;
+    if (given == NULL)
+        return 0;
+    if (given->size < offsetof(pycrew_batch_options, chunk))
+        return pc_fail(-EINVAL, "batch options.size is %zu: start from PYCREW_BATCH_OPTIONS_INIT",
+                       given->size);
+    for (size_t i = sizeof *ret; i < given->size; i++)
+        if (bytes[i] != 0)
+            return pc_fail(-EINVAL, "the batch's options have a field, at byte %zu, that this "
+                           "version (%s) does not know", i, pycrew_version());
+    memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
+    if (ret->window > WINDOW_MAX)
+        return pc_fail(-EINVAL, "batch options.window is %u; at most %d", ret->window, WINDOW_MAX);
+    if (ret->chunk > PC_CHUNK_ITEMS_MAX)
+        return pc_fail(-EINVAL, "batch options.chunk is %u; at most %d", ret->chunk,
+                       PC_CHUNK_ITEMS_MAX);
+    return 0;
+}
+
+static int grow_item(pc_writer *writer, size_t need);
+
+static void init(pycrew_batch *batch, pycrew_crew *crew, const pycrew_function *function,
+                 const pycrew_batch_options *o)
+{
+    batch->crew = crew;
+    batch->function = function;
+    batch->window = o->window != 0 ? o->window : WINDOW_DEFAULT;
+    batch->limit = o->chunk != 0 ? o->chunk : LIMIT_FIRST;
+    batch->fixed_limit = o->chunk != 0;
+    batch->unordered = o->unordered;
+    batch->timeout_ns = o->timeout_ns == 0 ? crew->timeout_ns
+                        : o->timeout_ns > 0 ? o->timeout_ns
+                                            : PYCREW_FOREVER;
+    batch->last_size = BLOCK_FIRST;
+    batch->retries = o->retries < 0 ? crew->retries : (unsigned)o->retries;
+    batch->item.crew = crew;
+    batch->item.builder.writer.grow = grow_item;
+    /* Such that pycrew_add and its kin say "not now" while no item is open. */
+    atomic_store(&batch->item.phase, PC_PHASE_UNUSED);
+}
+
+int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
+                      const pycrew_batch_options *options, pycrew_batch **ret)
+{
+    pycrew_batch_options all;
+    pycrew_batch *batch;
+    int rc;
+
+    if (crew == NULL || function == NULL || ret == NULL)
+        return pc_fail(-EINVAL, "pycrew_batch_open: crew, function and ret must not be NULL");
+    if ((rc = pc_crew_check(crew)) < 0 || (rc = read_options(options, &all)) < 0)
+        return rc;
+    batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    init(batch, crew, function, &all);
+    if (batch->unordered && (rc = pc_call_prepare(crew, 0, &batch->sleeper)) < 0) {
+        free(batch);
+        return rc;
+    }
+    *ret = batch;
+    return 0;
+}
+
+/* ---- the list of chunks ---- */
+
+static pycrew_call *chunk_at(const pycrew_batch *batch, uint32_t place)
+{
+    return batch->chunks[(batch->head + place) % batch->capacity];
+}
+
+static int list_reserve(pycrew_batch *batch)
+{
+    uint32_t capacity = batch->capacity == 0 ? 64 : 2 * batch->capacity;
+    pycrew_call **chunks;
+
+    if (batch->count < batch->capacity)
+        return 0;
+    chunks = malloc(capacity * sizeof *chunks);
+    if (chunks == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    for (uint32_t i = 0; i < batch->count; i++)
+        chunks[i] = chunk_at(batch, i);
+    free(batch->chunks);
+    batch->chunks = chunks;
+    batch->capacity = capacity;
+    batch->head = 0;
+    return 0;
+}
+
+static pycrew_call *list_remove(pycrew_batch *batch, uint32_t place)
+{
+    pycrew_call *call = chunk_at(batch, place);
+
+    for (; place > 0; place--)
+        batch->chunks[(batch->head + place) % batch->capacity] = chunk_at(batch, place - 1);
+    batch->head = (batch->head + 1) % batch->capacity;
+    batch->count--;
+    return call;
+}
+
+/* ---- measuring ---- */
+
+static void measure(pycrew_batch *batch, const pc_batch_chunk *chunk)
+{
+    int64_t per_item, fitting;
+
+    if (batch->fixed_limit || chunk->busy_ns < 0 || chunk->count == 0 || chunk->begin != 0)
+        return;
+    per_item = chunk->busy_ns / chunk->count + 1;
+    fitting = CHUNK_NS / per_item;
+    if (fitting > 4 * (int64_t)batch->limit) /* the first ones are cold: not in one step */
+        fitting = 4 * (int64_t)batch->limit;
+    batch->limit = (uint32_t)(fitting < 1 ? 1 : fitting > LIMIT_MAX ? LIMIT_MAX : fitting);
+}
+
+/* How many of our chunks the workers still have; those that ended since are measured. */
+static uint32_t unfinished(pycrew_batch *batch)
+{
+    while (batch->measured < batch->count && pc_call_collect(chunk_at(batch, batch->measured)))
+        measure(batch, chunk_at(batch, batch->measured++)->chunk);
+    return batch->count - batch->measured;
+}
+
+/* ---- filling ---- */
+
+/* What a chunk's block holds beside the items: its header, and behind them a table with a result
+ * for each, the item at hand included. */
+static size_t beside_items(const pycrew_batch *batch)
+{
+    return sizeof(pc_chunk) + 32 + (batch->filling->chunk->count + 1) * sizeof(pc_chunk_result);
+}
+
+static int grow_item(pc_writer *writer, size_t need)
+{
+    pycrew_batch *batch =
+        (pycrew_batch *)(void *)((uint8_t *)writer - offsetof(pycrew_batch, item));
+    pycrew_call *call = batch->filling;
+    pc_segment *segment = &batch->crew->segment;
+    size_t old = call->arguments_block == 0 ? 0 : pc_memory_size(batch->crew, call->arguments_block);
+    size_t size = need + beside_items(batch);
+    uint64_t block;
+    int rc;
+
+    if (size < 2 * old)
+        size = 2 * old;
+    if (size < batch->last_size) /* as large as the chunk before, to be spared the growing */
+        size = batch->last_size;
+    rc = pc_memory_alloc(batch->crew, size, &block);
+    if (rc < 0)
+        return pc_fail(rc, rc == -E2BIG ? "the item (%zu bytes) exceeds the crew's shared memory"
+                                        : "no shared memory is left for %zu bytes of arguments",
+                       need);
+    if (old > 0)
+        memcpy((pc_chunk *)pc_segment_at(segment, block) + 1, writer->data, writer->size);
+    pc_memory_free(batch->crew, call->arguments_block);
+    call->arguments_block = block;
+    writer->data = (uint8_t *)((pc_chunk *)pc_segment_at(segment, block) + 1);
+    writer->capacity = pc_memory_size(batch->crew, block) - beside_items(batch);
+    return 0;
+}
+
+static int start_chunk(pycrew_batch *batch)
+{
+    pycrew_call *call;
+    int rc = list_reserve(batch);
+
+    /* Before anything is measured, chunks are small and many: other callers need calls too. */
+    if (batch->count > 0 && batch->count >= batch->crew->call_limit / 2)
+        return pc_fail(-EAGAIN, "%u chunks are in flight: take some items out first", batch->count);
+    if (rc < 0 || (rc = pc_call_prepare(batch->crew, 0, &call)) < 0)
+        return rc;
+    rc = pc_chunk_init(call, batch, batch->added, batch->retries);
+    if (rc < 0) {
+        pc_call_reclaim(call);
+        return rc;
+    }
+    call->function = batch->function;
+    call->timeout_ns = batch->timeout_ns;
+    batch->filling = call;
+    batch->item.builder.writer.data = NULL;
+    batch->item.builder.writer.size = batch->item.builder.writer.capacity = 0;
+    return 0;
+}
+
+static int submit_chunk(pycrew_batch *batch)
+{
+    pycrew_call *call = batch->filling;
+    size_t size = batch->item.builder.writer.size + beside_items(batch);
+    int rc;
+
+    call->builder.writer.size = batch->item.builder.writer.size;
+    call->builder.json_result = batch->item.builder.json_result;
+    rc = pc_chunk_submit(call);
+    if (rc < 0)
+        return rc;
+    batch->filling = NULL;
+    batch->last_size = size;
+    batch->chunks[(batch->head + batch->count++) % batch->capacity] = call;
+    return 0;
+}
+
+static bool filling_is_empty(const pycrew_batch *batch)
+{
+    return batch->filling == NULL || batch->filling->chunk->count == 0;
+}
+
+/* Submits what was filled, if it is enough: large, or there are workers without work. Whether they
+ * have some is looked up only now and then, since that takes a cache line of theirs. */
+static int submit_if_enough(pycrew_batch *batch)
+{
+    uint32_t count = batch->filling->chunk->count;
+    bool look = count >= batch->limit || (count & (count - 1)) == 0;
+
+    if (!look)
+        return 0;
+    if (batch->fixed_limit)
+        return count >= batch->limit ? submit_chunk(batch) : 0;
+    if (unfinished(batch) < batch->crew->workers || count >= batch->limit ||
+        batch->item.builder.writer.size >= CHUNK_BYTES)
+        return submit_chunk(batch);
+    return 0;
+}
+
+static int push_offset(pc_batch_chunk *chunk, size_t offset)
+{
+    if (chunk->count == chunk->offset_capacity) {
+        uint32_t capacity = chunk->offset_capacity == 0 ? 64 : 2 * chunk->offset_capacity;
+        uint32_t *grown = realloc(chunk->offsets, capacity * sizeof *grown);
+
+        if (grown == NULL)
+            return pc_fail(-ENOMEM, "no memory is left");
+        chunk->offsets = grown;
+        chunk->offset_capacity = capacity;
+    }
+    chunk->offsets[chunk->count++] = (uint32_t)offset;
+    return 0;
+}
+
+/* Items of a chunk have 32-bit offsets, and a large item is not to hold up small ones. */
+static int make_room(pycrew_batch *batch)
+{
+    int rc = 0;
+
+    if (batch->filling != NULL && batch->item.builder.writer.size >= CHUNK_BYTES)
+        rc = submit_chunk(batch);
+    return rc == 0 && batch->filling == NULL ? start_chunk(batch) : rc;
+}
+
+static int check_open(const pycrew_batch *batch)
+{
+    int rc = pc_crew_check(batch->crew);
+
+    if (rc < 0)
+        return rc;
+    if (batch->ended || batch->cancelled)
+        return pc_fail(-ESHUTDOWN, batch->cancelled ? "the batch was cancelled"
+                                                    : "the batch takes no more input");
+    if (batch->added - batch->taken >= batch->window)
+        return pc_fail(-EAGAIN, "%zu items are in the batch: take some out first", batch->window);
+    return 0;
+}
+
+static void discard_item(pycrew_batch *batch)
+{
+    if (batch->item_open)
+        pc_build_rewind(&batch->item.builder, batch->item_mark);
+    batch->item_open = false;
+    atomic_store_explicit(&batch->item.phase, PC_PHASE_UNUSED, memory_order_relaxed);
+}
+
+static int begin_item(pycrew_batch *batch)
+{
+    pc_builder *builder = &batch->item.builder;
+    pc_writer *writer = &builder->writer;
+    bool json = builder->json_result;
+    int rc;
+
+    discard_item(batch);
+    rc = check_open(batch);
+    if (rc < 0 || (rc = make_room(batch)) < 0)
+        return rc;
+    pc_build_start(builder);
+    builder->json_result = json;
+    batch->item_mark = pc_build_mark(builder);
+    /* Each item takes a place in the table behind the items, too. */
+    if (writer->data == NULL ||
+        writer->capacity < writer->size + sizeof(uint64_t) + sizeof(pc_chunk_result)) {
+        rc = grow_item(writer, writer->size + 64);
+        if (rc < 0)
+            return rc;
+    } else {
+        writer->capacity -= sizeof(pc_chunk_result);
+    }
+    pc_prefetch_write(writer->data + writer->size + AHEAD); /* a worker had these lines last */
+    writer->size += sizeof(uint64_t);                       /* the item's size, by commit */
+    batch->item_open = true;
+    atomic_store_explicit(&batch->item.phase, PC_PHASE_PREPARED, memory_order_relaxed);
+    return 0;
+}
+
+int pycrew_batch_commit(pycrew_batch *batch)
+{
+    pc_builder *builder = &batch->item.builder;
+    size_t start = batch->item_mark.size;
+    int rc;
+
+    if (!batch->item_open)
+        return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun");
+    rc = pc_build_finish(builder);
+    if (rc == 0)
+        rc = push_offset(batch->filling->chunk, start);
+    if (rc < 0) {
+        discard_item(batch);
+        return rc;
+    }
+    *(uint64_t *)(void *)(builder->writer.data + start) =
+        builder->writer.size - start - sizeof(uint64_t);
+    batch->item_open = false;
+    atomic_store_explicit(&batch->item.phase, PC_PHASE_UNUSED, memory_order_relaxed);
+    batch->added++;
+    return submit_if_enough(batch);
+}
+
+static int build_item(pycrew_batch *batch, const char *format, va_list *arguments)
+{
+    int rc = begin_item(batch);
+
+    if (rc == 0)
+        rc = pc_format_build(&batch->item.builder, format, arguments, NULL);
+    if (rc == 0)
+        return pycrew_batch_commit(batch);
+    discard_item(batch);
+    return rc;
+}
+
+/* What is short of memory or calls may be helped by what goes on; a bad format never is. */
+static bool is_short(int rc, const pycrew_batch *batch)
+{
+    return rc == -ENOMEM || (rc == -EAGAIN && batch->added - batch->taken < batch->window);
+}
+
+static void wait_a_little(pycrew_batch *batch, int64_t until)
+{
+    pycrew_crew *crew = batch->crew;
+    int64_t now = pc_now(), at = until - now > 10 * 1000 * 1000 ? now + 10 * 1000 * 1000 : until;
+    struct timespec time = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
+
+    atomic_fetch_add(&crew->prepare_waiters, 1);
+    pthread_mutex_lock(&crew->lock);
+    pthread_cond_timedwait(&crew->changed, &crew->lock, &time);
+    pthread_mutex_unlock(&crew->lock);
+    atomic_fetch_sub(&crew->prepare_waiters, 1);
+}
+
+/* rc says that something is short. If it is our own items that hold it, waiting is no use. */
+static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
+{
+    if (!filling_is_empty(batch)) {
+        int submitted = submit_chunk(batch);
+
+        if (submitted < 0)
+            return submitted;
+    }
+    if (batch->count > 0 || batch->out != NULL)
+        return pc_fail(-EAGAIN, "%s: take some items out first", pycrew_strerror(rc));
+    if (pc_now() >= until)
+        return pc_fail(-ETIME, "calls or memory were used up by others: %s", pycrew_strerror(rc));
+    wait_a_little(batch, until);
+    return 0;
+}
+
+int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
+{
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    rc = build_item(batch, format, &arguments);
+    va_end(arguments);
+    return rc;
+}
+
+int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char *format, ...)
+{
+    int64_t until = pc_until(timeout_ns);
+    int rc;
+
+    for (;;) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        rc = build_item(batch, format, &arguments);
+        va_end(arguments);
+        if (!is_short(rc, batch) || (rc = wait_for_others(batch, rc, until)) < 0)
+            return rc;
+    }
+}
+
+int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret)
+{
+    int64_t until = pc_until(timeout_ns);
+
+    for (;;) {
+        int rc = begin_item(batch);
+
+        if (rc == 0) {
+            *ret = &batch->item;
+            return 0;
+        }
+        if (timeout_ns == 0 || !is_short(rc, batch) ||
+            (rc = wait_for_others(batch, rc, until)) < 0)
+            return rc;
+    }
+}
+
+int pycrew_batch_end(pycrew_batch *batch)
+{
+    int rc = pc_crew_check(batch->crew);
+
+    if (rc < 0)
+        return rc;
+    discard_item(batch);
+    batch->ended = true;
+    return filling_is_empty(batch) ? 0 : submit_chunk(batch);
+}
+
+/* ---- taking out ---- */
+
+static void clear_item(pycrew_batch *batch)
+{
+    batch->has_item = false;
+    batch->error = NULL;
+    if (batch->error_space.strings != NULL)
+        pc_error_clear(&batch->error_space);
+}
+
+/* The place of an ended chunk in the list, or -1. */
+static int64_t find_ended(pycrew_batch *batch)
+{
+    uint32_t looked = batch->unordered ? batch->count : batch->count > 0;
+
+    for (uint32_t i = 0; i < looked; i++)
+        if (pc_call_collect(chunk_at(batch, i)))
+            return i;
+    return -1;
+}
+
+/* An ended chunk: what of it did not run is queued again, or given its error. True: all its items
+ * have their end. */
+static bool settle(pycrew_batch *batch, pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    if (call->code < 0) {
+        pc_chunk_fail_rest(call, chunk->begin, &call->error);
+        return true;
+    }
+    if (chunk->finished == chunk->count)
+        return true;
+    if (batch->cancelled) {
+        pc_error error = {.public = {.code = -ECANCELED,
+                                     .function = batch->function->name,
+                                     .message = "the batch was cancelled"}};
+
+        pc_chunk_fail_rest(call, chunk->finished, &error);
+        return true;
+    }
+    pc_chunk_resubmit(call);
+    return false;
+}
+
+/* Moves an ended chunk to `out`. */
+static bool take_chunk(pycrew_batch *batch)
+{
+    int64_t place = find_ended(batch);
+    pycrew_call *call;
+
+    if (place < 0)
+        return false;
+    call = chunk_at(batch, (uint32_t)place);
+    if (!settle(batch, call)) {
+        if (batch->measured > place)
+            batch->measured = (uint32_t)place;
+        return false;
+    }
+    if (place >= batch->measured)
+        measure(batch, call->chunk);
+    else
+        batch->measured--;
+    batch->out = list_remove(batch, (uint32_t)place);
+    batch->out_next = 0;
+    return true;
+}
+
+static void take_item(pycrew_batch *batch)
+{
+    batch->value = pc_chunk_value(batch->out, batch->out_next++, batch->small, &batch->error,
+                                  &batch->error_space);
+    batch->has_item = true;
+    batch->taken++;
+    batch->failed += batch->error != NULL;
+}
+
+static void drop_chunk(pycrew_batch *batch)
+{
+    pc_call_reclaim(batch->out);
+    batch->out = NULL;
+}
+
+/* Sleeps until a chunk has ended, on a semaphore that all of them post. */
+static void await_any(pycrew_batch *batch, int64_t until)
+{
+    pycrew_crew *crew = batch->crew;
+    sem_t *semaphore = &batch->sleeper->slot->semaphore;
+    int64_t now = pc_now();
+
+    atomic_fetch_add(&crew->inside, 1);
+    pc_sleeper_drain(semaphore);
+    for (uint32_t i = 0; i < batch->count; i++)
+        if (!pc_call_publish_sleeper(chunk_at(batch, i), batch->sleeper->index))
+            goto out;
+    pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
+out:
+    atomic_fetch_sub(&crew->inside, 1);
+}
+
+static bool await_chunk(pycrew_batch *batch, int64_t until)
+{
+    if (batch->unordered)
+        await_any(batch, until);
+    else
+        pc_call_await(chunk_at(batch, 0), until);
+    return pc_now() < until && atomic_load(&batch->crew->ending) != 2;
+}
+
+/* What was filled goes out if the caller is going to wait, or workers have nothing to do. */
+static int flush(pycrew_batch *batch, bool waits)
+{
+    if (batch->item_open || filling_is_empty(batch) ||
+        (!waits && unfinished(batch) >= batch->crew->workers))
+        return 0;
+    return submit_chunk(batch);
+}
+
+static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
+{
+    int64_t until = timeout_ns == 0 ? 0 : pc_until(timeout_ns);
+
+    while (!take_chunk(batch)) {
+        int rc = flush(batch, timeout_ns != 0);
+
+        if (rc < 0)
+            return rc;
+        if (batch->count == 0 && filling_is_empty(batch))
+            return 0;
+        if (timeout_ns == 0 || batch->count == 0 || !await_chunk(batch, until)) {
+            if (take_chunk(batch))
+                break;
+            if (atomic_load(&batch->crew->ending) == 2)
+                return pc_fail(-ECANCELED, "the crew was closed");
+            return pc_fail(-ETIME, "no item has ended yet");
+        }
+    }
+    return 1;
+}
+
+int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
+{
+    int rc;
+
+    if (batch->has_item)
+        clear_item(batch);
+    for (;;) {
+        if (batch->out != NULL && batch->out_next < batch->out->chunk->count) {
+            take_item(batch);
+            return 1;
+        }
+        if (batch->out != NULL)
+            drop_chunk(batch);
+        rc = pc_crew_check(batch->crew);
+        if (rc < 0 || (rc = next_chunk(batch, timeout_ns)) <= 0)
+            return rc;
+    }
+}
+
+size_t pycrew_batch_index(const pycrew_batch *batch)
+{
+    return batch->out == NULL ? 0 : (size_t)batch->out->chunk->first + batch->out_next - 1;
+}
+
+int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
+{
+    va_list arguments;
+    int rc;
+
+    if (!batch->has_item)
+        return pc_fail(-EALREADY, "there is no item: pycrew_batch_next did not return 1");
+    if (batch->error != NULL)
+        return pc_fail_error(batch->error);
+    va_start(arguments, format);
+    rc = pc_format_result(batch->value, format, &arguments, false);
+    va_end(arguments);
+    return rc;
+}
+
+pycrew_value pycrew_batch_value(const pycrew_batch *batch)
+{
+    if (!batch->has_item || batch->error != NULL)
+        return (pycrew_value){NULL, NULL, 0};
+    return pc_result_value(batch->value);
+}
+
+const pycrew_error *pycrew_batch_error(pycrew_batch *batch)
+{
+    return batch->has_item ? batch->error : NULL;
+}
+
+/* ---- progress, cancel, close ---- */
+
+void pc_batch_count_death(pycrew_batch *batch, bool retried)
+{
+    atomic_fetch_add(&batch->deaths, 1);
+    atomic_fetch_add(&batch->retried, retried);
+}
+
+int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress *ret)
+{
+    pycrew_progress progress = {.size = sizeof progress,
+                                .added = batch->added,
+                                .done = batch->taken,
+                                .failed = batch->failed,
+                                .retried = atomic_load(&batch->retried),
+                                .deaths = atomic_load(&batch->deaths)};
+
+    if (ret == NULL || ret->size == 0 || ret->size > sizeof progress)
+        return pc_fail(-EINVAL, "pycrew_batch_progress: set ret->size to sizeof(pycrew_progress)");
+    progress.size = ret->size;
+    memcpy(ret, &progress, ret->size);
+    return 0;
+}
+
+int pycrew_batch_cancel(pycrew_batch *batch)
+{
+    int rc = pc_crew_check(batch->crew);
+
+    if (rc < 0)
+        return rc;
+    discard_item(batch);
+    batch->cancelled = true;
+    if (!filling_is_empty(batch) && (rc = submit_chunk(batch)) < 0)
+        return rc;
+    pthread_mutex_lock(&batch->crew->lock);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        pycrew_call *call = chunk_at(batch, i);
+
+        if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
+            continue;
+        atomic_store(&call->chunk->shared->cancel, 1);
+        pc_call_stop(call, PC_STOP_CANCEL);
+    }
+    pthread_mutex_unlock(&batch->crew->lock);
+    return 0;
+}
+
+void pycrew_batch_close(pycrew_batch *batch)
+{
+    if (batch == NULL)
+        return;
+    if (*(const volatile char *)batch->crew->fork_guard != 0) {
+        clear_item(batch);
+        if (batch->filling != NULL)
+            pc_call_reclaim(batch->filling);
+        batch->filling = NULL;
+        pycrew_batch_cancel(batch);
+        pthread_mutex_lock(&batch->crew->lock);
+        for (uint32_t i = 0; i < batch->count; i++)
+            chunk_at(batch, i)->chunk->batch = NULL;
+        pthread_mutex_unlock(&batch->crew->lock);
+        while (batch->count > 0)
+            pycrew_release(list_remove(batch, 0));
+        pycrew_release(batch->out);
+        if (batch->sleeper != NULL)
+            pc_call_reclaim(batch->sleeper);
+    }
+    free(batch->chunks);
+    free(batch);
+}

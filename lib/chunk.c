@@ -1,0 +1,413 @@
+/* chunk: the calls that carry a batch's items: their life, their items' ends, their leases. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/crew.h"
+
+/* ---- making and submitting ---- */
+
+static pc_batch_chunk *record_of(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = atomic_load_explicit(&call->chunk, memory_order_acquire);
+
+    if (chunk == NULL) {
+        chunk = calloc(1, sizeof *chunk);
+        atomic_store_explicit(&call->chunk, chunk, memory_order_release);
+    }
+    return chunk;
+}
+
+int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsigned retries)
+{
+    pc_batch_chunk *chunk = record_of(call);
+
+    if (chunk == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    chunk->batch = batch;
+    chunk->first = first;
+    chunk->retries = retries;
+    chunk->count = chunk->begin = chunk->finished = 0;
+    chunk->busy_ns = -1;
+    chunk->stopped_code = -ECANCELED;
+    chunk->blamed = UINT32_MAX;
+    chunk->blamed_deaths = chunk->idle_deaths = 0;
+    chunk->shared = NULL;
+    call->chunk_in_use = true;
+    return 0;
+}
+
+/* The shared side before a run from begin on. */
+static void set_run(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    pc_chunk *shared = chunk->shared;
+
+    shared->begin = chunk->begin;
+    shared->begin_offset = chunk->begin < chunk->count ? chunk->offsets[chunk->begin] : 0;
+    atomic_store_explicit(&shared->progress, pc_chunk_progress(chunk->begin, chunk->begin),
+                          memory_order_relaxed);
+    atomic_store_explicit(&shared->busy_ns, -1, memory_order_relaxed);
+    atomic_store_explicit(&shared->block_count, 0, memory_order_relaxed);
+}
+
+int pc_chunk_submit(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    pc_chunk *shared = pc_segment_at(&call->crew->segment, call->arguments_block);
+    size_t items = pc_align8(call->builder.writer.size);
+
+    chunk->shared = shared;
+    shared->count = chunk->count;
+    shared->timed = call->timeout_ns >= 0;
+    shared->timeout_ns = call->timeout_ns;
+    chunk->results = shared->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
+    atomic_store_explicit(&shared->cancel, 0, memory_order_relaxed);
+    set_run(call);
+    call->flags |= PC_REQUEST_BATCH;
+    return pycrew_submit(call);
+}
+
+void pc_chunk_resubmit(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+    pc_batch_chunk *chunk = call->chunk;
+
+    chunk->begin = chunk->finished;
+    set_run(call);
+    pc_ring_passed(&crew->segment, call->ticket);
+    pthread_mutex_lock(&crew->lock);
+    atomic_store(&call->stop, PC_STOP_NONE);
+    atomic_store(&call->generation, call->generation + 1);
+    call->sleeper = PC_SLEEPER_NONE;
+    atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    if (call->timeout_ns >= 0) {
+        call->deadline = pc_until(call->timeout_ns);
+        pc_deadline_add(call);
+    }
+    pthread_mutex_unlock(&crew->lock);
+    if (call->timeout_ns >= 0)
+        pc_crew_kick(crew);
+    call->ticket = pc_ring_take_ticket(&crew->tail);
+    pc_call_enqueue(call);
+}
+
+/* ---- items' ends in private memory ---- */
+
+static pc_saved *saved_of(pc_batch_chunk *chunk)
+{
+    if (chunk->saved == NULL)
+        chunk->saved = calloc(chunk->count, sizeof chunk->saved[0]);
+    return chunk->saved;
+}
+
+static void save_error(pc_batch_chunk *chunk, uint32_t item, const pc_error *error)
+{
+    const pycrew_error *e = &error->public;
+    pc_saved *saved = saved_of(chunk);
+
+    if (saved == NULL)
+        return; /* its end is read as "no memory" then */
+    saved += item;
+    saved->kind = PC_SAVED_ERROR;
+    pc_error_set(&saved->error, e->code, pc_text_of(e->function), pc_text_of(e->type),
+                 pc_text_of(e->message), pc_text_of(e->traceback));
+    saved->error.public.signal = e->signal;
+    saved->error.public.exit_status = e->exit_status;
+    saved->error.public.may_have_run = e->may_have_run;
+    saved->error.public.out_of_memory = e->out_of_memory;
+    saved->error.public.attempts = e->attempts;
+}
+
+static void save_value(pc_batch_chunk *chunk, uint32_t item, pc_cursor message)
+{
+    pc_saved *saved = saved_of(chunk);
+    size_t size = (size_t)(message.end - message.at);
+
+    if (saved == NULL || (saved[item].value = malloc(size + 8)) == NULL)
+        return;
+    saved[item].kind = PC_SAVED_VALUE;
+    saved[item].size = size;
+    memcpy(saved[item].value, message.at, size);
+}
+
+void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    for (uint32_t item = from; item < chunk->count; item++)
+        save_error(chunk, item, error);
+    chunk->finished = chunk->count;
+}
+
+static void set_no_memory(pc_error *space, const pycrew_call *call)
+{
+    pc_error_set(space, -ENOMEM, pc_text_of(call->function->name), pc_text_of(NULL),
+                 pc_text_of("no memory was left to keep the result"), pc_text_of(NULL));
+    space->public.may_have_run = true;
+}
+
+/* An item whose end stands in the table. References are checked to lie in the segment. */
+static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
+                             const pycrew_error **error, pc_error *space)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    const pc_segment *segment = &call->crew->segment;
+    const volatile pc_chunk_result *result =
+        (pc_chunk_result *)(void *)((uint8_t *)chunk->shared + chunk->results) + item;
+    uint64_t size;
+    uint32_t kind;
+    pc_cursor message;
+
+    __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
+    small[0] = result->header;
+    small[1] = result->payload;
+    *error = NULL;
+    if (!(small[0] & PC_CHUNK_REFERENCE))
+        return (pc_cursor){(const uint8_t *)small, (const uint8_t *)(small + 2)};
+    kind = small[0] & (PC_CHUNK_REFERENCE - 1);
+    size = small[0] >> 8;
+    message.at = message.end = (const uint8_t *)small;
+    if (size > 0) {
+        if (small[1] % 8 != 0 || !pc_segment_holds(segment, small[1], size))
+            size = 0;
+        message.at = pc_segment_at(segment, size > 0 ? small[1] : 0);
+        message.end = message.at + size;
+    }
+    if (kind == PC_RESULT_VALUE)
+        return message;
+    pc_call_set_fault(call, space, kind,
+                      kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
+    if (kind == PC_RESULT_INTERRUPTED)
+        space->public.code = chunk->stopped_code;
+    space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
+    *error = &space->public;
+    return message;
+}
+
+pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2],
+                         const pycrew_error **error, pc_error *space)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    pc_cursor nothing = {NULL, NULL};
+
+    *error = NULL;
+    if (item >= chunk->begin && (chunk->saved == NULL || chunk->saved[item].kind == PC_SAVED_NONE))
+        return table_value(call, item, small, error, space);
+    if (chunk->saved != NULL && chunk->saved[item].kind == PC_SAVED_VALUE) {
+        const uint8_t *at = (const uint8_t *)chunk->saved[item].value;
+
+        return (pc_cursor){at, at + chunk->saved[item].size};
+    }
+    if (chunk->saved != NULL && chunk->saved[item].kind == PC_SAVED_ERROR) {
+        *error = &chunk->saved[item].error.public;
+        return nothing;
+    }
+    set_no_memory(space, call);
+    *error = &space->public;
+    return nothing;
+}
+
+/* Copies the ends of [begin, finished) out of shared memory. */
+static void save_run(pycrew_call *call, uint32_t finished)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    for (uint32_t item = chunk->begin; item < finished; item++) {
+        const pycrew_error *error;
+        pc_error space = {0};
+        uint64_t small[2];
+        pc_cursor message = table_value(call, item, small, &error, &space);
+
+        if (error != NULL)
+            save_error(chunk, item, &space);
+        else
+            save_value(chunk, item, message);
+        pc_error_clear(&space);
+    }
+}
+
+/* ---- progress ---- */
+
+/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1. */
+static void read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32_t *finished)
+{
+    uint64_t progress = atomic_load_explicit(&chunk->shared->progress, memory_order_acquire);
+
+    *started = pc_chunk_started(progress);
+    *finished = pc_chunk_finished(progress);
+    if (*finished >= chunk->begin && *finished <= chunk->count &&
+        (*started == *finished || *started == *finished + 1) && *started <= chunk->count)
+        return;
+    *finished = chunk->begin;
+    *started = chunk->begin + 1;
+}
+
+static int stopped_code(const pycrew_call *call)
+{
+    return pc_call_stop_code((enum pc_stop)atomic_load(&call->stop) == PC_STOP_DEADLINE
+                                 ? PC_STOP_DEADLINE
+                                 : PC_STOP_CANCEL);
+}
+
+void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    uint32_t started, count;
+
+    chunk->stopped_code = stopped_code(call);
+    chunk->lease_worker = worker;
+    chunk->lease_incarnation = incarnation;
+    count = atomic_load_explicit(&chunk->shared->block_count, memory_order_acquire);
+    for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS && worker < call->crew->workers; i++)
+        pc_lease_take(call->crew, worker, incarnation,
+                      atomic_load_explicit(&chunk->shared->blocks[i], memory_order_relaxed), 8,
+                      &chunk->leases[i]);
+    read_progress(chunk, &started, &chunk->finished);
+    chunk->busy_ns = atomic_load_explicit(&chunk->shared->busy_ns, memory_order_relaxed);
+    if (chunk->finished == chunk->count)
+        return;
+    save_run(call, chunk->finished);
+    pc_chunk_end_leases(call);
+    chunk->begin = chunk->finished;
+}
+
+void pc_chunk_end_leases(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    for (unsigned i = 0; i < PC_CHUNK_BLOCKS && chunk->leases[i] != 0; i++)
+        pc_lease_end(call->crew, chunk->lease_worker, chunk->lease_incarnation, &chunk->leases[i]);
+}
+
+void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), unsigned worker,
+                     unsigned incarnation)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    if (chunk->lease_worker != worker || chunk->lease_incarnation != incarnation)
+        return;
+    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++)
+        if (chunk->leases[i] != 0)
+            fn(call->crew, chunk->leases[i]);
+}
+
+/* ---- after a death ---- */
+
+/* The item that was running takes the blame. True: it may run again. */
+static bool blame(pycrew_call *call, uint32_t item, unsigned worker, const pc_error *error)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    bool killed = call->crew->crew_workers[worker].killed &&
+                  atomic_load(&call->stop) != PC_STOP_NONE;
+    pc_error own = *error;
+
+    chunk->blamed_deaths = chunk->blamed == item ? chunk->blamed_deaths + 1 : 1;
+    chunk->blamed = item;
+    if (!killed && chunk->blamed_deaths <= chunk->retries)
+        return true;
+    own.public.code = killed ? stopped_code(call) : PYCREW_EDIED;
+    own.public.function = call->function->name;
+    own.public.may_have_run = true;
+    own.public.attempts = chunk->blamed_deaths;
+    if (killed)
+        own.public.message = own.public.code == -ETIMEDOUT
+                                 ? "the item's deadline passed; its worker did not answer the "
+                                   "interrupt and was killed"
+                                 : "the batch was cancelled; its worker did not answer the "
+                                   "interrupt and was killed";
+    save_error(chunk, item, &own);
+    return false;
+}
+
+bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    uint32_t started, finished;
+    bool again = false;
+
+    read_progress(chunk, &started, &finished);
+    save_run(call, finished);
+    chunk->idle_deaths = finished > chunk->begin ? 0 : chunk->idle_deaths + (started == finished);
+    chunk->begin = finished;
+    /* Workers that die again and again before they start this item: it is the item. */
+    if (started == finished && chunk->idle_deaths > PC_LOST_WORKER_CLAIMS_MAX)
+        started++;
+    if (started > finished && finished < chunk->count) {
+        again = blame(call, finished, worker, error);
+        if (!again)
+            chunk->begin++;
+        if (chunk->batch != NULL)
+            pc_batch_count_death(chunk->batch, again);
+    }
+    chunk->finished = chunk->begin;
+    if (atomic_load(&chunk->shared->cancel) != 0 || chunk->begin == chunk->count)
+        return false;
+    atomic_store(&call->stop, PC_STOP_NONE);
+    set_run(call);
+    return true;
+}
+
+bool pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *look)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    uint32_t started, finished, again;
+    int64_t now = pc_now(), since;
+
+    read_progress(chunk, &started, &finished);
+    since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
+    read_progress(chunk, &again, item);
+    *item = finished;
+    *look = now + call->timeout_ns;
+    if (pc_word_state(word) != PC_CLAIMED || call->timeout_ns < 0 || started == finished ||
+        again != started)
+        return false;
+    if (since > now || since + call->timeout_ns > now) {
+        *look = since > now ? *look : since + call->timeout_ns;
+        return false;
+    }
+    return true;
+}
+
+bool pc_chunk_doom(pycrew_call *call, uint32_t item)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    uint64_t expected = pc_chunk_progress(item + 1, item);
+
+    return atomic_compare_exchange_strong_explicit(&chunk->shared->progress, &expected,
+                                                   expected | PC_CHUNK_DOOMED, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+
+/* ---- the end ---- */
+
+void pc_chunk_discard(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    pc_chunk_end_leases(call);
+    for (uint32_t i = 0; chunk->saved != NULL && i < chunk->count; i++) {
+        free(chunk->saved[i].value);
+        pc_error_clear(&chunk->saved[i].error);
+    }
+    free(chunk->saved);
+    chunk->saved = NULL;
+    chunk->batch = NULL;
+    call->chunk_in_use = false;
+}
+
+void pc_chunk_free(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    if (chunk == NULL)
+        return;
+    for (uint32_t i = 0; chunk->saved != NULL && i < chunk->count; i++) {
+        free(chunk->saved[i].value);
+        pc_error_clear(&chunk->saved[i].error);
+    }
+    free(chunk->saved);
+    free(chunk->offsets);
+    free(chunk);
+}

@@ -1,0 +1,454 @@
+/* crew: opening, draining, closing. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/crew.h"
+#include "lib/shm/budget.h"
+
+enum {
+    CALLS_DEFAULT = 4096,
+    CALLS_MAX = 1 << 19, /* twice as many slots, in the ring's 20 bits */
+    QUEUES_DEFAULT = 64,
+    QUEUES_MAX = 4096,
+    HEAP_KEEP = 8, /* MiB */
+    SPIN_NS = 100 * 1000 /* about what it takes to wake a sleeper: less and both sides fall asleep in turn */
+};
+
+#define MEMORY_MIN ((size_t)8 << 20)
+#define SHM_MIN ((uint64_t)256 << 20) /* with less in /dev/shm a memfd is the better choice */
+#define MEMORY_MAX ((size_t)1 << 42)
+#define START_TIMEOUT_NS ((int64_t)60 * 1000 * 1000 * 1000)
+#define GRACE_NS ((int64_t)100 * 1000 * 1000)
+
+/* ---- options ---- */
+
+/* A caller of another version: its options may be shorter than ours, or longer if the rest is 0. */
+static int read_options(const pycrew_options *given, pycrew_options *ret)
+{
+    const unsigned char *bytes = (const unsigned char *)given;
+
+    *ret = (pycrew_options)PYCREW_OPTIONS_INIT;
+    if (given == NULL)
+        return 0;
+    if (given->size < offsetof(pycrew_options, python))
+        return pc_fail(-EINVAL, "options.size is %zu: start from PYCREW_OPTIONS_INIT", given->size);
+    for (size_t i = sizeof *ret; i < given->size; i++)
+        if (bytes[i] != 0)
+            return pc_fail(-EINVAL, "options has a field, at byte %zu, that this version (%s) does "
+                           "not know", i, pycrew_version());
+    memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
+    return 0;
+}
+
+static int check_hook(const char *what, const char *name)
+{
+    if (name == NULL || strchr(name, ':') != NULL)
+        return 0;
+    return pc_fail(-EINVAL, "options.%s is \"%s\": the form is module:function", what, name);
+}
+
+static int check_options(const pycrew_options *o)
+{
+    if (o->workers > PC_WORKERS_MAX)
+        return pc_fail(-EINVAL, "options.workers is %u; at most %d", o->workers, PC_WORKERS_MAX);
+    if (o->calls > CALLS_MAX)
+        return pc_fail(-EINVAL, "options.calls is %u; at most %d", o->calls, CALLS_MAX);
+    if (o->queues > QUEUES_MAX)
+        return pc_fail(-EINVAL, "options.queues is %u; at most %d", o->queues, QUEUES_MAX);
+    if (o->memory != 0 && (o->memory < MEMORY_MIN || o->memory > MEMORY_MAX))
+        return pc_fail(-EINVAL, "options.memory is %zu bytes; at least %zu, at most %zu", o->memory,
+                       MEMORY_MIN, MEMORY_MAX);
+    if (o->output < PYCREW_LOG || o->output > PYCREW_DISCARD)
+        return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
+    if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
+        return -EINVAL;
+    for (const char *const *at = o->env; at != NULL && *at != NULL; at++)
+        if (**at == '\0' || **at == '=')
+            return pc_fail(-EINVAL, "options.env has \"%s\": the form is NAME=value, or NAME", *at);
+    return 0;
+}
+
+static char **copy_list(const char *const *list)
+{
+    size_t count = 0;
+    char **copy;
+
+    while (list != NULL && list[count] != NULL)
+        count++;
+    copy = calloc(count + 1, sizeof *copy);
+    for (size_t i = 0; copy != NULL && i < count; i++)
+        copy[i] = strdup(list[i]);
+    return copy;
+}
+
+static char *copy_text(const char *text)
+{
+    return text == NULL ? NULL : strdup(text);
+}
+
+static void take_options(pycrew_crew *crew, const pycrew_options *o)
+{
+    crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
+    crew->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : PYCREW_FOREVER;
+    crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
+    crew->start_timeout_ns = o->start_timeout_ns != 0 ? o->start_timeout_ns : START_TIMEOUT_NS;
+    crew->retries = o->retries;
+    crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;
+    crew->queue_limit = o->queues != 0 ? o->queues : QUEUES_DEFAULT;
+    crew->output = o->output;
+    crew->log = o->log;
+    crew->log_data = o->log_data;
+    crew->python = copy_text(o->python);
+    crew->init = copy_text(o->init);
+    crew->exit = copy_text(o->exit);
+    crew->path = copy_list(o->path);
+    crew->env = copy_list(o->env);
+    crew->preload = copy_list(o->preload);
+}
+
+static void free_list(char **list)
+{
+    for (char **at = list; at != NULL && *at != NULL; at++)
+        free(*at);
+    free(list);
+}
+
+static void free_options(pycrew_crew *crew)
+{
+    free(crew->python);
+    free(crew->init);
+    free(crew->exit);
+    free_list(crew->path);
+    free_list(crew->env);
+    free_list(crew->preload);
+}
+
+/* ---- memory ---- */
+
+/* The cap, and whether /dev/shm can hold it. */
+static size_t memory_cap(size_t asked, bool *prefer_memfd)
+{
+    struct statvfs status;
+    uint64_t shm = 0, free_bytes = pc_budget_free();
+    uint64_t cap = asked;
+
+    if (statvfs("/dev/shm", &status) == 0)
+        shm = (uint64_t)status.f_bavail * status.f_frsize;
+    if (asked == 0) {
+        cap = free_bytes / 2;
+        if (shm / 2 >= SHM_MIN && shm / 2 < cap)
+            cap = shm / 2;
+        if (cap < MEMORY_MIN)
+            cap = MEMORY_MIN;
+        if (cap > MEMORY_MAX)
+            cap = MEMORY_MAX;
+    }
+    *prefer_memfd = shm < cap;
+    return (size_t)cap;
+}
+
+static uint32_t power_of_two(uint32_t at_least)
+{
+    uint32_t power = 64;
+
+    while (power < at_least)
+        power *= 2;
+    return power;
+}
+
+static int create_segment(pycrew_crew *crew, size_t memory)
+{
+    pc_config config = {.slots = power_of_two(2 * crew->call_limit),
+                        .workers = crew->workers,
+                        .queues = crew->queue_limit + 1,
+                        .cpus = pc_budget_cpus(),
+                        .host_pid = (uint32_t)getpid(),
+                        .spin_ns = SPIN_NS};
+    bool prefer_memfd;
+    size_t cap = memory_cap(memory, &prefer_memfd), fixed;
+    int rc;
+
+    fixed = pc_segment_fixed_size(&config);
+    config.spans = 4;
+    if (cap > fixed + 4 * PC_SPAN_SIZE)
+        config.spans = (uint32_t)((cap - fixed) / PC_SPAN_SIZE);
+    else if (memory != 0)
+        return pc_fail(-EINVAL, "options.memory is %zu bytes; %u calls and %u workers need %zu",
+                       memory, crew->call_limit, crew->workers, fixed + 4 * PC_SPAN_SIZE);
+    pc_segment_remove_leftovers();
+    rc = pc_segment_create(&crew->segment, &config, prefer_memfd);
+    if (rc < 0)
+        return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
+    pc_ring_reset(&crew->segment);
+    atomic_store(&crew->tail, pc_ring_first_ticket(&crew->segment));
+    rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST, HEAP_KEEP);
+    return rc < 0 ? pc_fail(rc, "no memory is left") : 0;
+}
+
+/* ---- records ---- */
+
+static int make_calls(pycrew_crew *crew)
+{
+    uint32_t slots = crew->segment.config.slots;
+
+    crew->calls = calloc(slots, sizeof crew->calls[0]);
+    crew->deadlines = calloc(slots + 1, sizeof crew->deadlines[0]);
+    crew->commands = calloc(slots, sizeof crew->commands[0]);
+    crew->orphan_leases = calloc(crew->segment.config.spans, sizeof crew->orphan_leases[0]);
+    if (crew->calls == NULL || crew->deadlines == NULL || crew->commands == NULL ||
+        crew->orphan_leases == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    for (uint32_t i = slots; i-- > 0;) {
+        pycrew_call *call = &crew->calls[i];
+
+        call->crew = crew;
+        call->slot = &crew->segment.slots[i];
+        call->index = i;
+        call->deadline = INT64_MAX;
+        atomic_store(&call->generation, 1);
+        pc_sleeper_init(&call->slot->semaphore);
+        if (i < crew->call_limit) {
+            call->next = (uint32_t)atomic_load(&crew->free_calls);
+            atomic_store(&crew->free_calls, i + 1);
+        } else {
+            call->next = crew->spare_calls;
+            crew->spare_calls = i + 1;
+        }
+    }
+    return 0;
+}
+
+static int make_workers(pycrew_crew *crew)
+{
+    crew->crew_workers = calloc(crew->workers, sizeof crew->crew_workers[0]);
+    if (crew->crew_workers == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        pthread_mutex_init(&w->lock, NULL);
+        w->pidfd = w->lifeline = w->output = -1;
+    }
+    return 0;
+}
+
+/* A page that reads 0 in any fork of this process, by whatever system call. */
+static int make_fork_guard(pycrew_crew *crew)
+{
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED)
+        return pc_fail(-ENOMEM, "no memory is left");
+    madvise(page, 4096, MADV_WIPEONFORK);
+    page[0] = 1;
+    crew->fork_guard = page;
+    return 0;
+}
+
+static pycrew_crew *new_crew(void)
+{
+    pycrew_crew *crew = aligned_alloc(PC_CACHE_LINE, sizeof *crew);
+    pthread_condattr_t attributes;
+
+    if (crew == NULL)
+        return NULL;
+    memset(crew, 0, sizeof *crew);
+    crew->segment.fd = crew->zygote_fd = crew->control = crew->zygote_output = crew->fault_fd = -1;
+    crew->oom_kills = pc_oom_kills();
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_mutex_init(&crew->heap_lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&crew->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return crew;
+}
+
+/* ---- open ---- */
+
+static int build(pycrew_crew *crew, const pycrew_options *options)
+{
+    int rc;
+
+    take_options(crew, options);
+    if ((rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
+        (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
+        (rc = pc_queues_init(crew)) < 0)
+        return rc;
+    return pc_supervisor_start(crew);
+}
+
+static int await_first_worker(pycrew_crew *crew)
+{
+    int64_t until = pc_until(crew->start_timeout_ns);
+    struct timespec time = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+    int code, timed_out = 0;
+
+    pthread_mutex_lock(&crew->lock);
+    while (crew->ready_code == 0 && timed_out == 0)
+        timed_out = until == INT64_MAX
+                        ? pthread_cond_wait(&crew->changed, &crew->lock)
+                        : pthread_cond_timedwait(&crew->changed, &crew->lock, &time);
+    code = crew->ready_code;
+    pthread_mutex_unlock(&crew->lock);
+    if (code == 0)
+        return pc_fail(-ETIMEDOUT, "no worker was ready within %.3g s (options.start_timeout_ns)",
+                       (double)crew->start_timeout_ns / 1e9);
+    return code < 0 ? pc_fail_error(&crew->start_error.public) : 0;
+}
+
+/* Closing must not lose why opening failed. */
+static void close_keeping_error(pycrew_crew *crew)
+{
+    pc_error kept = {0};
+    const pycrew_error *last = pycrew_last_error();
+
+    pc_error_set(&kept, last->code, pc_text_of(last->function), pc_text_of(last->type),
+                 pc_text_of(last->message), pc_text_of(last->traceback));
+    pycrew_close(crew);
+    pc_fail_error(&kept.public);
+    pc_error_clear(&kept);
+}
+
+int pycrew_open(pycrew_crew **ret, const pycrew_options *options)
+{
+    pycrew_options all;
+    pycrew_crew *crew;
+    int rc;
+
+    if (ret == NULL)
+        return pc_fail(-EINVAL, "pycrew_open: ret must not be NULL");
+    if ((rc = read_options(options, &all)) < 0 || (rc = check_options(&all)) < 0)
+        return rc;
+    crew = new_crew();
+    if (crew == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    rc = build(crew, &all);
+    if (rc == 0)
+        rc = await_first_worker(crew);
+    if (rc < 0) {
+        close_keeping_error(crew);
+        return rc;
+    }
+    *ret = crew;
+    return 0;
+}
+
+void pc_crew_kick(pycrew_crew *crew)
+{
+    pc_queue_write(&crew->queues[PC_QUEUE_SUPERVISOR]);
+}
+
+/* ---- drain and close ---- */
+
+static bool any_in_flight(pycrew_crew *crew)
+{
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+        uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+
+        if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
+            (pc_word_state(word) != PC_DONE || pc_word_generation(word) != call->generation))
+            return true;
+    }
+    return false;
+}
+
+static void sleep_ns(long ns)
+{
+    struct timespec time = {.tv_nsec = ns};
+
+    nanosleep(&time, NULL);
+}
+
+/* Ends are announced to those who wait for them, not here; so this looks, ever less often. */
+int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns)
+{
+    int rc = pc_crew_check(crew);
+    int64_t until = timeout_ns == 0 ? 0 : pc_until(timeout_ns);
+    long pause_ns = 20 * 1000;
+    uint32_t open = 0;
+
+    if (rc < 0)
+        return rc;
+    atomic_compare_exchange_strong(&crew->ending, &open, 1);
+    while (any_in_flight(crew)) {
+        if (pc_now() >= until)
+            return pc_fail(-ETIME, "calls are still in flight");
+        sleep_ns(pause_ns);
+        pause_ns = pause_ns < 5 * 1000 * 1000 ? pause_ns * 2 : pause_ns;
+    }
+    return 0;
+}
+
+/* Threads that sleep in our functions come out with -ECANCELED. */
+static void send_threads_out(pycrew_crew *crew)
+{
+    while (atomic_load(&crew->inside) > 0) {
+        for (uint32_t i = 0; i < crew->segment.config.slots; i++)
+            if (atomic_load(&crew->calls[i].phase) == PC_PHASE_IN_FLIGHT)
+                pc_sleeper_post(&crew->calls[i].slot->semaphore);
+        for (unsigned i = 1; i < crew->segment.config.queues; i++)
+            if (crew->queues[i].open)
+                pc_queue_write(&crew->queues[i]);
+        pthread_mutex_lock(&crew->lock);
+        pthread_cond_broadcast(&crew->changed);
+        pthread_mutex_unlock(&crew->lock);
+        sleep_ns(200 * 1000);
+    }
+}
+
+static void free_calls(pycrew_crew *crew)
+{
+    for (uint32_t i = 0; crew->calls != NULL && i < crew->segment.config.slots; i++) {
+        pc_error_clear(&crew->calls[i].error);
+        pc_error_clear(&crew->calls[i].host_error);
+        pc_chunk_free(&crew->calls[i]);
+    }
+    free(crew->calls);
+    free(crew->deadlines);
+    free(crew->commands);
+    free(crew->orphan_leases);
+}
+
+static void free_crew(pycrew_crew *crew)
+{
+    free_calls(crew);
+    pc_functions_free(crew);
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++)
+        pthread_mutex_destroy(&crew->crew_workers[i].lock);
+    free(crew->crew_workers);
+    pc_queues_free(crew);
+    if (crew->heap.spans != NULL)
+        pc_heap_destroy(&crew->heap);
+    pc_segment_unmap(&crew->segment);
+    pc_error_clear(&crew->start_error);
+    free_options(crew);
+    if (crew->fork_guard != NULL)
+        munmap((void *)(uintptr_t)crew->fork_guard, 4096);
+    pthread_cond_destroy(&crew->changed);
+    pthread_mutex_destroy(&crew->heap_lock);
+    pthread_mutex_destroy(&crew->lock);
+    free(crew);
+}
+
+void pycrew_close(pycrew_crew *crew)
+{
+    if (crew == NULL)
+        return;
+    /* In a fork it is not ours: the processes belong to the parent, and the memory goes with us. */
+    if (crew->fork_guard != NULL && *(const volatile char *)crew->fork_guard == 0)
+        return;
+    atomic_store(&crew->ending, 2);
+    if (crew->supervising) {
+        send_threads_out(crew);
+        pc_crew_kick(crew);
+    }
+    pc_supervisor_stop(crew);
+    free_crew(crew);
+}

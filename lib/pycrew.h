@@ -1,0 +1,363 @@
+/* pycrew: a crew of Python workers for a C or C++ program.
+ *
+ * A crew is N processes, each with its own Python interpreter. Calls go to them through shared
+ * memory and run in parallel; results come back in place. A worker that crashes is an error code
+ * to its caller and is replaced. The calling program never loads Python.
+ *
+ *     pycrew_crew *crew;
+ *     int sum;
+ *     if (pycrew_open(&crew, NULL) < 0 ||
+ *         pycrew_run(crew, "math_ops:add", "ii>i", 3, 5, &sum) < 0)
+ *         fprintf(stderr, "%s\n", pycrew_last_error()->message);
+ *     pycrew_close(crew);
+ *
+ * Codes      What can fail returns 0 (or a count), or a negative code: a negated errno where one
+ *            fits, else one of PYCREW_CODES. pycrew_last_error() has the detail, for this thread.
+ *            On failure outputs are untouched.
+ * Ownership  What a call or a batch item returns lives until that is released. Functions that
+ *            close or release take NULL.
+ * Threads    Everything is thread-safe, except that one call, batch or queue is used by one thread
+ *            at a time. Only functions with a timeout, and open, close and run, sleep.
+ * Time       int64_t nanoseconds. A timeout of PYCREW_FOREVER never ends, 0 does not wait.
+ * Signals    Workers use SIGRTMAX-1 (interrupt) and SIGRTMAX-2 (stack); the host none.
+ */
+#ifndef PYCREW_H
+#define PYCREW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define PYCREW_API __attribute__((visibility("default")))
+#else
+#define PYCREW_API
+#endif
+
+#define PYCREW_FOREVER ((int64_t)-1)
+
+/* Codes beyond errno. X(name, value, text) */
+#define PYCREW_CODES(X)                                                                            \
+    X(PYCREW_ERAISED, -2001, "the Python function raised an exception")                            \
+    X(PYCREW_EDIED, -2002, "the worker that ran the call died")                                    \
+    X(PYCREW_ETYPE, -2003, "the result is not of the type asked for")                              \
+    X(PYCREW_ESTART, -2004, "Python workers cannot be started")                                    \
+    X(PYCREW_EFORKED, -2005, "the crew was opened by a parent of this process")
+
+enum pycrew_code {
+#define PYCREW_CODE_ENUM(name, value, text) name = (value),
+    PYCREW_CODES(PYCREW_CODE_ENUM)
+#undef PYCREW_CODE_ENUM
+};
+
+typedef struct pycrew_crew pycrew_crew;         /* the workers and their shared memory */
+typedef struct pycrew_function pycrew_function; /* "package.module:name.in.it" */
+typedef struct pycrew_call pycrew_call;         /* one call, from prepare to release */
+typedef struct pycrew_batch pycrew_batch;       /* a stream of calls of one function */
+typedef struct pycrew_queue pycrew_queue;       /* where finished calls are collected */
+
+/* A place in a result: passed by value, made by the library, valid as long as its result. */
+typedef struct pycrew_value {
+    const void *at, *end;
+    uint64_t reserved;
+} pycrew_value;
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/* What went wrong. Made by the library only. Strings are UTF-8, never NULL where the comment does
+ * not say so. */
+typedef struct pycrew_error {
+    size_t size;
+    int code;
+    const char *function;  /* "module:name", or NULL where no call was involved */
+    const char *type;      /* the exception's qualified type ("ValueError", "json.decoder.JSONDecodeError"), or NULL */
+    const char *message;   /* one line for people; str() of the exception, where there is one */
+    const char *traceback; /* the Python traceback, or the Python stack at a deadline or a crash, or NULL */
+    int signal;            /* of the worker, where it died by one, else 0 */
+    int exit_status;       /* of the worker, where it died by exit(), else 0 */
+    bool may_have_run;     /* false: the function was certainly never entered */
+    bool out_of_memory;    /* the kernel's out-of-memory killer is the likely cause */
+    unsigned attempts;     /* how many workers took the call up; 0: none */
+} pycrew_error;
+
+PYCREW_API const char *pycrew_version(void); /* "0.1.0" */
+
+/* A fixed English text for any code, errno or ours. Never NULL. */
+PYCREW_API const char *pycrew_strerror(int code);
+
+/* The detail of this thread's last failed function; code 0 if none has failed. Valid until the
+ * next pycrew function this thread calls. Never NULL. */
+PYCREW_API const pycrew_error *pycrew_last_error(void);
+
+/* ---- the crew -------------------------------------------------------------------------------- */
+
+enum { /* pycrew_options.output */
+    PYCREW_LOG = 0,     /* to log, line by line, with the worker's number */
+    PYCREW_INHERIT = 1, /* the host's own stdout and stderr */
+    PYCREW_DISCARD = 2
+};
+
+enum { /* levels given to log */
+    PYCREW_LOG_OUTPUT = 0,  /* a line a worker printed: "[w3] text" */
+    PYCREW_LOG_WARNING = 1, /* a worker died, a thread alive after the preload, ... */
+    PYCREW_LOG_ERROR = 2    /* workers cannot be started */
+};
+
+/* Start from PYCREW_OPTIONS_INIT. Lists end with NULL. All is copied by pycrew_open. */
+typedef struct pycrew_options {
+    size_t size;                /* set by PYCREW_OPTIONS_INIT */
+    unsigned workers;           /* 0: one for each CPU this process may use (affinity and cgroup) */
+    const char *python;         /* whose environment to use, as a venv's bin/python; NULL: the one
+                                   pycrew was built with. Another minor version is PYCREW_ESTART */
+    const char *const *path;    /* put in front of sys.path */
+    const char *const *env;     /* "NAME=value", or "NAME" to unset, for the workers */
+    const char *const *preload; /* modules imported once, before the workers are forked */
+    const char *init;           /* "module:function", run in each worker before its first call */
+    const char *exit;           /* "module:function", run in each worker after its last call */
+    unsigned calls;             /* calls in use at most; 0: 4096 */
+    size_t memory;              /* shared memory at most, in bytes, a cap and not a reservation; 0: half of what is free */
+    unsigned queues;            /* completion queues at most; 0: 64 */
+    int64_t start_timeout_ns;   /* for open: Python, imports, first worker; 0: 60 s */
+    int64_t timeout_ns;         /* each call's deadline unless it has its own; 0: none */
+    int64_t grace_ns;           /* from the interrupt to SIGKILL; 0: 100 ms */
+    unsigned retries;           /* after a worker's death, for calls that may have run; 0: none */
+    int output;                 /* workers' stdout and stderr: PYCREW_LOG, _INHERIT, _DISCARD */
+    void (*log)(void *data, int level, const char *line); /* from the crew's own thread; NULL: stderr */
+    void *log_data;
+} pycrew_options;
+
+#ifdef __cplusplus
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr}
+#else
+#define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
+#endif
+
+/* Opens a crew: starts Python, imports the preload modules, forks the first worker. The others
+ * start in the background. options may be NULL.
+ *   -EINVAL         an option is out of range, or of a newer size and not zero
+ *   PYCREW_ESTART   the worker program, Python, a preload module or the init function failed: why,
+ *                   with the traceback
+ *   -ETIMEDOUT      not ready within start_timeout_ns
+ *   -EMFILE, -ENOMEM */
+PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
+
+/* New calls get -ESHUTDOWN from here on; returns when none is in flight any more, or -ETIME. */
+PYCREW_API int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns);
+
+/* Ends the crew: threads waiting in it come back with -ECANCELED, running calls are interrupted
+ * and after the grace killed, the workers end. Its calls, batches and queues are gone then. */
+PYCREW_API void pycrew_close(pycrew_crew *crew);
+
+/* ---- one call, start to finish --------------------------------------------------------------- */
+
+/* Formats. Arguments stand before '>', the result after it:
+ *   p bool (int)   i int   L long long   K unsigned long long   n ptrdiff_t   d double   f float
+ *                  (f comes as a double, as varargs do; a result's f is a float *)
+ *   s str, a NUL-terminated UTF-8 string        s# str and size_t
+ *   y# bytes and size_t                         z, z# like s, s#, and NULL is None
+ *   j JSON text, decoded and encoded in the worker (as s); j# with size_t
+ *   O pickled object and size_t, kept as it is
+ *   (...) tuple   [...] list   {...} dict, its keys and values in turn
+ *   name=  before a unit: a keyword argument
+ * Spaces and commas are free. One unit after '>' is the value itself, several are a sequence of
+ * exactly that length; an empty result is discarded. An argument K takes is written as
+ * unsigned long long, s# as (const char *, size_t), and results as pointers to those.
+ *
+ * pycrew_run: in its result, s, z, y# and j are copies for the caller to free().
+ *   -EINVAL       the function's name, the format (the message names the byte), an argument that is
+ *                 not UTF-8, or JSON text that does not parse (type and message say where)
+ *   -E2BIG        the arguments exceed the memory cap         -ENOMEM  the memory is used up
+ *   -EAGAIN       all calls are in use by this thread         -ESHUTDOWN  the crew drains
+ *   PYCREW_ERAISED, PYCREW_EDIED, PYCREW_ETYPE, -ERANGE, -ETIMEDOUT, -ECANCELED, PYCREW_ESTART,
+ *   PYCREW_EFORKED */
+PYCREW_API int pycrew_run(pycrew_crew *crew, const char *function, const char *format, ...);
+
+/* The same with this call's deadline instead of the crew's (nanoseconds from now). */
+PYCREW_API int pycrew_run_within(pycrew_crew *crew, int64_t timeout_ns, const char *function,
+                                 const char *format, ...);
+
+/* ---- functions ------------------------------------------------------------------------------- */
+
+/* A function by name, "package.module:name.in.it". Nothing is imported here: the first worker to
+ * call it does. The handle lives as long as the crew. -EINVAL: malformed; the message says where. */
+PYCREW_API int pycrew_function_get(pycrew_crew *crew, const char *name, const pycrew_function **ret);
+
+/* A function defined by Python source text, run once in each worker as a module of its own; name
+ * is looked up in it ("f", "Class.method"). Syntax errors arrive with the first call. */
+PYCREW_API int pycrew_function_source(pycrew_crew *crew, const char *name, const char *source,
+                                      const pycrew_function **ret);
+
+/* ---- calls in flight ------------------------------------------------------------------------- */
+
+/* A call to be filled with pycrew_add and submitted. Waits up to timeout_ns for one to be free:
+ * -EAGAIN (timeout 0, or all are held by this very thread), -ETIME, -ESHUTDOWN, PYCREW_EFORKED. */
+PYCREW_API int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t timeout_ns,
+                              pycrew_call **ret);
+
+/* Adds arguments. A format may end in '>' and the result's units: only 'j' there matters, it has
+ * the worker encode the result as JSON. -ENOMEM, -E2BIG, -EINVAL; -EALREADY after submit. After a
+ * failure the call can only be released. */
+PYCREW_API int pycrew_add(pycrew_call *call, const char *format, ...);
+PYCREW_API int pycrew_add_none(pycrew_call *call);
+PYCREW_API int pycrew_add_bool(pycrew_call *call, bool value);
+PYCREW_API int pycrew_add_i64(pycrew_call *call, int64_t value);
+PYCREW_API int pycrew_add_u64(pycrew_call *call, uint64_t value);
+PYCREW_API int pycrew_add_f64(pycrew_call *call, double value);
+PYCREW_API int pycrew_add_bigint(pycrew_call *call, const char *hex); /* "-1fff...", any length */
+PYCREW_API int pycrew_add_str(pycrew_call *call, const char *text, size_t size); /* UTF-8, NULs allowed */
+PYCREW_API int pycrew_add_bytes(pycrew_call *call, const void *data, size_t size);
+PYCREW_API int pycrew_add_json(pycrew_call *call, const char *text, size_t size);
+PYCREW_API int pycrew_add_object(pycrew_call *call, const void *pickle, size_t size);
+PYCREW_API int pycrew_add_name(pycrew_call *call, const char *keyword); /* the next value is this keyword argument */
+
+enum { PYCREW_LIST = 1, PYCREW_TUPLE = 2, PYCREW_DICT = 3 };
+PYCREW_API int pycrew_add_open(pycrew_call *call, int kind); /* the next values go into a container, ... */
+PYCREW_API int pycrew_add_close(pycrew_call *call);          /* ... until here; a dict's in pairs */
+
+/* Before submit. */
+PYCREW_API int pycrew_set_timeout(pycrew_call *call, int64_t timeout_ns); /* its deadline, from submit; PYCREW_FOREVER: none */
+PYCREW_API int pycrew_set_retries(pycrew_call *call, unsigned retries);
+PYCREW_API int pycrew_set_json(pycrew_call *call, bool json); /* the result as JSON text, as a format's ">j" does */
+PYCREW_API int pycrew_set_queue(pycrew_call *call, pycrew_queue *queue); /* announced there; NULL: nowhere */
+PYCREW_API void pycrew_set_data(pycrew_call *call, void *data); /* the caller's own, at any time */
+PYCREW_API void *pycrew_data(const pycrew_call *call);
+
+/* Hands the call to the workers. Never sleeps. */
+PYCREW_API int pycrew_submit(pycrew_call *call);
+
+/* Waits for its end: 0 (it returned), the call's own error, or -ETIME: this wait ended, the call
+ * goes on. */
+PYCREW_API int pycrew_wait(pycrew_call *call, int64_t timeout_ns);
+
+/* Asks for its end: a queued call ends at once, a running one is interrupted and after the grace
+ * killed; wait then returns -ECANCELED. 0: asked; -EALREADY: it has ended. */
+PYCREW_API int pycrew_cancel(pycrew_call *call);
+
+/* The result of a call that ended with 0, by format (the part after '>', with or without it).
+ * Pointers live until release. -EALREADY: not ended; PYCREW_ETYPE, -ERANGE, -EINVAL. */
+PYCREW_API int pycrew_result(pycrew_call *call, const char *format, ...);
+PYCREW_API int pycrew_result_bool(pycrew_call *call, bool *ret);
+PYCREW_API int pycrew_result_i64(pycrew_call *call, int64_t *ret);
+PYCREW_API int pycrew_result_u64(pycrew_call *call, uint64_t *ret);
+PYCREW_API int pycrew_result_f64(pycrew_call *call, double *ret);
+PYCREW_API int pycrew_result_str(pycrew_call *call, const char **ret, size_t *size); /* NUL-terminated too */
+PYCREW_API int pycrew_result_bytes(pycrew_call *call, const void **ret, size_t *size);
+PYCREW_API int pycrew_result_json(pycrew_call *call, const char **ret, size_t *size);
+PYCREW_API pycrew_value pycrew_result_value(const pycrew_call *call);
+
+/* What went wrong with an ended call, until its release; NULL if it returned, or has not ended. */
+PYCREW_API const pycrew_error *pycrew_call_error(const pycrew_call *call);
+
+/* Gives the call back. Before its end: cancels it, and its memory stays until it has ended. */
+PYCREW_API void pycrew_release(pycrew_call *call);
+
+/* ---- values: walking through a result -------------------------------------------------------- */
+
+enum pycrew_type {
+    PYCREW_TYPE_INVALID = 0, /* no such item, or not a value */
+    PYCREW_TYPE_NONE,
+    PYCREW_TYPE_BOOL,
+    PYCREW_TYPE_INT,    /* fits int64_t or uint64_t */
+    PYCREW_TYPE_BIGINT, /* wider: hexadecimal text by pycrew_value_str, "-1fff..." */
+    PYCREW_TYPE_FLOAT,
+    PYCREW_TYPE_STR,
+    PYCREW_TYPE_BYTES,
+    PYCREW_TYPE_LIST,
+    PYCREW_TYPE_TUPLE,
+    PYCREW_TYPE_DICT,  /* item 2i is the i-th key, 2i+1 its value */
+    PYCREW_TYPE_OBJECT, /* pickled, by pycrew_value_bytes */
+    PYCREW_TYPE_JSON
+};
+
+PYCREW_API int pycrew_value_type(pycrew_value value);
+PYCREW_API size_t pycrew_value_count(pycrew_value value); /* items; a dict's pairs; 0 for what has none */
+PYCREW_API pycrew_value pycrew_value_item(pycrew_value value, size_t index); /* walks: O(index) */
+PYCREW_API pycrew_value pycrew_value_next(pycrew_value value); /* the item behind this one in its container */
+PYCREW_API pycrew_value pycrew_value_get(pycrew_value dict, const char *key);
+PYCREW_API int pycrew_value_bool(pycrew_value value, bool *ret); /* 0, PYCREW_ETYPE or -ERANGE, as all below */
+PYCREW_API int pycrew_value_i64(pycrew_value value, int64_t *ret);
+PYCREW_API int pycrew_value_u64(pycrew_value value, uint64_t *ret);
+PYCREW_API int pycrew_value_f64(pycrew_value value, double *ret);
+PYCREW_API int pycrew_value_str(pycrew_value value, const char **ret, size_t *size);
+PYCREW_API int pycrew_value_bytes(pycrew_value value, const void **ret, size_t *size);
+
+/* ---- queues: for event loops ----------------------------------------------------------------- */
+
+/* Where ended calls are collected. A submitted call with a queue appears there exactly once,
+ * cancelled or not, and never after its release. -EAGAIN: options.queues are open; -EMFILE. */
+PYCREW_API int pycrew_queue_open(pycrew_crew *crew, pycrew_queue **ret);
+
+/* For poll, epoll, io_uring: readable when there may be something to reap, and until a reap has
+ * returned fewer than it was asked for. Not to be read or closed. */
+PYCREW_API int pycrew_queue_fd(const pycrew_queue *queue);
+
+/* Takes up to max ended calls: their number, 0 when the timeout passed or after a wake. */
+PYCREW_API int pycrew_queue_reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t timeout_ns);
+
+/* Ends a reap in another thread, or the next one, with 0. */
+PYCREW_API int pycrew_queue_wake(pycrew_queue *queue);
+
+/* Calls still in flight lose their queue and go on. */
+PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
+
+/* ---- batches: a stream of calls of one function ---------------------------------------------- */
+
+typedef struct pycrew_batch_options {
+    size_t size;        /* set by PYCREW_BATCH_OPTIONS_INIT */
+    unsigned window;    /* items inside at most: added and not yet taken out; 0: 65536 */
+    unsigned chunk;     /* items to a descriptor; 0: found by measuring */
+    int64_t timeout_ns; /* each item's deadline, from its own start; 0: the crew's; PYCREW_FOREVER: none */
+    int retries;        /* of an item after a worker's death; -1: the crew's */
+    bool unordered;     /* items come out as they finish */
+} pycrew_batch_options;
+
+#ifdef __cplusplus
+#define PYCREW_BATCH_OPTIONS_INIT {sizeof(pycrew_batch_options), 0, 0, 0, -1, false}
+#else
+#define PYCREW_BATCH_OPTIONS_INIT {.size = sizeof(pycrew_batch_options), .retries = -1}
+#endif
+
+typedef struct pycrew_progress {
+    size_t size;
+    uint64_t added, done, failed, retried, deaths; /* items; done includes failed; deaths: of workers, by its items */
+} pycrew_progress;
+
+PYCREW_API int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
+                                 const pycrew_batch_options *options, pycrew_batch **ret);
+
+/* Adds one item. -EAGAIN: the window is full, take some out first. -ENOMEM, -E2BIG, -EINVAL: this
+ * item is not in, the batch goes on. */
+PYCREW_API int pycrew_batch_add(pycrew_batch *batch, const char *format, ...);
+
+/* The same, and waits while calls or memory are used up by others (-ETIME). A full window is
+ * -EAGAIN at once: only taking out helps. */
+PYCREW_API int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char *format, ...);
+
+/* An item without varargs: begin gives a call to fill by pycrew_add_*, for this batch only; commit
+ * adds it. A begin while one is open discards that one. */
+PYCREW_API int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret);
+PYCREW_API int pycrew_batch_commit(pycrew_batch *batch);
+
+PYCREW_API int pycrew_batch_end(pycrew_batch *batch); /* no more input */
+
+/* The next item: 1; 0: all that was added is out (before the end: all so far); -ETIME. Ends the life of
+ * the previous item's result. */
+PYCREW_API int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns);
+PYCREW_API size_t pycrew_batch_index(const pycrew_batch *batch); /* the item's place in the input, from 0 */
+PYCREW_API int pycrew_batch_result(pycrew_batch *batch, const char *format, ...); /* its own error, or as pycrew_result */
+PYCREW_API pycrew_value pycrew_batch_value(const pycrew_batch *batch);
+PYCREW_API const pycrew_error *pycrew_batch_error(pycrew_batch *batch); /* NULL: it returned */
+PYCREW_API int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress *ret);
+
+/* What has not finished ends with -ECANCELED; all items still come out. */
+PYCREW_API int pycrew_batch_cancel(pycrew_batch *batch);
+PYCREW_API void pycrew_batch_close(pycrew_batch *batch);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,62 @@
+/* run: one call, start to finish. */
+#include <errno.h>
+
+#include "lib/crew.h"
+#include "lib/format.h"
+
+/* Waits with the deadline alone, so that the call ends before its memory is given back. */
+static int finish(pycrew_call *call, const char *result, va_list *arguments)
+{
+    int rc = pycrew_submit(call);
+
+    if (rc == 0)
+        rc = pycrew_wait(call, PYCREW_FOREVER);
+    if (rc == 0)
+        rc = pc_format_result(call->result, result, arguments, true);
+    return rc;
+}
+
+static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, const char *format,
+               va_list *arguments)
+{
+    const pycrew_function *function;
+    const char *result = "";
+    pycrew_call *call;
+    int rc;
+
+    if (format == NULL)
+        return pc_fail(-EINVAL, "the format is NULL");
+    rc = pycrew_function_get(crew, name, &function);
+    if (rc < 0 || (rc = pycrew_prepare(crew, function, PYCREW_FOREVER, &call)) < 0)
+        return rc;
+    if (timeout_ns != NULL)
+        call->timeout_ns = *timeout_ns < 0 ? PYCREW_FOREVER : *timeout_ns;
+    rc = pc_format_build(&call->builder, format, arguments, &result);
+    if (rc == 0)
+        rc = finish(call, result, arguments);
+    pycrew_release(call);
+    return rc;
+}
+
+int pycrew_run(pycrew_crew *crew, const char *function, const char *format, ...)
+{
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    rc = run(crew, NULL, function, format, &arguments);
+    va_end(arguments);
+    return rc;
+}
+
+int pycrew_run_within(pycrew_crew *crew, int64_t timeout_ns, const char *function,
+                      const char *format, ...)
+{
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    rc = run(crew, &timeout_ns, function, format, &arguments);
+    va_end(arguments);
+    return rc;
+}

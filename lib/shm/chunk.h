@@ -1,0 +1,68 @@
+/* chunk: many items of a batch in one descriptor.
+ *
+ * Overview. A chunk is one block of the host's memory: this header, the items' arguments end to
+ * end (each a size in bytes, then its values), then a table with a result for each item. Small
+ * results stand in the table; others in blocks of the worker's, which it lists in `blocks` before
+ * it refers to them.
+ *
+ * Progress is one word: finished (31 bits), DOOMED, started (32 bits). The worker advances it by
+ * compare-and-swap: "item i is finished, with its result in the table, and item i+1 is started".
+ * So at any death items before finished keep their results, the one that was started (if started
+ * is not finished) has died, and the rest was never entered. DOOMED is set by compare-and-swap too,
+ * with the item's number in the expected word: it names an item and never hits the next. A worker
+ * that finds it stops, and is killed.
+ *
+ * All of it is written by the worker, so the host checks what it reads: progress against its own
+ * count, every reference against the spans that the worker owns. */
+#ifndef PC_SHM_CHUNK_H
+#define PC_SHM_CHUNK_H
+
+#include "lib/shm/segment.h"
+
+enum { PC_CHUNK_BLOCKS = 24, PC_CHUNK_ITEMS_MAX = 1 << 20 };
+
+#define PC_CHUNK_DOOMED (UINT64_C(1) << 32)
+
+/* A result: a small value as it is (value.h: header and payload), or a reference: the low 8 bits
+ * are PC_CHUNK_REFERENCE | kind (enum pc_result_kind), the upper 56 the size, the payload the offset. */
+typedef struct pc_chunk_result {
+    uint64_t header, payload;
+} pc_chunk_result;
+
+#define PC_CHUNK_REFERENCE 0x80u
+
+typedef struct pc_chunk {
+    uint32_t count;        /* items */
+    uint32_t begin;        /* the first to run: those before have their end */
+    uint32_t begin_offset; /* where its arguments stand, from the start of the items; < 4 GiB */
+    uint32_t timed;        /* write item_started_ns */
+    int64_t timeout_ns;    /* of an item, if timed */
+    uint64_t results;      /* of the table, from the start of the chunk */
+    _Atomic uint32_t cancel; /* the host's: no further item is to be started */
+
+    /* the worker's */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t progress;
+    _Atomic int64_t item_started_ns; /* CLOCK_MONOTONIC */
+    _Atomic int64_t busy_ns;         /* of the items run, at the end */
+    _Atomic uint32_t block_count;
+    _Atomic uint64_t blocks[PC_CHUNK_BLOCKS];
+
+    _Alignas(PC_CACHE_LINE) uint64_t items[];
+} pc_chunk;
+
+static inline uint64_t pc_chunk_progress(uint32_t started, uint32_t finished)
+{
+    return (uint64_t)finished << 33 | started;
+}
+
+static inline uint32_t pc_chunk_started(uint64_t progress)
+{
+    return (uint32_t)progress;
+}
+
+static inline uint32_t pc_chunk_finished(uint64_t progress)
+{
+    return (uint32_t)(progress >> 33);
+}
+
+#endif

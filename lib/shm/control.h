@@ -1,0 +1,60 @@
+/* control: messages between the host and its processes, over SEQPACKET sockets.
+ *
+ * The control socket joins host and zygote, a lifeline host and worker. A message is a pc_message
+ * and a text, with up to PC_MESSAGE_FDS descriptors. Neither side blocks the other: they are few,
+ * and the buffers hold them.
+ *
+ *   host    -> zygote  CONFIG FORK EXIT
+ *   zygote  -> host    HELLO READY FAILED WARNING FORKED FORK_FAILED DIED
+ *   host    -> worker  ADMIT QUEUE
+ *   worker  -> host    WORKER_READY WORKER_FAILED */
+#ifndef PC_SHM_CONTROL_H
+#define PC_SHM_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum pc_message_kind {
+    PC_MESSAGE_HELLO = 1,     /* value: PC_LAYOUT_HASH; text: pycrew's and Python's version */
+    PC_MESSAGE_CONFIG,        /* text: see pc_config_text in spawn.c */
+    PC_MESSAGE_READY,         /* preload done */
+    PC_MESSAGE_FAILED,        /* text: why, with the traceback; the zygote ends */
+    PC_MESSAGE_WARNING,       /* text */
+    PC_MESSAGE_FORK,          /* worker, incarnation; fds: segment, lifeline, fault file[, output] */
+    PC_MESSAGE_FORKED,        /* worker, incarnation, number: PID; fd: pidfd */
+    PC_MESSAGE_FORK_FAILED,   /* worker, incarnation, number: errno */
+    PC_MESSAGE_DIED,          /* worker, incarnation, number: signal, status: exit status */
+    PC_MESSAGE_EXIT,
+    PC_MESSAGE_ADMIT,         /* the worker may touch slots */
+    PC_MESSAGE_QUEUE,         /* number: queue; fd: its eventfd */
+    PC_MESSAGE_WORKER_READY,  /* init is done */
+    PC_MESSAGE_WORKER_FAILED  /* text: the init function's traceback; the worker ends */
+};
+
+enum { PC_MESSAGE_FDS = 4, PC_MESSAGE_TEXT_MAX = 96 << 10 };
+
+/* Exit statuses of a worker that ended by its own decision. */
+enum { PC_EXIT_CLOSED = 0, PC_EXIT_RECYCLED = 97, PC_EXIT_INIT_FAILED = 98, PC_EXIT_ORPHANED = 99 };
+
+/* Each worker's part of the fault file, where faulthandler writes Python stacks: worker n's begins
+ * at n times this. */
+#define PC_FAULT_SIZE (256 << 10)
+
+typedef struct pc_message {
+    uint32_t kind;
+    uint32_t worker, incarnation;
+    int32_t number, status;
+    uint32_t size; /* of the text */
+    uint64_t value;
+} pc_message;
+
+/* 0 or a negated errno. text may be NULL; it is cut at PC_MESSAGE_TEXT_MAX. */
+int pc_control_send(int fd, const pc_message *message, const char *text, size_t size,
+                    const int *fds, unsigned fd_count);
+
+/* 1: a message; its text, NUL-terminated, in text (capacity PC_MESSAGE_TEXT_MAX + 1); descriptors
+ * that came are in fds, close-on-exec, the others -1. 0: the other end is closed. Negated errno;
+ * -EAGAIN with flags MSG_DONTWAIT. */
+int pc_control_receive(int fd, pc_message *message, char *text, int fds[PC_MESSAGE_FDS], int flags);
+
+#endif

@@ -1,0 +1,402 @@
+#include "lib/shm/heap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "lib/shm/budget.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define RESERVE_STEP ((size_t)64 << 10)
+#define CGROUP_MARGIN ((uint64_t)32 << 20) /* this near to a limit, reserving risks an OOM kill */
+
+struct pc_heap_span {
+    uint32_t index;
+    unsigned class;
+    uint32_t run;      /* spans: 1, or more for a large block */
+    uint32_t blocks, used;
+    uint32_t hint;     /* no free block in the words before it */
+    size_t reserved;   /* bytes from the start */
+    pc_heap_span *next, **link; /* in partial; link is NULL while full */
+    uint64_t free[];   /* a bit for each block */
+};
+
+static size_t class_size(unsigned class)
+{
+    return (size_t)PC_HEAP_BLOCK_MIN << class;
+}
+
+static unsigned class_of(size_t size)
+{
+    if (size <= PC_HEAP_BLOCK_MIN)
+        return 0;
+    return (unsigned)(64 - __builtin_clzll(size - 1) - 8);
+}
+
+/* ---- spans ---- */
+
+static uint64_t span_offset(const pc_segment *segment, uint32_t span)
+{
+    return segment->spans_offset + span * PC_SPAN_SIZE;
+}
+
+static bool span_claim(pc_segment *segment, uint32_t span, uint32_t owner)
+{
+    uint32_t free = PC_OWNER_FREE;
+
+    /* P1: acquire, pairs with the release in pc_span_release: its pages are gone before they are
+     * ours, not after. */
+    return atomic_compare_exchange_strong_explicit(&segment->span_owners[span], &free, owner,
+                                                   memory_order_acquire, memory_order_relaxed);
+}
+
+static void span_unclaim(pc_segment *segment, uint32_t span)
+{
+    atomic_store_explicit(&segment->span_owners[span], PC_OWNER_FREE, memory_order_release); /* P1 */
+}
+
+void pc_span_release(pc_segment *segment, uint32_t span)
+{
+    madvise(segment->base + span_offset(segment, span), PC_SPAN_SIZE, MADV_REMOVE);
+    span_unclaim(segment, span);
+}
+
+bool pc_span_owned(const pc_segment *segment, uint64_t offset, uint64_t size, uint32_t owner)
+{
+    if (!pc_segment_holds(segment, offset, size) || size == 0)
+        return false;
+    for (uint32_t span = pc_span_of(segment, offset); span <= pc_span_of(segment, offset + size - 1);
+         span++)
+        if (atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) != owner)
+            return false;
+    return true;
+}
+
+/* Claims count spans in a row, upward one by one; on meeting another's it gives back and starts
+ * beyond. Two passes, since others may have given back behind it. */
+static int claim_run(pc_heap *heap, uint32_t count, uint32_t *ret)
+{
+    pc_segment *segment = heap->segment;
+    uint32_t total = segment->config.spans;
+
+    if (count > total)
+        return -E2BIG;
+    if (pc_budget_cgroup() < count * PC_SPAN_SIZE + CGROUP_MARGIN)
+        return -ENOMEM;
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t got = 0;
+
+        for (uint32_t span = 0; span < total; span++) {
+            if (span_claim(segment, span, heap->owner)) {
+                if (++got < count)
+                    continue;
+                *ret = span + 1 - count;
+                return 0;
+            }
+            while (got > 0)
+                span_unclaim(segment, span - got--);
+        }
+        while (got > 0)
+            span_unclaim(segment, total - got--);
+    }
+    return -ENOMEM;
+}
+
+/* Makes the first bytes of a span's memory real. A full tmpfs is EFAULT here, where a plain store
+ * would be SIGBUS. */
+static int reserve(pc_heap *heap, pc_heap_span *span, size_t bytes)
+{
+    size_t total = span->run * PC_SPAN_SIZE;
+    size_t to = (bytes + RESERVE_STEP - 1) / RESERVE_STEP * RESERVE_STEP;
+    uint8_t *base = heap->segment->base + span_offset(heap->segment, span->index);
+
+    if (to > total)
+        to = total;
+    while (span->reserved < to) {
+        if (madvise(base + span->reserved, to - span->reserved, MADV_POPULATE_WRITE) == 0)
+            break;
+        if (errno != EINTR && errno != EAGAIN)
+            return -ENOMEM;
+    }
+    span->reserved = span->reserved < to ? to : span->reserved;
+    return 0;
+}
+
+/* ---- the lists of spans with free blocks ---- */
+
+static void list_push(pc_heap *heap, pc_heap_span *span)
+{
+    pc_heap_span **head = &heap->partial[span->class];
+
+    span->next = *head;
+    span->link = head;
+    if (span->next != NULL)
+        span->next->link = &span->next;
+    *head = span;
+}
+
+static void list_remove(pc_heap_span *span)
+{
+    *span->link = span->next;
+    if (span->next != NULL)
+        span->next->link = span->link;
+    span->link = NULL;
+}
+
+static pc_heap_span *span_new(unsigned class, uint32_t run)
+{
+    uint32_t blocks = class < PC_HEAP_CLASSES ? (uint32_t)(PC_SPAN_SIZE / class_size(class)) : 1;
+    size_t words = (blocks + 63) / 64;
+    pc_heap_span *span = calloc(1, sizeof *span + words * sizeof span->free[0]);
+
+    if (span == NULL)
+        return NULL;
+    span->class = class;
+    span->run = run;
+    span->blocks = blocks;
+    for (uint32_t i = 0; i < blocks; i++)
+        span->free[i / 64] |= UINT64_C(1) << i % 64;
+    return span;
+}
+
+/* A new span (or run) for this class. */
+static int span_take(pc_heap *heap, unsigned class, uint32_t run, pc_heap_span **ret)
+{
+    pc_heap_span *span = span_new(class, run);
+    int rc = span == NULL ? -ENOMEM : claim_run(heap, run, &span->index);
+
+    if (rc < 0) {
+        free(span);
+        return rc;
+    }
+    heap->spans[span->index] = span;
+    *ret = span;
+    return 0;
+}
+
+static void span_drop(pc_heap *heap, pc_heap_span *span)
+{
+    heap->spans[span->index] = NULL;
+    for (uint32_t i = span->run; i-- > 0;)
+        pc_span_release(heap->segment, span->index + i);
+    free(span);
+}
+
+/* ---- blocks ---- */
+
+int pc_heap_init(pc_heap *heap, pc_segment *segment, uint32_t owner, unsigned keep)
+{
+    *heap = (pc_heap){.segment = segment, .owner = owner, .keep = keep};
+    heap->spans = calloc(segment->config.spans, sizeof heap->spans[0]);
+    return heap->spans == NULL ? -ENOMEM : 0;
+}
+
+void pc_heap_destroy(pc_heap *heap)
+{
+    for (uint32_t i = 0; heap->spans != NULL && i < heap->segment->config.spans; i++)
+        free(heap->spans[i]);
+    free(heap->spans);
+    heap->spans = NULL;
+}
+
+static uint32_t first_free(pc_heap_span *span)
+{
+    while (span->free[span->hint] == 0)
+        span->hint++;
+    return span->hint * 64 + (uint32_t)__builtin_ctzll(span->free[span->hint]);
+}
+
+static int take_block(pc_heap *heap, pc_heap_span *span, uint64_t *ret)
+{
+    uint32_t block = first_free(span);
+    size_t start = block * class_size(span->class);
+    int rc = reserve(heap, span, start + class_size(span->class));
+
+    if (rc < 0)
+        return rc;
+    span->free[block / 64] &= ~(UINT64_C(1) << block % 64);
+    if (span->used++ == 0)
+        heap->empty--;
+    if (span->used == span->blocks)
+        list_remove(span);
+    *ret = span_offset(heap->segment, span->index) + start;
+    return 0;
+}
+
+static int alloc_small(pc_heap *heap, unsigned class, uint64_t *ret)
+{
+    pc_heap_span *span = heap->partial[class];
+    int rc;
+
+    if (span == NULL) {
+        rc = span_take(heap, class, 1, &span);
+        if (rc < 0)
+            return rc;
+        heap->empty++;
+        list_push(heap, span);
+    }
+    rc = take_block(heap, span, ret);
+    if (rc < 0 && span->used == 0) {
+        list_remove(span);
+        heap->empty--;
+        span_drop(heap, span);
+    }
+    return rc;
+}
+
+static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
+{
+    size_t run = (size + PC_SPAN_SIZE - 1) / PC_SPAN_SIZE;
+    pc_heap_span *span;
+    int rc;
+
+    if (run > heap->segment->config.spans)
+        return -E2BIG;
+    rc = span_take(heap, PC_HEAP_CLASSES, (uint32_t)run, &span);
+    if (rc < 0)
+        return rc;
+    rc = reserve(heap, span, run * PC_SPAN_SIZE);
+    if (rc < 0) {
+        span_drop(heap, span);
+        return rc;
+    }
+    span->used = 1;
+    span->free[0] = 0;
+    *ret = span_offset(heap->segment, span->index);
+    return 0;
+}
+
+/* Gives all spans back that hold nothing. */
+static void trim(pc_heap *heap)
+{
+    for (unsigned class = 0; class < PC_HEAP_CLASSES; class++)
+        for (pc_heap_span *span = heap->partial[class], *next; span != NULL; span = next) {
+            next = span->next;
+            if (span->used > 0)
+                continue;
+            list_remove(span);
+            heap->empty--;
+            span_drop(heap, span);
+        }
+}
+
+static int alloc_once(pc_heap *heap, size_t size, uint64_t *ret)
+{
+    return size <= PC_SPAN_SIZE ? alloc_small(heap, class_of(size), ret)
+                                : alloc_large(heap, size, ret);
+}
+
+int pc_heap_alloc(pc_heap *heap, size_t size, uint64_t *ret)
+{
+    int rc = alloc_once(heap, size, ret);
+
+    if (rc == -ENOMEM && heap->empty > 0) {
+        trim(heap);
+        rc = alloc_once(heap, size, ret);
+    }
+    return rc;
+}
+
+/* The span that offset is a block of; its number in *block. NULL if it is none in use. */
+static pc_heap_span *find(const pc_heap *heap, uint64_t offset, uint32_t *block)
+{
+    pc_heap_span *span;
+    uint64_t inside;
+
+    if (!pc_segment_holds(heap->segment, offset, 1))
+        return NULL;
+    span = heap->spans[pc_span_of(heap->segment, offset)];
+    inside = (offset - heap->segment->spans_offset) % PC_SPAN_SIZE;
+    if (span == NULL)
+        return NULL;
+    *block = 0;
+    if (span->class < PC_HEAP_CLASSES) {
+        if (inside % class_size(span->class) != 0)
+            return NULL;
+        *block = (uint32_t)(inside / class_size(span->class));
+    } else if (inside != 0) {
+        return NULL;
+    }
+    return span->free[*block / 64] >> *block % 64 & 1 ? NULL : span;
+}
+
+size_t pc_heap_block_size(const pc_heap *heap, uint64_t offset)
+{
+    uint32_t block;
+    const pc_heap_span *span = find(heap, offset, &block);
+
+    if (span == NULL)
+        return 0;
+    return span->class < PC_HEAP_CLASSES ? class_size(span->class) : span->run * PC_SPAN_SIZE;
+}
+
+/* A span that became empty is kept while those are few, or if it is the only one of its class with
+ * room: call after call that allocates and frees must not take and drop a span each time. */
+static void span_emptied(pc_heap *heap, pc_heap_span *span)
+{
+    if (heap->empty < heap->keep ||
+        (heap->partial[span->class] == span && span->next == NULL)) {
+        heap->empty++;
+        return;
+    }
+    list_remove(span);
+    span_drop(heap, span);
+}
+
+int pc_heap_free(pc_heap *heap, uint64_t offset)
+{
+    uint32_t block;
+    pc_heap_span *span = find(heap, offset, &block);
+
+    if (span == NULL)
+        return -EINVAL;
+    if (span->class == PC_HEAP_CLASSES) {
+        span_drop(heap, span);
+        return 0;
+    }
+    span->free[block / 64] |= UINT64_C(1) << block % 64;
+    if (block / 64 < span->hint)
+        span->hint = block / 64;
+    if (span->link == NULL)
+        list_push(heap, span);
+    if (--span->used == 0)
+        span_emptied(heap, span);
+    return 0;
+}
+
+/* ---- blocks given back by the host ---- */
+
+void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset)
+{
+    _Atomic uint64_t *head = &segment->workers[worker].returned;
+    _Atomic uint64_t *link = (_Atomic uint64_t *)pc_segment_at(segment, offset);
+    uint64_t first = atomic_load_explicit(head, memory_order_relaxed);
+
+    do
+        atomic_store_explicit(link, first, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(head, &first, offset, memory_order_release,
+                                                  memory_order_relaxed)); /* H1 */
+}
+
+void pc_heap_take_back(pc_heap *heap, unsigned worker)
+{
+    _Atomic uint64_t *head = &heap->segment->workers[worker].returned;
+    uint64_t offset;
+
+    if (atomic_load_explicit(head, memory_order_relaxed) == 0)
+        return;
+    offset = atomic_exchange_explicit(head, 0, memory_order_acquire); /* H1 */
+    while (offset != 0 && pc_segment_holds(heap->segment, offset, sizeof offset)) {
+        uint64_t next = atomic_load_explicit((_Atomic uint64_t *)pc_segment_at(heap->segment, offset),
+                                             memory_order_relaxed);
+
+        /* A cycle ends here too: the second free of a block fails. */
+        if (pc_heap_free(heap, offset) < 0)
+            return;
+        offset = next;
+    }
+}

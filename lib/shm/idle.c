@@ -1,0 +1,142 @@
+#include "lib/shm/idle.h"
+
+static unsigned words(const pc_segment *segment)
+{
+    return (segment->config.workers + 63) / 64;
+}
+
+unsigned pc_idle_awake(const pc_segment *segment)
+{
+    unsigned alive = atomic_load_explicit(&segment->header->alive, memory_order_relaxed);
+    unsigned asleep = 0;
+
+    for (unsigned i = 0; i < words(segment); i++)
+        asleep += (unsigned)__builtin_popcountll(
+            atomic_load_explicit(&segment->header->idle[i], memory_order_relaxed));
+    return alive > asleep ? alive - asleep : 0;
+}
+
+static bool may_spin(const pc_segment *segment)
+{
+    unsigned spinners = atomic_load_explicit(&segment->header->host_spinners, memory_order_relaxed);
+
+    return pc_idle_awake(segment) + spinners <= segment->config.cpus;
+}
+
+static bool spin(pc_segment *segment)
+{
+    int64_t until = 0;
+
+    for (unsigned i = 0;; i++) {
+        if (pc_ring_ready(segment))
+            return true;
+        pc_spin_pause();
+        if (i % 64 != 63) /* the clock costs more than a look */
+            continue;
+        if (until == 0)
+            until = pc_now() + (int64_t)segment->config.spin_ns;
+        else if (pc_now() > until || !may_spin(segment))
+            return false;
+    }
+}
+
+static bool anyone_sleeps(const pc_segment *segment)
+{
+    for (unsigned i = 0; i < words(segment); i++)
+        if (atomic_load_explicit(&segment->header->idle[i], memory_order_relaxed) != 0)
+            return true;
+    return false;
+}
+
+bool pc_idle_spin(pc_segment *segment, unsigned worker)
+{
+    uint32_t nobody = 0;
+    bool found;
+
+    if (segment->config.spin_ns == 0 || !may_spin(segment))
+        return false;
+    if (!anyone_sleeps(segment))
+        return spin(segment);
+    if (!atomic_compare_exchange_strong_explicit(&segment->header->spinner, &nobody, worker + 1,
+                                                 memory_order_seq_cst, memory_order_relaxed))
+        return false;
+    found = spin(segment);
+    atomic_store_explicit(&segment->header->spinner, 0, memory_order_relaxed);
+    /* I2: pairs with the fence in pc_idle_wake_one. Without it the caller's next look could be
+     * older than the clearing, and a waker that saw us spin would have woken no one. */
+    atomic_thread_fence(memory_order_seq_cst);
+    return found;
+}
+
+bool pc_idle_publish(pc_segment *segment, unsigned worker)
+{
+    pc_worker_record *record = &segment->workers[worker];
+
+    pc_sleeper_drain(&record->semaphore);
+    atomic_fetch_add_explicit(&record->sleeps, 1, memory_order_relaxed);
+    atomic_fetch_or_explicit(&segment->header->idle[worker / 64], UINT64_C(1) << worker % 64,
+                             memory_order_release);
+    /* I1: pairs with the fence in pc_idle_wake_one. Without it the look could be older than the
+     * bit: the waker sees no sleeper, the sleeper no work. */
+    atomic_thread_fence(memory_order_seq_cst);
+    return !pc_ring_ready(segment) &&
+           atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
+}
+
+void pc_idle_retract(pc_segment *segment, unsigned worker)
+{
+    atomic_fetch_and_explicit(&segment->header->idle[worker / 64], ~(UINT64_C(1) << worker % 64),
+                              memory_order_relaxed);
+    /* I2: as in pc_idle_spin, for a waker that saw this sleep as posted already. */
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* Posts worker for its present sleep; false if that was done already. */
+static bool post(pc_segment *segment, unsigned worker)
+{
+    pc_worker_record *record = &segment->workers[worker];
+    uint32_t sleeps = atomic_load_explicit(&record->sleeps, memory_order_acquire);
+
+    if (atomic_load_explicit(&record->posted, memory_order_relaxed) == sleeps)
+        return false;
+    pc_sleeper_post(&record->semaphore);
+    atomic_store_explicit(&record->posted, sleeps, memory_order_relaxed);
+    return true;
+}
+
+void pc_idle_wake_one(pc_segment *segment)
+{
+    unsigned posted = 0;
+
+    /* I1 and I2: pairs with the fences above. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&segment->header->spinner, memory_order_relaxed) != 0)
+        return;
+    for (unsigned i = 0; i < words(segment); i++) {
+        uint64_t bits = atomic_load_explicit(&segment->header->idle[i], memory_order_acquire);
+
+        for (; bits != 0; bits &= bits - 1) {
+            unsigned worker = i * 64 + (unsigned)__builtin_ctzll(bits);
+
+            /* One that was posted is bound to look and to hand on, so four are enough. */
+            if (worker < segment->config.workers && (post(segment, worker) || ++posted == 4))
+                return;
+        }
+    }
+}
+
+void pc_idle_wake_all(pc_segment *segment)
+{
+    for (unsigned i = 0; i < segment->config.workers; i++)
+        pc_sleeper_post(&segment->workers[i].semaphore);
+}
+
+void pc_idle_forget(pc_segment *segment, unsigned worker)
+{
+    uint32_t spinner = worker + 1;
+
+    atomic_compare_exchange_strong_explicit(&segment->header->spinner, &spinner, 0,
+                                            memory_order_seq_cst, memory_order_relaxed);
+    atomic_fetch_and_explicit(&segment->header->idle[worker / 64], ~(UINT64_C(1) << worker % 64),
+                              memory_order_seq_cst);
+}

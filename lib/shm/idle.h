@@ -1,0 +1,49 @@
+/* idle: how workers without a call spin, sleep and are woken.
+ *
+ * Overview. A worker that finds the ring empty spins a little if it may (one worker at most, and
+ * only while those awake do not exceed the CPUs), then sleeps: it stores a new sleep number, sets
+ * its idle bit, fences, looks at the ring once more, and sleeps on its semaphore. Awake, it clears
+ * its own bit, fences, and looks at the ring. Who pushes work fences, looks for the spinner or an
+ * idle bit, and posts one worker. A worker that has claimed looks at the ring again before it runs
+ * its call, and wakes one more if there is an entry. The spinner's number is there to spare wakes:
+ * where nobody sleeps, a worker spins without storing it, and the line stays in the caches.
+ *
+ * Why no call is left beside a sleeper. Pairs I1 (fence after push | fence after idle bit): either
+ * the waker sees the bit, or the worker's last look sees the entry. Pairs I2 (fence after push |
+ * fence after the spinner's or the woken worker's own clearing): a waker that is satisfied with
+ * the spinner, or with a worker posted before, did so while that one had not cleared itself; so its
+ * look at the ring, after the clearing, sees the entry. It takes it, and hands on for what is
+ * behind it.
+ *
+ * Why not "claim the right to wake, then wake": wakers clear nothing, so one that dies in the middle
+ * takes no wake with it. `posted` only spares a second post for the same sleep, and is stored after
+ * the post. A spinner that dies leaves its number; the sweep clears it and wakes all. The worst
+ * that a wrong hint can do is a delay until then, or until a waiting thread looks (100 ms). */
+#ifndef PC_SHM_IDLE_H
+#define PC_SHM_IDLE_H
+
+#include "lib/shm/ring.h"
+#include "lib/shm/sleeper.h"
+
+/* Spins for work, if this worker may. True: there is an entry. */
+bool pc_idle_spin(pc_segment *segment, unsigned worker);
+
+/* Before the worker sleeps on its semaphore: true if it may, false if there is work or the crew
+ * closes. After true and the sleep, or after false: pc_idle_retract. */
+bool pc_idle_publish(pc_segment *segment, unsigned worker);
+void pc_idle_retract(pc_segment *segment, unsigned worker);
+
+/* After a push, and after a claim if the ring is ready: wakes one worker if no one awake is bound
+ * to look. */
+void pc_idle_wake_one(pc_segment *segment);
+
+/* Wakes all that sleep, whatever the hints say. */
+void pc_idle_wake_all(pc_segment *segment);
+
+/* The sweep: takes a dead worker out of the hints. */
+void pc_idle_forget(pc_segment *segment, unsigned worker);
+
+/* Workers that do not sleep. A hint. */
+unsigned pc_idle_awake(const pc_segment *segment);
+
+#endif

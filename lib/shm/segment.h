@@ -1,0 +1,123 @@
+/* segment: the shared memory of a crew, its layout, and how both sides map it.
+ *
+ * Overview. header | worker records | queues | ring | span owners | slots | spans, then a guard
+ * page that is never accessible. Counts are fixed when the host creates it; each side computes the
+ * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
+ * agree on; the worker shows its own before it is given the segment.
+ *
+ * Why it is correct. The name is unlinked before anything is stored, so whoever dies, the memory
+ * goes with the last process that maps it; a name left by a death in between tells its owner, and
+ * the next create removes it. The fixed part is reserved by posix_fallocate, and spans before they
+ * are used (span.h), so no access is a SIGBUS. Where /dev/shm is missing, read-only or too small,
+ * a memfd takes its place, which no mount's size bounds. */
+#ifndef PC_SHM_SEGMENT_H
+#define PC_SHM_SEGMENT_H
+
+#include "lib/shm/slot.h"
+
+#define PC_SPAN_SIZE ((size_t)1 << 20)
+
+enum { PC_FUNCTION_PAGES = 64, PC_FUNCTION_PAGE = 1024, PC_IDLE_WORDS = PC_WORKERS_MAX / 64 };
+
+typedef struct pc_config {
+    uint32_t slots; /* a power of two; the ring has as many entries */
+    uint32_t workers;
+    uint32_t queues; /* with the supervisor's, number 0 */
+    uint32_t spans;
+    uint32_t cpus;        /* that this process may use, for the spin policy */
+    uint32_t host_pid;
+    uint64_t spin_ns;     /* how long an idle worker spins before it sleeps */
+} pc_config;
+
+typedef struct pc_header {
+    uint64_t layout_hash;
+    pc_config config;
+    _Atomic uint32_t closing; /* workers end when idle */
+    _Atomic uint64_t function_pages[PC_FUNCTION_PAGES]; /* offsets of blocks of PC_FUNCTION_PAGE offsets */
+
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t ring_head; /* see ring.h */
+
+    /* See idle.h. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t spinner; /* the worker that spins, plus 1 */
+    _Atomic uint32_t alive;                           /* workers, a hint for the spin policy */
+    _Atomic uint64_t idle[PC_IDLE_WORDS];             /* bit w: worker w sleeps or is about to */
+
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t host_spinners; /* threads that spin for an end */
+} pc_header;
+
+typedef struct pc_worker_record {
+    _Alignas(PC_CACHE_LINE) sem_t semaphore;
+    _Atomic uint32_t sleeps; /* how often it went to sleep */
+    _Atomic uint32_t posted; /* the sleep it was last woken from */
+
+    /* The interrupt asked for: generation << 32 | slot, and the chunk's item. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t interrupt;
+    _Atomic uint32_t interrupt_item;
+
+    /* Blocks given back to it: offset of the first, each with the next one's in its first 8 bytes. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t returned;
+} pc_worker_record;
+
+/* A queue's bitmap of ended slots, and whether its reader sleeps. See announce.h. */
+typedef struct pc_queue_record {
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t armed;
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t bits[];
+} pc_queue_record;
+
+/* A function's block: the name, a NUL, and for functions from text the source and a NUL. */
+typedef struct pc_function_block {
+    uint32_t name_size;
+    uint32_t has_source;
+    uint64_t source_size;
+    char text[];
+} pc_function_block;
+
+/* One side's view. Everything in it is private to the process. */
+typedef struct pc_segment {
+    uint8_t *base;
+    size_t size; /* mapped, without the guard page */
+    int fd;      /* -1 once the worker closed it */
+    pc_config config;
+    pc_header *header;
+    pc_worker_record *workers;
+    uint8_t *queues;
+    size_t queue_stride;
+    _Atomic uint64_t *ring;
+    _Atomic uint32_t *span_owners;
+    pc_slot *slots;
+    size_t spans_offset;
+} pc_segment;
+
+#define PC_LAYOUT_HASH                                                                             \
+    (UINT64_C(0x70637265770001) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+     sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
+     (uint64_t)PC_RESULT_BATCH << 60)
+
+/* The bytes of the fixed part for these counts: what a memory cap must leave room for. */
+size_t pc_segment_fixed_size(const pc_config *config);
+
+/* Host: creates and maps it. prefer_memfd: /dev/shm has too little room. 0 or a negated errno
+ * (-ENOMEM: no room for the fixed part). */
+int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memfd);
+
+/* Host: removes names in /dev/shm that owners left behind who died while creating. */
+void pc_segment_remove_leftovers(void);
+
+/* Worker: maps what a host created. 0, -EPROTO or a negated errno. The descriptor stays open. */
+int pc_segment_map(pc_segment *ret, int fd);
+
+void pc_segment_unmap(pc_segment *segment);
+
+static inline pc_queue_record *pc_segment_queue(const pc_segment *segment, unsigned queue)
+{
+    return (pc_queue_record *)(void *)(segment->queues + queue * segment->queue_stride);
+}
+
+/* Whether [offset, offset + size) lies in the spans. */
+static inline bool pc_segment_holds(const pc_segment *segment, uint64_t offset, uint64_t size)
+{
+    return offset >= segment->spans_offset && offset <= segment->size &&
+           size <= segment->size - offset;
+}
+
+#endif

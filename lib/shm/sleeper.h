@@ -1,0 +1,46 @@
+/* sleeper: to sleep on a semaphore in shared memory, and to be woken.
+ *
+ * Overview. Each worker has a semaphore in its record, and each slot one for the thread that waits
+ * for its call. A token says "look again", nothing more: a sleeper drains old tokens before it
+ * publishes that it sleeps, and loops on its condition. So a token too many costs a look, and a
+ * token from a slot's earlier life too.
+ *
+ * Why it is correct. The waker stores what it has to say before it posts; the sleeper publishes
+ * before it looks for the last time. Either that look sees it, or the waker sees the sleeper and
+ * posts (the fences are with who publishes: idle.h, slot.h W). A process that dies between the two
+ * is made good by the sweep, which posts all. A process that scribbles over a semaphore cannot hang
+ * the host: its threads wait at most 100 ms at a time, and make the semaphore anew when they find
+ * more tokens than can be. */
+#ifndef PC_SHM_SLEEPER_H
+#define PC_SHM_SLEEPER_H
+
+#include <semaphore.h>
+#include <stdint.h>
+
+void pc_sleeper_init(sem_t *semaphore);
+
+/* Takes what tokens there are, two at most: the third is a sign of scribbling and makes it anew. */
+void pc_sleeper_drain(sem_t *semaphore);
+
+/* Sleeps until a token comes or the time (CLOCK_MONOTONIC, nanoseconds; INT64_MAX: none). Returns
+ * early on a signal. */
+void pc_sleeper_wait(sem_t *semaphore, int64_t until);
+
+void pc_sleeper_post(sem_t *semaphore);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+int64_t pc_now(void);
+
+/* now + timeout, INT64_MAX for none (timeout < 0) or too far. */
+int64_t pc_until(int64_t timeout);
+
+static inline void pc_spin_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+#endif

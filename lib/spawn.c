@@ -1,0 +1,203 @@
+/* spawn: starts the worker program, in a world of its own: default signal actions, empty mask, own
+ * process group, no descriptor but stdin (/dev/null), stdout, stderr and the control socket. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/crew.h"
+#include "lib/shm/control.h"
+
+extern char **environ;
+
+enum { CONTROL_FD = 3 };
+
+static const char *worker_path(void)
+{
+    const char *path = secure_getenv("PYCREW_WORKER");
+
+    return path != NULL && path[0] != '\0' ? path : PYCREW_WORKER_PATH;
+}
+
+/* ---- the environment: the host's, with the option's entries ---- */
+
+static size_t name_length(const char *entry)
+{
+    return (size_t)(strchrnul(entry, '=') - entry);
+}
+
+static bool overridden(char *const *env, const char *entry)
+{
+    for (; env != NULL && *env != NULL; env++)
+        if (name_length(*env) == name_length(entry) && strncmp(*env, entry, name_length(entry)) == 0)
+            return true;
+    return false;
+}
+
+static size_t count_strings(char *const *list)
+{
+    size_t count = 0;
+
+    while (list != NULL && list[count] != NULL)
+        count++;
+    return count;
+}
+
+static char **make_environment(char *const *env)
+{
+    char **all = calloc(count_strings(environ) + count_strings(env) + 1, sizeof *all);
+    size_t count = 0;
+
+    if (all == NULL)
+        return NULL;
+    for (char **entry = environ; entry != NULL && *entry != NULL; entry++)
+        if (!overridden(env, *entry))
+            all[count++] = *entry;
+    for (; env != NULL && *env != NULL; env++)
+        if (strchr(*env, '=') != NULL && !overridden(env + 1, *env))
+            all[count++] = *env;
+    return all;
+}
+
+/* ---- the process ---- */
+
+static int prepare_attributes(posix_spawnattr_t *attributes)
+{
+    sigset_t none, all;
+
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(attributes, &none);
+    posix_spawnattr_setsigdefault(attributes, &all);
+    posix_spawnattr_setpgroup(attributes, 0);
+    return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                    POSIX_SPAWN_SETPGROUP);
+}
+
+/* output: where stdout and stderr go; -1: they are inherited. A descriptor may have any number, also
+ * 0 to 3, so all are moved up first by the caller. */
+static int prepare_files(posix_spawn_file_actions_t *actions, int control, int output)
+{
+    int rc = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+
+    if (rc == 0 && output >= 0)
+        rc = posix_spawn_file_actions_adddup2(actions, output, STDOUT_FILENO);
+    if (rc == 0 && output >= 0)
+        rc = posix_spawn_file_actions_adddup2(actions, output, STDERR_FILENO);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_adddup2(actions, control, CONTROL_FD);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_addclosefrom_np(actions, CONTROL_FD + 1);
+    return rc;
+}
+
+static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char *arguments[] = {(char *)(uintptr_t) "pycrew-worker", NULL};
+    char **environment = make_environment(crew->env);
+    int rc = environment == NULL ? ENOMEM : posix_spawn_file_actions_init(&actions);
+
+    if (rc != 0) {
+        free(environment);
+        return -rc;
+    }
+    rc = posix_spawnattr_init(&attributes);
+    if (rc == 0) {
+        rc = prepare_attributes(&attributes);
+        if (rc == 0)
+            rc = prepare_files(&actions, control, output);
+        if (rc == 0)
+            rc = posix_spawn(pid, worker_path(), &actions, &attributes, arguments, environment);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    return -rc;
+}
+
+/* ---- what the child inherits ---- */
+
+/* A descriptor above those the child's are moved to. */
+static int move_up(int fd)
+{
+    int up = fcntl(fd, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+
+    close(fd);
+    return up;
+}
+
+static int open_output(pycrew_crew *crew, int *ours)
+{
+    int ends[2];
+
+    *ours = -1;
+    if (crew->output == PYCREW_INHERIT)
+        return -1;
+    if (crew->output == PYCREW_DISCARD)
+        return move_up(open("/dev/null", O_WRONLY | O_CLOEXEC));
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -2;
+    *ours = ends[0];
+    fcntl(*ours, F_SETFL, O_NONBLOCK);
+    return move_up(ends[1]);
+}
+
+static void close_if(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static int fail_spawn(int rc)
+{
+    if (rc == -ENOENT || rc == -EACCES || rc == -ENOEXEC)
+        return pc_fail(PYCREW_ESTART, "the worker program %s cannot be run: %s (set PYCREW_WORKER "
+                       "to where it is)", worker_path(), pycrew_strerror(rc));
+    if (rc == -EMFILE || rc == -ENFILE)
+        return pc_fail(rc, "no descriptor is left to start the workers: a crew needs 8, 3 for each "
+                       "worker and 1 for each open queue");
+    return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART, "the worker program %s cannot be started: %s",
+                   worker_path(), pycrew_strerror(rc));
+}
+
+int pc_spawn_zygote(pycrew_crew *crew)
+{
+    int ends[2], theirs, output, ours = -1, pidfd = -1, rc;
+    pid_t pid = -1;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return fail_spawn(-errno);
+    theirs = move_up(ends[1]);
+    output = open_output(crew, &ours);
+    rc = theirs < 0 || output == -2 ? -EMFILE : spawn(crew, theirs, output, &pid);
+    close_if(theirs);
+    close_if(output);
+    if (rc == 0) {
+        pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        if (pidfd < 0) {
+            rc = -errno;
+            kill(pid, SIGKILL); /* it is our child, not waited for: the PID is its own */
+        }
+    }
+    if (rc < 0) {
+        close(ends[0]);
+        close_if(ours);
+        if (rc == -ENOSYS)
+            return pc_fail(PYCREW_ESTART, "this kernel has no pidfd; Linux 5.14 or newer is needed");
+        return fail_spawn(rc);
+    }
+    crew->zygote_pid = pid;
+    crew->zygote_fd = pidfd;
+    crew->control = ends[0];
+    crew->zygote_output = ours;
+    return 0;
+}

@@ -1,0 +1,796 @@
+/* supervisor: the crew's own thread: starts the zygote and the workers, hears of their deaths,
+ * keeps deadlines, passes their output on. It sleeps in poll() and has no periodic wake-up. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/crew.h"
+#include "lib/shm/announce.h"
+#include "lib/shm/control.h"
+
+#define MS ((int64_t)1000 * 1000)
+
+enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4, HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000 };
+enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
+enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
+
+/* 10 ms after the first failure, doubled with each, up to 5 s. */
+static int64_t back_off(unsigned failures)
+{
+    int64_t delay = 10 * MS << (failures > BACKOFF_STEPS ? BACKOFF_STEPS : failures - 1);
+
+    return delay > 5000 * MS ? 5000 * MS : delay;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static bool closing(const pycrew_crew *crew)
+{
+    return atomic_load(&crew->ending) == 2;
+}
+
+/* ---- start failures ---- */
+
+/* No worker can start: nobody would ever take these. */
+static void end_queued(pycrew_crew *crew, const pc_error *error)
+{
+    pthread_mutex_lock(&crew->lock);
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+        uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+
+        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation)
+            pc_call_end_by_host(call, word, PYCREW_ESTART, error);
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static bool any_worker(const pycrew_crew *crew, enum pc_worker_state state)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].state == state)
+            return true;
+    return false;
+}
+
+/* Several failures, and for a while: workers that somebody kills while they start are no sign that
+ * none can. */
+static bool is_hopeless(const pycrew_crew *crew)
+{
+    return crew->start_failures >= HOPELESS_FAILURES && !any_worker(crew, PC_WORKER_READY) &&
+           pc_now() - crew->failing_since >= HOPELESS_MS * MS;
+}
+
+static void start_failed(pycrew_crew *crew, int code, const char *message, const char *traceback)
+{
+    pc_error error = {0};
+
+    pc_error_set(&error, code, pc_text_of(NULL), pc_text_of(NULL), pc_text_of(message),
+                 pc_text_of(traceback));
+    if (crew->start_failures++ == 0)
+        crew->failing_since = pc_now();
+    pthread_mutex_lock(&crew->lock);
+    if (crew->ready_code == 0) {
+        crew->ready_code = code;
+        crew->start_error = error;
+        error = (pc_error){0};
+        pthread_cond_broadcast(&crew->changed);
+        pthread_mutex_unlock(&crew->lock);
+        return;
+    }
+    pthread_mutex_unlock(&crew->lock);
+    if (!closing(crew)) {
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s%s%s", message, traceback ? "\n" : "",
+                    traceback ? traceback : "");
+        if (is_hopeless(crew))
+            end_queued(crew, &error);
+    }
+    pc_error_clear(&error);
+}
+
+/* The last line of a traceback says what it is about. */
+static void last_line(const char *text, char *line, size_t capacity)
+{
+    size_t end = strlen(text), start;
+
+    while (end > 0 && text[end - 1] == '\n')
+        end--;
+    for (start = end; start > 0 && text[start - 1] != '\n'; start--)
+        continue;
+    snprintf(line, capacity, "%.*s", (int)(end - start), text + start);
+}
+
+static void start_failed_in_python(pycrew_crew *crew, const char *what, const char *traceback)
+{
+    char line[512], message[700];
+
+    last_line(traceback, line, sizeof line);
+    snprintf(message, sizeof message, "%s: %s", what, line);
+    start_failed(crew, PYCREW_ESTART, message, traceback);
+}
+
+/* ---- workers ---- */
+
+static void reset_record(pycrew_crew *crew, unsigned worker)
+{
+    pc_worker_record *record = &crew->segment.workers[worker];
+
+    pc_sleeper_init(&record->semaphore);
+    atomic_store(&record->sleeps, 0);
+    atomic_store(&record->posted, 0);
+    atomic_store(&record->interrupt, UINT64_MAX);
+    atomic_store(&record->returned, 0);
+}
+
+static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    close_fd(&w->pidfd);
+    close_fd(&w->lifeline);
+    if (w->state == PC_WORKER_READY || w->was_ready)
+        atomic_fetch_sub(&crew->segment.header->alive, 1);
+    w->was_ready = false;
+    w->state = PC_WORKER_NONE;
+    w->failures = failed ? w->failures + 1 : 0;
+    w->not_before = failed ? pc_now() + back_off(w->failures) : 0;
+}
+
+/* The read end of its output stays until all is read: see pass_output. */
+static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
+{
+    int ends[2];
+
+    *output = -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -errno;
+    w->lifeline = ends[0];
+    *lifeline = ends[1];
+    if (!log)
+        return 0;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    w->output = ends[0];
+    *output = ends[1];
+    return 0;
+}
+
+static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
+{
+    char text[200];
+
+    snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
+             error == EMFILE ? " (a crew needs 8 descriptors, and 3 for each worker)" : "");
+    worker_gone(crew, worker, true);
+    close_fd(&crew->crew_workers[worker].output);
+    start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
+}
+
+static void fork_worker(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pc_message message = {.kind = PC_MESSAGE_FORK, .worker = worker};
+    int lifeline = -1, output = -1;
+    int rc = make_pipes(w, crew->output == PYCREW_LOG, &lifeline, &output);
+
+    if (rc == 0) {
+        int fds[] = {crew->segment.fd, lifeline, crew->fault_fd, output};
+
+        reset_record(crew, worker);
+        pc_fault_erase(crew, worker);
+        message.incarnation = ++w->incarnation;
+        rc = pc_control_send(crew->control, &message, NULL, 0, fds, output >= 0 ? 4 : 3);
+    }
+    close_fd(&lifeline);
+    close_fd(&output);
+    if (rc == -EPIPE || rc == -ECONNRESET) { /* the zygote has died: we shall hear of it */
+        close_fd(&w->lifeline);
+        close_fd(&w->output);
+        return;
+    }
+    if (rc < 0) {
+        fork_failed(crew, worker, -rc);
+        return;
+    }
+    w->state = PC_WORKER_FORKING;
+    w->started = pc_now();
+    w->told = w->killed = false;
+    w->signal = w->status = 0;
+}
+
+static int64_t fork_workers(pycrew_crew *crew, int64_t now)
+{
+    int64_t next = INT64_MAX;
+
+    if (crew->zygote != PC_ZYGOTE_READY || closing(crew))
+        return next;
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->state != PC_WORKER_NONE || w->output >= 0)
+            continue;
+        if (w->not_before <= now)
+            fork_worker(crew, i);
+        if (w->state == PC_WORKER_NONE && w->not_before < next)
+            next = w->not_before;
+    }
+    return next;
+}
+
+static void admit(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pc_message message = {.kind = PC_MESSAGE_ADMIT, .worker = worker, .incarnation = w->incarnation};
+
+    pthread_mutex_lock(&w->lock);
+    w->alive = true;
+    pthread_mutex_unlock(&w->lock);
+    pthread_mutex_lock(&crew->lock);
+    for (unsigned i = 0; i < crew->segment.config.queues; i++)
+        if (crew->queues[i].fd >= 0)
+            pc_queue_send(crew, i, w->lifeline);
+    w->state = PC_WORKER_READY;
+    w->was_ready = true;
+    crew->ready_code = 1;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    atomic_fetch_add(&crew->segment.header->alive, 1);
+    crew->start_failures = 0;
+    pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0);
+}
+
+static void hear_worker(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pc_message message;
+    int fds[PC_MESSAGE_FDS];
+
+    while (w->lifeline >= 0) {
+        int rc = pc_control_receive(w->lifeline, &message, crew->text, fds, MSG_DONTWAIT);
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc != 1) {
+            close_fd(&w->lifeline);
+            return;
+        }
+        if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
+            !closing(crew))
+            admit(crew, worker);
+        if (message.kind == PC_MESSAGE_WORKER_FAILED && w->state == PC_WORKER_STARTING)
+            start_failed_in_python(crew, "a worker's start failed", crew->text);
+    }
+}
+
+/* Whether its death is confirmed, and its cause known as far as it will be. */
+static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
+{
+    struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
+
+    if (w->pidfd < 0 || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
+        return false;
+    return poll(&dead, 1, 0) == 1;
+}
+
+static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
+{
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        uint64_t word = atomic_load_explicit(&crew->calls[i].slot->control, memory_order_relaxed);
+
+        if (pc_word_state(word) == PC_CLAIMED && pc_word_worker(word) == worker)
+            return true;
+    }
+    return false;
+}
+
+static void bury(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    bool planned = w->signal == 0 && (w->status == PC_EXIT_RECYCLED || w->status == PC_EXIT_CLOSED);
+    bool failed = !w->was_ready || (!planned && !w->killed && !owns_a_call(crew, worker) &&
+                                    pc_now() - w->started < 1000 * MS);
+
+    if (!w->told)
+        w->signal = SIGKILL; /* by its PDEATHSIG */
+    hear_worker(crew, worker);
+    if (w->was_ready)
+        pc_sweep(crew, worker);
+    if (!planned && !w->killed && !closing(crew) && w->status != PC_EXIT_INIT_FAILED)
+        pc_crew_log(crew, PYCREW_LOG_WARNING,
+                    w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
+                              : "worker %u (PID %d) exited with status %d and is replaced",
+                    worker, w->pid, w->signal ? w->signal : w->status);
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
+        start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
+    pthread_mutex_lock(&crew->lock);
+    pc_ladder_forget(crew, worker);
+    /* It can start, so others' calls are not to wait for it for seconds. */
+    if (w->was_ready && w->failures >= READY_BACKOFF_STEPS)
+        w->failures = READY_BACKOFF_STEPS - 1;
+    worker_gone(crew, worker, failed);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void kill_worker(pc_host_worker *w)
+{
+    if (w->pidfd >= 0) {
+        w->killed = true;
+        syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
+    }
+}
+
+/* ---- the zygote ---- */
+
+static void append_item(char *text, size_t *size, char letter, const char *value)
+{
+    size_t length = strlen(value) + 2;
+
+    if (*size + length <= PC_MESSAGE_TEXT_MAX) {
+        text[*size] = letter;
+        memcpy(text + *size + 1, value, length - 1);
+    }
+    *size += length;
+}
+
+/* Items, each a letter and a string with its NUL: see parse_options in worker/zygote.c. */
+static size_t config_text(const pycrew_crew *crew, char *text)
+{
+    static const char *const outputs[] = {"l", "i", "d"};
+    size_t size = 0;
+
+    append_item(text, &size, 'o', outputs[crew->output]);
+    if (crew->python != NULL)
+        append_item(text, &size, 'p', crew->python);
+    for (char **at = crew->path; at != NULL && *at != NULL; at++)
+        append_item(text, &size, 's', *at);
+    for (char **at = crew->preload; at != NULL && *at != NULL; at++)
+        append_item(text, &size, 'm', *at);
+    if (crew->init != NULL)
+        append_item(text, &size, 'i', crew->init);
+    if (crew->exit != NULL)
+        append_item(text, &size, 'x', crew->exit);
+    return size;
+}
+
+static void greet(pycrew_crew *crew, const pc_message *message)
+{
+    pc_message config = {.kind = PC_MESSAGE_CONFIG};
+    char text[500];
+    size_t size;
+
+    if (message->value != PC_LAYOUT_HASH) {
+        snprintf(text, sizeof text, "the worker program is of another version: it is pycrew %.100s, "
+                 "this library is pycrew %s", crew->text, pycrew_version());
+        start_failed(crew, PYCREW_ESTART, text, NULL);
+        kill(crew->zygote_pid, SIGKILL); /* it has just spoken to us, so it is ours */
+        return;
+    }
+    size = config_text(crew, crew->text);
+    if (size > PC_MESSAGE_TEXT_MAX)
+        start_failed(crew, -E2BIG, "the options path and preload are too long together", NULL);
+    else
+        pc_control_send(crew->control, &config, crew->text, size, NULL, 0);
+}
+
+static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
+{
+    pc_host_worker *w = &crew->crew_workers[message->worker];
+
+    w->pid = message->number;
+    w->pidfd = pidfd;
+    w->state = PC_WORKER_STARTING;
+    if (closing(crew))
+        kill_worker(w);
+}
+
+static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd)
+{
+    pc_host_worker *w;
+
+    if (message->worker >= crew->workers)
+        return;
+    w = &crew->crew_workers[message->worker];
+    if (w->incarnation != message->incarnation)
+        return;
+    if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING && *fd >= 0) {
+        note_forked(crew, message, *fd);
+        *fd = -1;
+    } else if (message->kind == PC_MESSAGE_FORK_FAILED && w->state == PC_WORKER_FORKING) {
+        fork_failed(crew, message->worker, message->number);
+    } else if (message->kind == PC_MESSAGE_DIED) {
+        w->told = true;
+        w->signal = message->number;
+        w->status = message->status;
+    }
+}
+
+static void hear_zygote_message(pycrew_crew *crew, const pc_message *message, int *fd)
+{
+    switch (message->kind) {
+    case PC_MESSAGE_HELLO: greet(crew, message); break;
+    case PC_MESSAGE_READY:
+        crew->zygote = PC_ZYGOTE_READY;
+        crew->zygote_failures = 0;
+        break;
+    case PC_MESSAGE_FAILED:
+        crew->zygote_told = true;
+        start_failed_in_python(crew, "Python workers cannot start", crew->text);
+        break;
+    case PC_MESSAGE_WARNING: pc_crew_log(crew, PYCREW_LOG_WARNING, "%s", crew->text); break;
+    default: hear_of_worker(crew, message, fd);
+    }
+}
+
+static void hear_zygote(pycrew_crew *crew)
+{
+    pc_message message;
+    int fds[PC_MESSAGE_FDS];
+
+    while (crew->control >= 0) {
+        int rc = pc_control_receive(crew->control, &message, crew->text, fds, MSG_DONTWAIT);
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc != 1) {
+            close_fd(&crew->control);
+            return;
+        }
+        hear_zygote_message(crew, &message, &fds[0]);
+        for (unsigned i = 0; i < PC_MESSAGE_FDS; i++)
+            close_fd(&fds[i]);
+    }
+}
+
+static void zygote_died(pycrew_crew *crew)
+{
+    siginfo_t info = {0};
+    char text[200];
+
+    hear_zygote(crew); /* its last words */
+    /* Someone else may have reaped it: then how it died is not known. */
+    waitid(P_PIDFD, (id_t)crew->zygote_fd, &info, WEXITED | WNOHANG);
+    close_fd(&crew->control);
+    close_fd(&crew->zygote_fd);
+    crew->zygote = PC_ZYGOTE_DEAD;
+    crew->zygote_failures++;
+    crew->zygote_not_before = pc_now() + back_off(crew->zygote_failures);
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].state == PC_WORKER_FORKING) {
+            worker_gone(crew, i, false);
+            close_fd(&crew->crew_workers[i].output);
+        }
+    if (closing(crew) || crew->zygote_told)
+        return;
+    snprintf(text, sizeof text, "the process that starts the workers died (%s %d)",
+             info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
+    start_failed(crew, PYCREW_ESTART, text, NULL);
+}
+
+static int64_t start_zygote(pycrew_crew *crew, int64_t now)
+{
+    if (crew->zygote == PC_ZYGOTE_DEAD) { /* its workers are being killed by their PDEATHSIG */
+        for (unsigned i = 0; i < crew->workers; i++)
+            if (crew->crew_workers[i].state != PC_WORKER_NONE)
+                return INT64_MAX;
+        if (crew->zygote_output >= 0)
+            return INT64_MAX;
+        crew->zygote = PC_ZYGOTE_NONE;
+    }
+    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew))
+        return INT64_MAX;
+    if (crew->zygote_not_before > now)
+        return crew->zygote_not_before;
+    crew->zygote_told = false;
+    if (pc_spawn_zygote(crew) < 0) {
+        crew->zygote_failures++;
+        crew->zygote_not_before = now + back_off(crew->zygote_failures);
+        start_failed(crew, pycrew_last_error()->code, pycrew_last_error()->message, NULL);
+        return crew->zygote_not_before;
+    }
+    crew->zygote = PC_ZYGOTE_STARTING;
+    return INT64_MAX;
+}
+
+/* ---- output ---- */
+
+void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
+{
+    va_list arguments;
+    char *line = NULL;
+    int size;
+
+    va_start(arguments, format);
+    size = vasprintf(&line, format, arguments);
+    va_end(arguments);
+    if (size < 0)
+        return;
+    if (crew->log != NULL)
+        crew->log(crew->log_data, level, line);
+    else
+        fprintf(stderr, "%s%s\n", level == PYCREW_LOG_OUTPUT ? "" : "pycrew: ", line);
+    free(line);
+}
+
+static void log_line(pycrew_crew *crew, int worker, const char *line, size_t size)
+{
+    if (worker >= 0)
+        pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[w%d] %.*s", worker, (int)size, line);
+    else
+        pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[zygote] %.*s", (int)size, line);
+}
+
+enum { LINE_MAX_SIZE = 64 << 10 };
+
+/* Passes whole lines on; keeps the rest in *line. */
+static void split_lines(pycrew_crew *crew, int worker, char *line, size_t *size)
+{
+    char *at = line, *end;
+
+    while ((end = memchr(at, '\n', *size - (size_t)(at - line))) != NULL) {
+        log_line(crew, worker, at, (size_t)(end - at));
+        at = end + 1;
+    }
+    *size -= (size_t)(at - line);
+    memmove(line, at, *size);
+    if (*size < LINE_MAX_SIZE)
+        return;
+    log_line(crew, worker, line, *size);
+    *size = 0;
+}
+
+/* Reads what there is. At the end of all that could write, the last line goes out. Bounded, so that
+ * one worker that prints without end does not keep the supervisor from its work. */
+static void pass_output(pycrew_crew *crew, int worker, int *fd, char **line, size_t *size)
+{
+    if (*line == NULL && (*line = malloc(LINE_MAX_SIZE + 1)) == NULL)
+        return;
+    for (unsigned i = 0; i < 64; i++) {
+        ssize_t got = read(*fd, *line + *size, LINE_MAX_SIZE - *size);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0) {
+            if (*size > 0)
+                log_line(crew, worker, *line, *size);
+            *size = 0;
+            close_fd(fd);
+            return;
+        }
+        *size += (size_t)got;
+        split_lines(crew, worker, *line, size);
+    }
+}
+
+/* A process that a worker left behind may hold its output: after the worker's end nobody waits. */
+static void drop_output(pycrew_crew *crew, int worker, int *fd, char **line, size_t *size)
+{
+    if (*fd < 0)
+        return;
+    pass_output(crew, worker, fd, line, size);
+    if (*fd >= 0 && *size > 0)
+        log_line(crew, worker, *line, *size);
+    *size = 0;
+    close_fd(fd);
+}
+
+/* ---- the loop ---- */
+
+static void set_poll(struct pollfd *poll, int fd)
+{
+    *poll = (struct pollfd){.fd = fd, .events = POLLIN};
+}
+
+static unsigned set_polls(pycrew_crew *crew)
+{
+    struct pollfd *at = crew->polls + POLL_WORKERS;
+
+    set_poll(&crew->polls[POLL_WAKE], crew->queues[0].fd);
+    set_poll(&crew->polls[POLL_CONTROL], crew->control);
+    set_poll(&crew->polls[POLL_ZYGOTE], crew->zygote_fd);
+    set_poll(&crew->polls[POLL_ZYGOTE_OUTPUT], crew->zygote_output);
+    for (unsigned i = 0; i < crew->workers; i++, at += POLL_PER_WORKER) {
+        const pc_host_worker *w = &crew->crew_workers[i];
+
+        /* Seen dead, and the zygote's word on it to come: no spinning on a readable pidfd. */
+        set_poll(&at[POLL_PIDFD], w->gone ? -1 : w->pidfd);
+        /* A new worker may speak before the zygote has told us that it is there: not heard yet. */
+        set_poll(&at[POLL_LIFELINE], w->state == PC_WORKER_FORKING ? -1 : w->lifeline);
+        set_poll(&at[POLL_OUTPUT], w->output);
+    }
+    return (unsigned)(at - crew->polls);
+}
+
+static void handle_worker(pycrew_crew *crew, unsigned worker, const struct pollfd *polls)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    if (polls[POLL_OUTPUT].revents != 0 && w->output >= 0)
+        pass_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
+    if (polls[POLL_LIFELINE].revents != 0)
+        hear_worker(crew, worker);
+    if (polls[POLL_PIDFD].revents != 0)
+        w->gone = true;
+    if (!death_is_complete(crew, w))
+        return;
+    bury(crew, worker);
+    w->gone = false;
+    drop_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
+}
+
+static void handle(pycrew_crew *crew)
+{
+    uint64_t count;
+
+    if (crew->polls[POLL_WAKE].revents != 0)
+        while (read(crew->queues[0].fd, &count, sizeof count) < 0 && errno == EINTR)
+            continue;
+    if (crew->polls[POLL_ZYGOTE_OUTPUT].revents != 0)
+        pass_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
+    if (crew->polls[POLL_CONTROL].revents != 0)
+        hear_zygote(crew);
+    if (crew->polls[POLL_ZYGOTE].revents != 0) {
+        zygote_died(crew);
+        drop_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
+    }
+    for (unsigned i = 0; i < crew->workers; i++)
+        handle_worker(crew, i, crew->polls + POLL_WORKERS + i * POLL_PER_WORKER);
+}
+
+static int poll_ms(int64_t next, int64_t now)
+{
+    if (next == INT64_MAX)
+        return -1;
+    if (next <= now)
+        return 0;
+    return (next - now) / MS >= INT32_MAX ? INT32_MAX : (int)((next - now + MS - 1) / MS);
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void turn(pycrew_crew *crew, int64_t extra)
+{
+    int64_t now = pc_now(), next;
+    unsigned count;
+
+    next = least(extra, pc_ladder_run(crew, now));
+    next = least(next, start_zygote(crew, now));
+    next = least(next, fork_workers(crew, now));
+    pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
+    pc_call_reclaim_released(crew);
+    count = set_polls(crew);
+    if (poll(crew->polls, count, poll_ms(next, pc_now())) < 0)
+        return;
+    handle(crew);
+}
+
+/* ---- the end ---- */
+
+static void cancel_all(pycrew_crew *crew)
+{
+    pthread_mutex_lock(&crew->lock);
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        uint32_t phase = atomic_load_explicit(&crew->calls[i].phase, memory_order_acquire);
+
+        if (phase == PC_PHASE_IN_FLIGHT)
+            pc_call_stop(&crew->calls[i], PC_STOP_CANCEL);
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static bool any_alive(const pycrew_crew *crew)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].state != PC_WORKER_NONE)
+            return true;
+    return false;
+}
+
+/* Workers end by themselves when idle; what has not ended after the grace is killed. */
+static void end_workers(pycrew_crew *crew)
+{
+    int64_t until = pc_now() + crew->grace_ns;
+    bool killed = false;
+
+    atomic_store(&crew->segment.header->closing, 1);
+    cancel_all(crew);
+    pc_idle_wake_all(&crew->segment);
+    while (any_alive(crew)) {
+        if (!killed && pc_now() >= until) {
+            killed = true;
+            for (unsigned i = 0; i < crew->workers; i++)
+                kill_worker(&crew->crew_workers[i]);
+        }
+        turn(crew, killed ? INT64_MAX : until);
+    }
+}
+
+static void end_zygote(pycrew_crew *crew)
+{
+    pc_message message = {.kind = PC_MESSAGE_EXIT};
+    int64_t until = pc_now() + ZYGOTE_EXIT_MS * MS;
+
+    if (crew->control >= 0)
+        pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
+    /* Before it is ready it may be deep in an import. */
+    if (crew->zygote == PC_ZYGOTE_STARTING)
+        until = pc_now();
+    while (crew->zygote_fd >= 0) {
+        if (pc_now() >= until) {
+            syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
+            until = INT64_MAX;
+        }
+        turn(crew, until);
+    }
+}
+
+static void *supervise(void *data)
+{
+    pycrew_crew *crew = data;
+
+    while (!closing(crew))
+        turn(crew, INT64_MAX);
+    end_workers(crew);
+    end_zygote(crew);
+    return NULL;
+}
+
+int pc_supervisor_start(pycrew_crew *crew)
+{
+    sigset_t all, before;
+    int rc;
+
+    crew->text = malloc(PC_MESSAGE_TEXT_MAX + 1);
+    crew->polls = calloc(POLL_WORKERS + crew->workers * POLL_PER_WORKER, sizeof crew->polls[0]);
+    crew->fault_fd = memfd_create("pycrew-fault", MFD_CLOEXEC);
+    if (crew->fault_fd >= 0 &&
+        ftruncate(crew->fault_fd, (off_t)crew->workers * PC_FAULT_SIZE) < 0)
+        close_fd(&crew->fault_fd);
+    if (crew->fault_fd < 0)
+        return pc_fail(-errno, "no descriptor is left: a crew needs 8, 3 for each worker and 1 for "
+                               "each open queue");
+    if (crew->text == NULL || crew->polls == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    sigfillset(&all); /* the host's signals are for its own threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&crew->supervisor, NULL, supervise, crew);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    crew->supervising = rc == 0;
+    return rc != 0 ? pc_fail(-rc, "the crew's thread cannot be started") : 0;
+}
+
+void pc_supervisor_stop(pycrew_crew *crew)
+{
+    if (crew->supervising)
+        pthread_join(crew->supervisor, NULL);
+    crew->supervising = false;
+    for (unsigned i = 0; i < crew->workers; i++) {
+        free(crew->crew_workers[i].line);
+        free(crew->crew_workers[i].stack);
+    }
+    free(crew->zygote_line);
+    free(crew->polls);
+    free(crew->text);
+    close_fd(&crew->fault_fd);
+}

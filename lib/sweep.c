@@ -1,0 +1,154 @@
+/* sweep: what follows the confirmed death of a worker.
+ *
+ * Every slot it owned moves as slot.h draws it; ended ones are announced again, since it may have
+ * died between the end and the announcement; results of its that are still needed are leased
+ * before its memory is freed; then everyone who sleeps is woken, whatever the hints say. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/crew.h"
+#include "lib/shm/budget.h"
+
+static bool owned_by(const pycrew_call *call, uint64_t word, unsigned worker, enum pc_state state)
+{
+    return pc_word_state(word) == state && pc_word_worker(word) == worker &&
+           pc_word_generation(word) == call->generation;
+}
+
+static uint64_t load_word(const pycrew_call *call)
+{
+    return atomic_load_explicit(&call->slot->control, memory_order_acquire);
+}
+
+/* Its answers: leased by being collected, and announced again. */
+static void keep_answers(pycrew_crew *crew, unsigned worker)
+{
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+        pc_ending ending;
+
+        if (!owned_by(call, load_word(call), worker, PC_DONE))
+            continue;
+        ending.sleeper = atomic_load_explicit(&call->slot->sleeper, memory_order_acquire);
+        ending.queue = atomic_load_explicit(&call->slot->queue, memory_order_acquire);
+        if (pc_call_collect(call))
+            pc_call_tell(call, &ending);
+    }
+}
+
+/* ---- its unfinished calls; under crew->lock ---- */
+
+static void end_stopped(pycrew_call *call, uint64_t word, pc_error *error)
+{
+    enum pc_stop why = (enum pc_stop)atomic_load(&call->stop);
+    const char *message = error->public.message;
+
+    error->public.message = why == PC_STOP_DEADLINE
+                                ? "the deadline passed; the worker did not answer the interrupt "
+                                  "and was killed"
+                                : "the call was cancelled; the worker did not answer the interrupt "
+                                  "and was killed";
+    while (!pc_call_end_by_host(call, word, pc_call_stop_code(why), error))
+        word = load_word(call);
+    error->public.message = message;
+}
+
+static void end_died(pycrew_call *call, uint64_t word, const pc_error *error)
+{
+    while (!pc_call_end_by_host(call, word, PYCREW_EDIED, error))
+        word = load_word(call); /* a waiter came */
+}
+
+static void sweep_chunk(pycrew_call *call, uint64_t word, unsigned worker, const pc_error *error)
+{
+    if (pc_chunk_sweep(call, worker, error)) {
+        pc_call_requeue(call, word);
+        return;
+    }
+    while (!pc_call_end_by_host(call, word, 0, NULL))
+        word = load_word(call);
+}
+
+static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_error *error)
+{
+    bool entered = atomic_load(&call->slot->entered) == call->generation;
+    unsigned deaths = 1 + atomic_fetch_add(entered ? &call->deaths_running : &call->deaths_claimed, 1);
+
+    if (call->chunk_in_use)
+        sweep_chunk(call, word, worker, error);
+    else if (atomic_load(&call->stop) != PC_STOP_NONE)
+        end_stopped(call, word, error);
+    else if (deaths <= (entered ? call->retries : PC_LOST_WORKER_CLAIMS_MAX))
+        pc_call_requeue(call, word);
+    else
+        end_died(call, word, error);
+}
+
+static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
+{
+    pthread_mutex_lock(&crew->lock);
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+        uint64_t word = load_word(call);
+
+        if (owned_by(call, word, worker, PC_CLAIMED))
+            sweep_call(call, word, worker, error);
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void wake_everyone(pycrew_crew *crew)
+{
+    pc_idle_wake_all(&crew->segment);
+    for (unsigned i = 0; i < crew->segment.config.queues; i++)
+        if (crew->queues[i].fd >= 0 && (i == 0 || crew->queues[i].open))
+            pc_queue_write(&crew->queues[i]);
+}
+
+/* ---- the cause ---- */
+
+static void describe(const pc_host_worker *w, unsigned worker, bool oom, char *text, size_t capacity)
+{
+    if (w->signal != 0)
+        snprintf(text, capacity, "worker %u (PID %d) was killed by signal %d (%s)%s", worker, w->pid,
+                 w->signal, strsignal(w->signal),
+                 oom ? ", likely the kernel's out-of-memory killer" : "");
+    else
+        snprintf(text, capacity, "worker %u (PID %d) exited with status %d", worker, w->pid,
+                 w->status);
+}
+
+/* The kernel counts its kills; ours are known. */
+static bool was_oom_kill(pycrew_crew *crew, const pc_host_worker *w)
+{
+    uint64_t before = crew->oom_kills;
+
+    crew->oom_kills = pc_oom_kills();
+    return w->signal == SIGKILL && !w->killed && crew->oom_kills > before;
+}
+
+void pc_sweep(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    char *stack = w->stack != NULL ? w->stack : pc_fault_read(crew, worker);
+    pc_error error = {0};
+    char text[256];
+    bool oom = was_oom_kill(crew, w);
+
+    describe(w, worker, oom, text, sizeof text);
+    error.public.message = text;
+    error.public.traceback = stack;
+    error.public.signal = w->signal;
+    error.public.exit_status = w->signal == 0 ? w->status : 0;
+    error.public.out_of_memory = oom;
+    keep_answers(crew, worker);
+    sweep_calls(crew, worker, &error);
+    pc_lease_orphan(crew, worker);
+    pc_idle_forget(&crew->segment, worker);
+    wake_everyone(crew);
+    if (stack != w->stack)
+        free(stack);
+}

@@ -1,0 +1,85 @@
+# tests/: what make check runs, by Automake's TAP driver.
+#
+# A test is one line in a list here, for its file of the same name with .c:
+#   SHM_TESTS      unit tests of lib/shm, linked to it alone: what valgrind runs as well
+#   CORE_TESTS     unit tests of lib, linked to its objects, hidden symbols included
+#   API_TESTS      through pycrew.h, linked to libpycrew.so, with real workers
+#   WORKER_TESTS   unit tests of the worker, with Python inside
+#   SCRIPT_TESTS   programs that print TAP: .t
+# and, but for API_TESTS, one line that says what to link.
+
+HARNESS_TESTS = tests/harness/test-tap
+tests_harness_test_tap_LDADD =
+tests_harness_tap_script_LDADD =
+
+SHM_TESTS = \
+	tests/shm/test-ring \
+	tests/shm/test-segment \
+	tests/shm/test-slot \
+	tests/shm/test-value
+tests_shm_test_ring_LDADD = lib/libpcshm.la
+tests_shm_test_segment_LDADD = lib/libpcshm.la
+tests_shm_test_slot_LDADD = lib/libpcshm.la
+tests_shm_test_value_LDADD = lib/libpcshm.la
+
+CORE_TESTS = \
+	tests/shm/test-format
+tests_shm_test_format_LDADD = lib/libpccore.la
+
+API_TESTS = \
+	tests/test-death
+
+WORKER_TESTS = \
+	tests/worker/test-convert
+tests_worker_test_convert_CPPFLAGS = $(worker_cppflags)
+tests_worker_test_convert_CFLAGS = $(worker_cflags)
+tests_worker_test_convert_LDFLAGS = $(worker_link_flags)
+tests_worker_test_convert_LDADD = $(worker_test_libs)
+
+SCRIPT_TESTS = \
+	tests/cli-call.t \
+	tests/cli-input.t \
+	tests/cli-map.t \
+	tests/symbols.t \
+	tests/test-examples.t
+
+# What tests read: Python modules and data.
+test_data = \
+	tests/harness/crew.h \
+	tests/py/api_ops.py \
+	tests/py/cli_ops.py \
+	tests/py/cli_tap.py \
+	tests/py/dies_at_import.py \
+	tests/py/fails_at_import.py \
+	tests/py/sleeps_at_import.py \
+	tests/shm/fixture.h
+
+# ---- How they are built and run ----
+
+LDADD = lib/libpycrew.la
+worker_test_libs = worker/libpcworker.a $(PYTHON_LIBS)
+
+test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS) $(WORKER_TESTS)
+check_PROGRAMS += $(test_programs) tests/harness/tap-script
+EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data)
+
+TESTS = $(test_programs) $(SCRIPT_TESTS)
+
+# What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
+SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
+VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
+
+TEST_EXTENSIONS = .t
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+T_LOG_DRIVER = $(LOG_DRIVER)
+T_LOG_COMPILER = tests/harness/tap-script $(SCRIPT_LIMIT_S)
+SCRIPT_LIMIT_S = 300
+
+AM_TESTS_ENVIRONMENT = \
+	PYCREW_WORKER='$(abs_top_builddir)/worker/pycrew-worker'; \
+	PYCREW_PYTHON_PATH='$(abs_top_srcdir)/python'; \
+	PYTHON='$(PYTHON)'; \
+	PYTHONDONTWRITEBYTECODE=1; \
+	top_srcdir='$(abs_top_srcdir)'; \
+	top_builddir='$(abs_top_builddir)'; \
+	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;

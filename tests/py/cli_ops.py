@@ -1,0 +1,168 @@
+"""What the tests of the command call."""
+import os
+import signal
+import sys
+import time
+
+
+def add(a, b):
+    return a + b
+
+
+def echo(value=None):
+    return value
+
+
+def arguments(*args, **kwargs):
+    return [list(args), kwargs]
+
+
+def kind(value):
+    return type(value).__name__
+
+
+def length(value):
+    return len(value)
+
+
+def text(size):
+    return "x" * size
+
+
+def raw_bytes():
+    return bytes(range(256))
+
+
+def nan():
+    return [float("nan"), float("inf"), -float("inf"), "NaN", 1]
+
+
+def nan_if_odd(value):
+    return float("nan") if value % 2 else value
+
+
+def half_pair():
+    return "\ud800"
+
+
+def unsayable():
+    return object()
+
+
+def fail(value=None):
+    raise ValueError(f"no good: {value}")
+
+
+def fail_on_odd(value):
+    if value % 2:
+        raise ValueError(f"odd: {value}")
+    return value
+
+
+def fail_decoding(value):
+    import json
+
+    return json.loads("{")
+
+
+def die(value=None):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def die_on_seven(value):
+    if value == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def leave():
+    os._exit(9)
+
+
+def slow(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def slow_on_three(value):
+    if value == 3:
+        time.sleep(60)
+    return value
+
+
+def first_is_slow(value):
+    if value == 0:
+        time.sleep(0.5)
+    return value
+
+
+def started(path):
+    """Says in a file that it runs, and goes on for a minute."""
+    with open(path, "a") as out:
+        out.write("started\n")
+    time.sleep(60)
+
+
+def started_then(path):
+    """The same, but ends when the file `go` is there."""
+    with open(path, "a") as out:
+        out.write("started\n")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return path
+
+
+def loud(value=None):
+    print("to stdout", value)
+    print("to stderr", value, file=sys.stderr)
+    return value
+
+
+def loud_later(value):
+    time.sleep(0.3)
+    return loud(value)
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+def first_path():
+    return sys.path
+
+
+def is_imported(name):
+    return name in sys.modules
+
+
+prepared = []
+
+
+def prepare():
+    prepared.append(1)
+
+
+def prepared_times():
+    return len(prepared)
+
+
+def row(value):
+    return {"n": value, "text": f'a,"{value}"', "none": None}
+
+
+def other_keys(value):
+    return {"n": value} if value < 2 else {"m": value}
+
+
+def pair(value):
+    return [value, str(value)]
+
+
+def file_size(path):
+    return os.path.getsize(path)
+
+
+def fail_then_sleep(value):
+    if value < 2:
+        raise ValueError("first ones")
+    time.sleep(60)

@@ -1,0 +1,2 @@
+"""A module that cannot be imported."""
+raise LookupError("this module fails at import")

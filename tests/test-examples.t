@@ -1,0 +1,93 @@
+#!/bin/sh
+# The examples and the benchmark do what their READMEs say. Runs in the build folder; TAP.
+
+cd "${top_builddir-.}" || exit 99
+count=0
+scratch=$(mktemp -d) || exit 99
+trap 'rm -rf "$scratch"' EXIT
+
+# check NAME: the claim holds if the command before it ended with 0; else $scratch/out is shown.
+check() {
+    status=$?
+    count=$((count + 1))
+    if [ $status -eq 0 ]; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1"
+        sed 's/^/# /' "$scratch/out" "$scratch/err" 2>/dev/null
+    fi
+}
+
+# run COMMAND...: at most two minutes; its output goes to $scratch/out and err.
+run() {
+    timeout -k 5 120 ./run "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
+}
+
+says() {
+    grep -q "$1" "$scratch/out" "$scratch/err"
+}
+
+echo 1..12
+
+run examples/bridge/bridge
+check the_bridge_runs
+
+cat >"$scratch/expected" <<'EOF'
+add(3, 5) = 8
+divide(1, 0) raised ZeroDivisionError: integer division or modulo by zero
+    the traceback ends: ZeroDivisionError: integer division or modulo by zero
+crash() lost its worker to signal 9, in mid-call
+add(20, 22) = 42
+EOF
+cmp "$scratch/expected" "$scratch/out" >/dev/null
+check the_bridge_shows_a_sum_an_exception_a_crash_and_that_it_goes_on
+
+! run examples/bridge/bridge "$scratch/libnone.so" && says libnone.so
+check a_bridge_whose_library_is_missing_names_it
+
+mkdir "$scratch/empty"
+! run examples/bridge/bridge examples/bridge/.libs/libbridge.so "$scratch/empty" && says math_ops
+check a_bridge_whose_module_is_missing_names_it
+
+run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
+check hello_prints_its_number
+
+run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
+check one_worker_and_all_find_the_same_in_the_standard_library
+
+mkdir "$scratch/tree" "$scratch/tree/site-packages"
+cat >"$scratch/tree/a.py" <<'EOF'
+class A:
+    def short(self):
+        pass
+
+    async def longest(self, x):
+        y = x
+        return y
+EOF
+echo 'def broken(:' >"$scratch/tree/b.py"
+printf 's = "\377"\n' >"$scratch/tree/c.py"
+echo 'def not_ours(): pass' >"$scratch/tree/site-packages/d.py"
+run examples/stdlib/stdlib-stats "$scratch/tree" && says 'files  *3 .* 2 that do not parse' &&
+    says 'functions  *2$' && says 'classes  *1$' && says '3  lines: longest in a.py'
+check files_that_do_not_parse_are_counted_and_the_others_go_on
+
+! run examples/stdlib/stdlib-stats "$scratch/none" && says "$scratch/none: No such file"
+check a_folder_that_is_missing_is_named
+
+run bench/pycrew-bench --json --quick --rounds 1 && [ "$(wc -l <"$scratch/out")" -eq 1 ]
+check the_benchmark_prints_one_json_object
+
+missing=
+for name in cacheline_rtt_ns inprocess_call_ns sync_p50_ns sync_p99_ns pipelined_ns batch_ns \
+    park_rtt_ns start_ms worker_pss_kb; do
+    says "\"$name\": [0-9n]" || missing="$missing $name"
+done
+[ -z "$missing" ]
+check "the_benchmark_has_every_value$missing"
+
+run bench/pycrew-stress -n 50000
+check every_call_of_many_threads_ends_once_with_its_result
+
+run bench/pycrew-stress -n 100000 --kill 20
+check every_call_ends_once_and_truthfully_while_workers_are_killed

@@ -1,0 +1,114 @@
+/* fault: exceptions in words, whatever the exception does when it is asked for them. */
+#include <string.h>
+
+#include "worker/worker.h"
+
+/* A str that has a UTF-8 form; steals text, which may be NULL with an exception set. */
+static PyObject *printable(PyObject *text)
+{
+    PyObject *bytes, *clean;
+
+    if (text == NULL || !PyUnicode_Check(text)) {
+        PyErr_Clear();
+        Py_XDECREF(text);
+        return NULL;
+    }
+    if (PyUnicode_AsUTF8AndSize(text, NULL) != NULL)
+        return text;
+    PyErr_Clear(); /* lone surrogates */
+    bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+    Py_DECREF(text);
+    clean = bytes == NULL ? NULL : PyUnicode_FromEncodedObject(bytes, "utf-8", "replace");
+    Py_XDECREF(bytes);
+    PyErr_Clear();
+    return clean;
+}
+
+static PyObject *qualified_name(PyObject *type)
+{
+    PyObject *name = PyObject_GetAttrString(type, "__qualname__");
+    PyObject *module = PyObject_GetAttrString(type, "__module__");
+    PyObject *full = NULL;
+
+    PyErr_Clear();
+    if (name != NULL && module != NULL && PyUnicode_Check(module) &&
+        PyUnicode_CompareWithASCIIString(module, "builtins") != 0)
+        full = PyUnicode_FromFormat("%U.%S", module, name);
+    else if (name != NULL)
+        full = PyObject_Str(name);
+    Py_XDECREF(name);
+    Py_XDECREF(module);
+    return printable(full);
+}
+
+static PyObject *format_traceback(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *module = PyImport_ImportModule("traceback");
+    PyObject *lines = NULL, *nothing, *text = NULL;
+
+    if (module != NULL)
+        lines = PyObject_CallMethod(module, "format_exception", "OOO", type,
+                                    value ? value : Py_None, traceback ? traceback : Py_None);
+    if (lines != NULL && (nothing = PyUnicode_FromString("")) != NULL) {
+        text = PyUnicode_Join(nothing, lines);
+        Py_DECREF(nothing);
+    }
+    Py_XDECREF(module);
+    Py_XDECREF(lines);
+    return printable(text);
+}
+
+void pc_fault_take(pc_fault *ret)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    *ret = (pc_fault){NULL, NULL, NULL};
+    if (type == NULL)
+        return;
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    ret->type = qualified_name(type);
+    ret->message = value == NULL ? NULL : printable(PyObject_Str(value));
+    ret->traceback = format_traceback(type, value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    PyErr_Clear(); /* a __del__ of what we dropped */
+}
+
+void pc_fault_clear(pc_fault *fault)
+{
+    Py_CLEAR(fault->type);
+    Py_CLEAR(fault->message);
+    Py_CLEAR(fault->traceback);
+}
+
+pc_view pc_fault_text(PyObject *text)
+{
+    pc_view view = {.tag = PC_TAG_STR, .data = ""};
+    Py_ssize_t size;
+    const char *data = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(text, &size);
+
+    if (data == NULL) {
+        PyErr_Clear();
+        return view;
+    }
+    view.data = data;
+    view.length = (uint64_t)size;
+    return view;
+}
+
+char *pc_fault_describe(void)
+{
+    pc_fault fault;
+    pc_view text;
+    char *copy;
+
+    pc_fault_take(&fault);
+    text = pc_fault_text(fault.traceback != NULL ? fault.traceback : fault.type);
+    copy = strndup(text.length ? text.data : "an unknown error", text.length ? text.length : 16);
+    pc_fault_clear(&fault);
+    return copy;
+}

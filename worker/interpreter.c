@@ -1,0 +1,207 @@
+/* interpreter: Python's start, imports, and end. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/convert.h"
+#include "worker/worker.h"
+
+static char *status_text(PyStatus status)
+{
+    char *text = NULL;
+
+    if (asprintf(&text, "Python cannot be started: %s%s%s", status.func ? status.func : "",
+                 status.func ? ": " : "", status.err_msg ? status.err_msg : "unknown error") < 0)
+        return NULL;
+    return text;
+}
+
+/* The caller's environment decides (PYTHONPATH, PYTHONHOME, LANG ...), as for any python program. */
+static PyStatus configure_and_start(const pc_worker_options *options)
+{
+    PyConfig config;
+    PyStatus status;
+
+    PyConfig_InitPythonConfig(&config);
+    config.parse_argv = 0;
+    config.install_signal_handlers = 1; /* SIGPIPE ignored, as Python code expects */
+    status = PyConfig_SetBytesString(&config, &config.program_name, options->python);
+    if (!PyStatus_Exception(status))
+        status = PyConfig_SetBytesString(&config, &config.executable, options->python);
+    if (!PyStatus_Exception(status))
+        status = Py_InitializeFromConfig(&config);
+    PyConfig_Clear(&config);
+    return status;
+}
+
+static int insert_path(PyObject *list, Py_ssize_t at, const char *text)
+{
+    PyObject *entry = PyUnicode_DecodeFSDefault(text);
+    int rc;
+
+    if (entry == NULL)
+        return -1;
+    rc = PyList_Insert(list, at, entry);
+    Py_DECREF(entry);
+    return rc;
+}
+
+/* The caller's paths in front; ours, where only `pycrew` is, last. */
+static int extend_path(const char **path)
+{
+    PyObject *list = PySys_GetObject("path");
+    const char *own = getenv("PYCREW_PYTHON_PATH");
+
+    if (list == NULL || !PyList_Check(list)) {
+        PyErr_SetString(PyExc_RuntimeError, "sys.path is not a list");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; path[i] != NULL; i++)
+        if (insert_path(list, i, path[i]) < 0)
+            return -1;
+    return insert_path(list, PyList_GET_SIZE(list), own != NULL ? own : PYCREW_PYTHON_DIR);
+}
+
+static int run(const char *text)
+{
+    PyObject *globals = PyDict_New();
+    PyObject *result = NULL;
+
+    if (globals != NULL && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
+        result = PyRun_String(text, Py_file_input, globals, globals);
+    Py_XDECREF(globals);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Lines must not wait in a buffer: they are the last words of a worker that is about to crash. The
+ * interrupt's handler is set here and inherited by the workers. */
+static int prepare(void)
+{
+    char text[600];
+
+    snprintf(text, sizeof text,
+             "import sys, signal, faulthandler, traceback, pycrew, _pycrew\n"
+             "for s in sys.stdout, sys.stderr:\n"
+             "    if s is not None and hasattr(s, 'reconfigure'): s.reconfigure(line_buffering=True)\n"
+             "signal.signal(%d, _pycrew._interrupt)\n",
+             SIGRTMAX - 1);
+    return run(text);
+}
+
+static int import_all(const char **names)
+{
+    for (; *names != NULL; names++) {
+        PyObject *module = PyImport_ImportModule(*names);
+
+        if (module == NULL)
+            return -1;
+        Py_DECREF(module);
+    }
+    return 0;
+}
+
+char *pc_interpreter_start(const pc_worker_options *options)
+{
+    PyStatus status;
+
+    PyImport_AppendInittab("_pycrew", pc_module_init);
+    status = configure_and_start(options);
+    if (PyStatus_Exception(status))
+        return status_text(status);
+    /* Frozen objects are not touched by the collector in the workers, so their pages stay shared. */
+    if (extend_path(options->path) < 0 || prepare() < 0 || pc_convert_init() < 0 ||
+        import_all(options->preload) < 0 || run("import gc; gc.collect(); gc.freeze()") < 0)
+        return pc_fault_describe();
+    return NULL;
+}
+
+static PyObject *walk(PyObject *object, const char *names)
+{
+    while (object != NULL && *names != '\0') {
+        const char *end = strchrnul(names, '.');
+        PyObject *name = PyUnicode_FromStringAndSize(names, end - names);
+        PyObject *next = name == NULL ? NULL : PyObject_GetAttr(object, name);
+
+        Py_XDECREF(name);
+        Py_DECREF(object);
+        object = next;
+        names = *end == '.' ? end + 1 : end;
+    }
+    return object;
+}
+
+/* Steals object. */
+static PyObject *callable(PyObject *object, const char *name)
+{
+    if (object == NULL || PyCallable_Check(object))
+        return object;
+    PyErr_Format(PyExc_TypeError, "%s is not callable: it is of type %s", name,
+                 Py_TYPE(object)->tp_name);
+    Py_DECREF(object);
+    return NULL;
+}
+
+PyObject *pc_interpreter_find(const char *name)
+{
+    const char *colon = strchr(name, ':');
+    PyObject *module_name, *module;
+
+    if (colon == NULL)
+        return PyErr_Format(PyExc_ValueError, "'%s' is not module:name", name);
+    module_name = PyUnicode_FromStringAndSize(name, colon - name);
+    module = module_name == NULL ? NULL : PyImport_Import(module_name);
+    Py_XDECREF(module_name);
+    return callable(walk(module, colon + 1), name);
+}
+
+PyObject *pc_interpreter_find_in_source(const char *name, const char *source)
+{
+    PyObject *code = Py_CompileString(source, "<pycrew source>", Py_file_input);
+    PyObject *module;
+
+    if (code == NULL)
+        return NULL;
+    module = PyImport_ExecCodeModule("__pycrew_source__", code);
+    Py_DECREF(code);
+    if (module != NULL && PyDict_DelItemString(PyImport_GetModuleDict(), "__pycrew_source__") < 0)
+        PyErr_Clear(); /* each source is a module of its own */
+    return callable(walk(module, name), name);
+}
+
+int pc_interpreter_hook(const char *name)
+{
+    PyObject *function = pc_interpreter_find(name);
+    PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
+
+    Py_XDECREF(function);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int pc_interpreter_after_fork(unsigned worker, int fault_fd)
+{
+    char text[700];
+
+    /* Python's own random is seeded anew by its at-fork hook; numpy's global one is not. */
+    snprintf(text, sizeof text,
+             "import sys, faulthandler, pycrew\n"
+             "pycrew.worker = %u\n"
+             "if %d >= 0:\n"
+             "    faulthandler.enable(file=%d, all_threads=True)\n"
+             "    faulthandler.register(%d, file=%d, all_threads=True)\n"
+             "random = sys.modules.get('numpy.random')\n"
+             "if random is not None: random.seed()\n",
+             worker, fault_fd, fault_fd, SIGRTMAX - 2, fault_fd);
+    return run(text);
+}
+
+void pc_interpreter_end(void)
+{
+    if (run("import atexit, sys\n"
+            "atexit._run_exitfuncs()\n"
+            "for s in sys.stdout, sys.stderr:\n"
+            "    if s is not None: s.flush()\n") < 0)
+        PyErr_WriteUnraisable(NULL);
+}

@@ -1,0 +1,24 @@
+# worker/: pycrew-worker, the program that embeds Python.
+
+worker_sources = \
+	worker/convert.c worker/convert.h \
+	worker/fault.c \
+	worker/interpreter.c \
+	worker/loop.c \
+	worker/module.c \
+	worker/worker.h \
+	worker/zygote.c
+
+# All of it but main, for the worker's unit tests too.
+noinst_LIBRARIES += worker/libpcworker.a
+worker_libpcworker_a_SOURCES = $(worker_sources) $(shm_sources)
+worker_libpcworker_a_CPPFLAGS = $(worker_cppflags)
+worker_libpcworker_a_CFLAGS = $(worker_cflags)
+
+workerdir = $(libexecdir)/pycrew
+worker_PROGRAMS = worker/pycrew-worker
+worker_pycrew_worker_SOURCES = worker/main.c
+worker_pycrew_worker_CPPFLAGS = $(worker_cppflags)
+worker_pycrew_worker_CFLAGS = $(worker_cflags)
+worker_pycrew_worker_LDFLAGS = $(worker_link_flags)
+worker_pycrew_worker_LDADD = worker/libpcworker.a $(PYTHON_LIBS)

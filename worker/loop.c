@@ -1,0 +1,626 @@
+/* loop: claim, decode, call, encode, publish.
+ *
+ * Order matters in three places. `entered` is published before anything that can run user code: a
+ * slot that died without it certainly ran nothing. "Current" is cleared before the end is
+ * published: an interrupt that comes later finds nobody. Nothing of a slot is read after its end
+ * was published, but for what was read before (pc_ending). */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/shm/announce.h"
+#include "lib/shm/chunk.h"
+#include "lib/shm/idle.h"
+#include "worker/convert.h"
+#include "worker/worker.h"
+
+enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
+enum { ARENA_BLOCK_MIN = 64 << 10, AHEAD = 512 /* bytes */ };
+
+typedef struct loop {
+    pc_worker *worker;
+    PyObject **functions; /* by number; NULL: not looked up yet */
+    uint32_t function_capacity;
+    unsigned since_yield;
+} loop;
+
+/* A call, or an item of a chunk, while it runs. */
+typedef struct execution {
+    loop *loop;
+    pc_slot *slot;
+    uint32_t generation, function;
+    bool ran; /* the function was entered */
+} execution;
+
+/* ---- the lifeline and the queues' eventfds ---- */
+
+/* All eventfds share an inode; what tells them apart is the id in fdinfo. 0: no eventfd. */
+static uint64_t eventfd_id(int fd)
+{
+    char path[64], text[256];
+    const char *at;
+    ssize_t size;
+    int info;
+
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    info = open(path, O_RDONLY | O_CLOEXEC);
+    if (info < 0)
+        return 0;
+    size = read(info, text, sizeof text - 1);
+    close(info);
+    text[size < 0 ? 0 : size] = '\0';
+    at = strstr(text, "eventfd-id:");
+    return at == NULL ? 0 : strtoull(at + strlen("eventfd-id:"), NULL, 10) + 1;
+}
+
+static void keep_queue(pc_worker *worker, unsigned queue, int fd)
+{
+    if (worker->queue_fds[queue] >= 0 &&
+        eventfd_id(worker->queue_fds[queue]) == worker->queue_ids[queue])
+        close(worker->queue_fds[queue]);
+    worker->queue_fds[queue] = fd;
+    worker->queue_ids[queue] = eventfd_id(fd);
+}
+
+static int prepare_queues(pc_worker *worker)
+{
+    uint32_t count = worker->segment.config.queues;
+
+    if (worker->queue_fds != NULL)
+        return 0;
+    worker->queue_fds = malloc(count * sizeof worker->queue_fds[0]);
+    worker->queue_ids = calloc(count, sizeof worker->queue_ids[0]);
+    if (worker->queue_fds == NULL || worker->queue_ids == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        worker->queue_fds[i] = -1;
+    return 0;
+}
+
+int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *message)
+{
+    int fds[PC_MESSAGE_FDS];
+    int rc = prepare_queues(worker);
+
+    if (rc < 0)
+        return rc;
+    rc = pc_control_receive(worker->lifeline, message, text, fds, flags);
+    if (rc != 1)
+        return rc == 0 ? -EPIPE : rc;
+    if (message->kind == PC_MESSAGE_QUEUE && fds[0] >= 0 && message->number >= 0 &&
+        (uint32_t)message->number < worker->segment.config.queues)
+        keep_queue(worker, (unsigned)message->number, fds[0]);
+    return 0;
+}
+
+/* The host sent it before the queue could be used, so it is in the socket. */
+static int queue_fd(pc_worker *worker, unsigned queue)
+{
+    pc_message message;
+    char *text;
+
+    if (worker->queue_fds[queue] >= 0)
+        return worker->queue_fds[queue];
+    text = malloc(PC_MESSAGE_TEXT_MAX + 1);
+    while (text != NULL && worker->queue_fds[queue] < 0 &&
+           pc_loop_receive(worker, text, MSG_DONTWAIT, &message) == 0)
+        continue;
+    free(text);
+    return worker->queue_fds[queue];
+}
+
+static void write_eventfd(pc_worker *worker, unsigned queue)
+{
+    uint64_t one = 1;
+    int fd = queue_fd(worker, queue);
+
+    /* User code may have closed it, and opened something else under its number. */
+    if (fd >= 0 && eventfd_id(fd) == worker->queue_ids[queue])
+        while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+            continue;
+}
+
+/* Tells who waits for a call that has ended. */
+static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
+{
+    const pc_segment *segment = &worker->segment;
+
+    if (ending->sleeper < segment->config.slots)
+        pc_sleeper_post(&segment->slots[ending->sleeper].semaphore);
+    if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot))
+        write_eventfd(worker, ending->queue);
+}
+
+/* ---- functions ---- */
+
+/* From here on user code may run. */
+static void publish_entered(void *data)
+{
+    execution *e = data;
+
+    atomic_store_explicit(&e->slot->entered, e->generation, memory_order_release);
+}
+
+static PyObject *load_function(loop *l, uint32_t number)
+{
+    const pc_segment *segment = &l->worker->segment;
+    uint64_t page = atomic_load_explicit(
+        &segment->header->function_pages[number / PC_FUNCTION_PAGE % PC_FUNCTION_PAGES],
+        memory_order_acquire);
+    const uint64_t *offsets = pc_segment_at(segment, page);
+    const pc_function_block *block = pc_segment_at(segment, offsets[number % PC_FUNCTION_PAGE]);
+
+    return block->has_source
+               ? pc_interpreter_find_in_source(block->text, block->text + block->name_size + 1)
+               : pc_interpreter_find(block->text);
+}
+
+static int make_room(loop *l, uint32_t number)
+{
+    uint32_t capacity = number + 64;
+    PyObject **grown;
+
+    if (number < l->function_capacity)
+        return 0;
+    grown = realloc(l->functions, capacity * sizeof grown[0]);
+    if (grown == NULL)
+        return -1;
+    memset(grown + l->function_capacity, 0, (capacity - l->function_capacity) * sizeof grown[0]);
+    l->functions = grown;
+    l->function_capacity = capacity;
+    return 0;
+}
+
+/* Borrowed. What failed is tried again by the next call: the file may be there by then. */
+static PyObject *find_function(execution *e)
+{
+    loop *l = e->loop;
+
+    if (e->function < l->function_capacity && l->functions[e->function] != NULL)
+        return l->functions[e->function];
+    publish_entered(e);
+    if (make_room(l, e->function) < 0)
+        return PyErr_NoMemory();
+    l->functions[e->function] = load_function(l, e->function);
+    return l->functions[e->function];
+}
+
+/* ---- running ---- */
+
+/* What the exception that is set means to the host; before the function ran unless ran. */
+static enum pc_result_kind exception_kind(const execution *e, bool decoding)
+{
+    if (pc_current_call.interrupted && PyErr_ExceptionMatches(pc_deadline_exceeded))
+        return PC_RESULT_INTERRUPTED;
+    if (decoding && pc_convert_is_json_error())
+        return PC_RESULT_BAD_ARGUMENT;
+    return e->ran ? PC_RESULT_EXCEPTION : PC_RESULT_NO_FUNCTION;
+}
+
+/* Calls the function: its result; or NULL with an exception set and *kind. */
+static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *kind)
+{
+    pc_arguments decoded;
+    PyObject *function = find_function(e), *result = NULL;
+    int rc;
+
+    if (function == NULL) {
+        *kind = exception_kind(e, false);
+        return NULL;
+    }
+    rc = pc_decode_arguments(arguments, publish_entered, e, &decoded);
+    if (rc == 0) {
+        publish_entered(e);
+        e->ran = true;
+        result = PyObject_Vectorcall(function, decoded.items,
+                                     decoded.positional | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                     decoded.names);
+    }
+    if (result == NULL)
+        *kind = exception_kind(e, rc < 0);
+    pc_arguments_clear(&decoded);
+    return result;
+}
+
+static int write_text(pc_writer *writer, PyObject *text, size_t limit)
+{
+    pc_view view = pc_fault_text(text);
+    size_t size = view.length > limit ? limit : (size_t)view.length;
+
+    while (size < view.length && size > 0 && ((unsigned char)view.data[size] & 0xc0) == 0x80)
+        size--; /* not inside of a character */
+    return pc_write_data(writer, PC_TAG_STR, view.data, size);
+}
+
+/* The three texts of an exception; shorter where memory is short. The last try fits a slot. */
+static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind kind)
+{
+    static const struct {
+        size_t type, message, traceback;
+    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, 0}, {23, 0, 0}, {0, 0, 0}};
+    size_t start = writer->size;
+    pc_fault fault;
+    int rc = -ENOMEM;
+
+    pc_fault_take(&fault);
+    for (unsigned i = 0; rc < 0 && i < sizeof limits / sizeof limits[0]; i++) {
+        writer->size = start;
+        rc = write_text(writer, fault.type, limits[i].type);
+        if (rc == 0)
+            rc = write_text(writer, fault.message, limits[i].message);
+        if (rc == 0)
+            rc = write_text(writer, fault.traceback, limits[i].traceback);
+    }
+    pc_fault_clear(&fault);
+    return rc < 0 ? PC_RESULT_NO_MEMORY : kind;
+}
+
+/* Runs a call and writes what came of it. */
+static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+{
+    enum pc_result_kind kind = PC_RESULT_VALUE;
+    size_t start = writer->size;
+    PyObject *result = call(e, arguments, &kind);
+    int rc = -1;
+
+    if (result != NULL) {
+        rc = pc_encode(writer, result, json);
+        Py_DECREF(result);
+        if (rc == 0)
+            return PC_RESULT_VALUE;
+        writer->size = start;
+        if (rc != -1)
+            return rc == -E2BIG ? PC_RESULT_TOO_BIG : PC_RESULT_NO_MEMORY;
+        kind = exception_kind(e, false);
+    }
+    return write_fault(writer, kind);
+}
+
+static void set_current(const execution *e, uint32_t slot, uint32_t item, int64_t deadline)
+{
+    pc_current_call.call = (uint64_t)e->generation << 32 | slot;
+    pc_current_call.item = item;
+    pc_current_call.deadline = deadline;
+    atomic_signal_fence(memory_order_seq_cst); /* the handler runs in this thread */
+}
+
+static void clear_current(void)
+{
+    pc_current_call.call = UINT64_MAX;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* ---- single calls ---- */
+
+/* Writes into the slot, then into a block of the heap. */
+typedef struct slot_writer {
+    pc_writer writer; /* first */
+    pc_worker *worker;
+    uint64_t block; /* 0: still in the slot */
+} slot_writer;
+
+static int slot_grow(pc_writer *writer, size_t need)
+{
+    slot_writer *w = (slot_writer *)(void *)writer;
+    pc_heap *heap = &w->worker->heap;
+    uint64_t block;
+    int rc;
+
+    pc_heap_take_back(heap, w->worker->number);
+    rc = pc_heap_alloc(heap, need > 2 * writer->capacity ? need : 2 * writer->capacity, &block);
+    if (rc < 0 && need < 2 * writer->capacity)
+        rc = pc_heap_alloc(heap, need, &block);
+    if (rc < 0)
+        return rc;
+    memcpy(pc_segment_at(heap->segment, block), writer->data, writer->size);
+    if (w->block != 0)
+        pc_heap_free(heap, w->block);
+    w->block = block;
+    writer->data = pc_segment_at(heap->segment, block);
+    writer->capacity = pc_heap_block_size(heap, block);
+    return 0;
+}
+
+static pc_cursor slot_arguments(const pc_segment *segment, const pc_slot *slot)
+{
+    const uint8_t *at = slot->arguments_block != 0
+                            ? pc_segment_at(segment, slot->arguments_block)
+                            : slot->arguments;
+
+    return (pc_cursor){at, at + slot->arguments_size};
+}
+
+static void run_single(execution *e, uint32_t number)
+{
+    pc_slot *slot = e->slot;
+    pc_worker *worker = e->loop->worker;
+    slot_writer w = {.writer = {.data = slot->result,
+                                .capacity = PC_INLINE_RESULT,
+                                .grow = slot_grow},
+                     .worker = worker};
+
+    set_current(e, number, 0,
+                slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX);
+    slot->result_kind = execute(e, slot_arguments(&worker->segment, slot),
+                                slot->flags & PC_REQUEST_JSON, &w.writer);
+    clear_current();
+    slot->result_ran = e->ran;
+    slot->result_block = w.block;
+    slot->result_size = w.writer.size;
+}
+
+/* ---- chunks ---- */
+
+/* Writes a small result into the chunk's table, others into blocks that the chunk lists. */
+typedef struct chunk_writer {
+    pc_writer writer; /* first */
+    pc_worker *worker;
+    pc_chunk *chunk;
+    uint64_t block;        /* the arena's present block; 0: none */
+    size_t used, capacity; /* of it */
+    size_t start;          /* where the present value stands in it */
+    bool in_arena;         /* the present value does */
+} chunk_writer;
+
+static int arena_new(chunk_writer *w, size_t need)
+{
+    uint32_t count = atomic_load_explicit(&w->chunk->block_count, memory_order_relaxed);
+    size_t size = ARENA_BLOCK_MIN;
+    uint64_t block;
+    int rc;
+
+    if (count >= PC_CHUNK_BLOCKS)
+        return -ENOMEM;
+    if (count > 0)
+        size = 2 * w->capacity;
+    pc_heap_take_back(&w->worker->heap, w->worker->number);
+    rc = pc_heap_alloc(&w->worker->heap, need > size ? need : size, &block);
+    if (rc < 0 && need < size)
+        rc = pc_heap_alloc(&w->worker->heap, need, &block);
+    if (rc < 0)
+        return rc;
+    /* Listed before anything refers to it: the host must know it whenever we die. */
+    atomic_store_explicit(&w->chunk->blocks[count], block, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_count, count + 1, memory_order_release);
+    w->block = block;
+    w->used = 0;
+    w->capacity = pc_heap_block_size(&w->worker->heap, block);
+    return 0;
+}
+
+static int chunk_grow(pc_writer *writer, size_t need)
+{
+    chunk_writer *w = (chunk_writer *)(void *)writer;
+    const uint8_t *old = writer->data;
+
+    if (w->block == 0 || need > w->capacity - w->used) {
+        int rc = arena_new(w, need);
+
+        if (rc < 0)
+            return rc;
+    }
+    w->start = w->used;
+    w->in_arena = true;
+    writer->data = (uint8_t *)pc_segment_at(&w->worker->segment, w->block) + w->start;
+    writer->capacity = w->capacity - w->start;
+    memcpy(writer->data, old, writer->size);
+    return 0;
+}
+
+/* Where the result is a reference, makes it one. */
+static void chunk_record(chunk_writer *w, pc_chunk_result *result, enum pc_result_kind kind)
+{
+    size_t size = w->writer.size;
+
+    if (!w->in_arena && kind == PC_RESULT_VALUE)
+        return;
+    if (!w->in_arena) {
+        /* An error whose texts got no memory at all. */
+        result->payload = 0;
+        size = 0;
+    } else {
+        result->payload = w->block + w->start;
+        w->used = w->start + size;
+    }
+    result->header = (uint64_t)size << 8 | PC_CHUNK_REFERENCE | (uint64_t)kind;
+}
+
+static void run_item(execution *e, chunk_writer *w, pc_cursor arguments, uint32_t item)
+{
+    pc_chunk_result *result =
+        (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
+    enum pc_result_kind kind;
+
+    pc_prefetch_write(result + AHEAD / sizeof *result);
+    w->in_arena = false;
+    w->writer.data = (uint8_t *)result;
+    w->writer.size = 0;
+    w->writer.capacity = sizeof *result;
+    e->ran = false;
+    kind = execute(e, arguments, e->slot->flags & PC_REQUEST_JSON, &w->writer);
+    chunk_record(w, result, kind);
+}
+
+/* Publishes "item-1 is finished, item is started" (or, at the end, only the first). False: doomed. */
+static bool advance(pc_chunk *chunk, uint32_t item, uint32_t begin)
+{
+    uint64_t expected = item == begin ? pc_chunk_progress(begin, begin)
+                                      : pc_chunk_progress(item, item - 1);
+    uint32_t started = item < chunk->count ? item + 1 : item;
+
+    return atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,
+                                                   pc_chunk_progress(started, item),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* Finishes the item before, and starts no other. False: doomed. */
+static bool stop_before(pc_chunk *chunk, uint32_t item)
+{
+    uint64_t expected = pc_chunk_progress(item, item - 1);
+
+    return item == chunk->begin ||
+           atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,
+                                                   pc_chunk_progress(item, item),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+static int64_t item_deadline(pc_chunk *chunk)
+{
+    int64_t now;
+
+    if (!chunk->timed)
+        return INT64_MAX;
+    now = pc_now();
+    atomic_store_explicit(&chunk->item_started_ns, now, memory_order_relaxed);
+    return now + chunk->timeout_ns;
+}
+
+static void yield_to_threads(loop *l)
+{
+    if (++l->since_yield % YIELD_CALLS != 0)
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+}
+
+/* False: doomed. */
+static bool run_items(execution *e, chunk_writer *w, uint32_t number)
+{
+    pc_chunk *chunk = w->chunk;
+    const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
+
+    for (uint32_t item = chunk->begin; item < chunk->count; item++) {
+        uint64_t size = *(const uint64_t *)(const void *)at;
+        pc_cursor arguments = {at + sizeof size, at + sizeof size + size};
+        bool interrupted;
+
+        at = arguments.end;
+        __builtin_prefetch(at + AHEAD); /* the host's lines */
+        if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0)
+            return stop_before(chunk, item);
+        /* Current before started: an interrupt is only asked for an item seen as started. */
+        set_current(e, number, item, item_deadline(chunk));
+        if (!advance(chunk, item, chunk->begin))
+            return false;
+        run_item(e, w, arguments, item);
+        interrupted = pc_current_call.interrupted;
+        clear_current();
+        if (interrupted)
+            return stop_before(chunk, item + 1);
+        yield_to_threads(e->loop);
+    }
+    return advance(chunk, chunk->count, chunk->begin);
+}
+
+/* False: doomed. */
+static bool run_chunk(execution *e, uint32_t number)
+{
+    pc_worker *worker = e->loop->worker;
+    pc_chunk *chunk = pc_segment_at(&worker->segment, e->slot->arguments_block);
+    chunk_writer w = {.writer = {.grow = chunk_grow}, .worker = worker, .chunk = chunk};
+    int64_t start = pc_now();
+
+    publish_entered(e); /* per item, progress tells */
+    if (!run_items(e, &w, number))
+        return false;
+    atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
+    e->slot->result_kind = PC_RESULT_BATCH;
+    e->slot->result_block = 0;
+    e->slot->result_size = 0;
+    return true;
+}
+
+/* ---- the loop ---- */
+
+/* The call could not be ended: it is doomed, and we are going to be killed. Anything else is a
+ * scribbled word, and our death lets the sweep set it right. */
+static _Noreturn void await_death(bool doomed)
+{
+    while (doomed)
+        pause();
+    abort();
+}
+
+static bool is_doomed(const execution *e)
+{
+    const pc_chunk *chunk;
+
+    if (atomic_load(&e->slot->control) & PC_FLAG_DOOMED)
+        return true;
+    if (!(e->slot->flags & PC_REQUEST_BATCH))
+        return false;
+    chunk = pc_segment_at(&e->loop->worker->segment, e->slot->arguments_block);
+    return atomic_load(&chunk->progress) & PC_CHUNK_DOOMED;
+}
+
+static void run_slot(loop *l, uint32_t number, uint64_t word)
+{
+    pc_worker *worker = l->worker;
+    pc_slot *slot = &worker->segment.slots[number];
+    execution e = {.loop = l,
+                   .slot = slot,
+                   .generation = pc_word_generation(word),
+                   .function = slot->function};
+    pc_ending ending;
+
+    if (slot->flags & PC_REQUEST_BATCH) {
+        if (!run_chunk(&e, number))
+            await_death(is_doomed(&e));
+    } else {
+        run_single(&e, number);
+    }
+    if (!pc_slot_finish(slot, word, &ending))
+        await_death(is_doomed(&e));
+    tell(worker, &ending, number);
+}
+
+static void sleep_idle(pc_worker *worker)
+{
+    Py_BEGIN_ALLOW_THREADS
+    pc_sleeper_wait(&worker->segment.workers[worker->number].semaphore, INT64_MAX);
+    Py_END_ALLOW_THREADS
+    /* Handlers of the user's; ours finds no current call. */
+    if (PyErr_CheckSignals() < 0)
+        PyErr_WriteUnraisable(NULL);
+}
+
+static void idle(loop *l)
+{
+    pc_worker *worker = l->worker;
+
+    pc_heap_take_back(&worker->heap, worker->number);
+    if (pc_idle_spin(&worker->segment, worker->number))
+        return;
+    if (pc_idle_publish(&worker->segment, worker->number))
+        sleep_idle(worker);
+    pc_idle_retract(&worker->segment, worker->number);
+}
+
+int pc_loop_run(pc_worker *worker)
+{
+    loop l = {.worker = worker};
+    pc_segment *segment = &worker->segment;
+    uint32_t slot;
+    uint64_t word;
+
+    pc_current_call.record = &segment->workers[worker->number];
+    while (!pc_current_call.interrupted) {
+        if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
+            if (pc_ring_pending(segment))
+                pc_idle_wake_one(segment);
+            run_slot(&l, slot, word);
+            yield_to_threads(&l);
+        } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
+            return PC_EXIT_CLOSED;
+        } else {
+            idle(&l);
+        }
+    }
+    /* The exception may have left locks held or imports half done. */
+    return PC_EXIT_RECYCLED;
+}

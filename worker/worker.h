@@ -1,0 +1,99 @@
+/* worker: what the files of pycrew-worker share. One process is first the zygote, then, in each
+ * fork of it, a worker. */
+#ifndef PC_WORKER_WORKER_H
+#define PC_WORKER_WORKER_H
+
+#include <Python.h>
+
+#include "lib/shm/control.h"
+#include "lib/shm/heap.h"
+#include "lib/shm/segment.h"
+#include "lib/shm/value.h"
+
+/* The host's control socket, from spawn. */
+enum { PC_CONTROL_FD = 3 };
+
+/* From the host's CONFIG message. All strings live as long as the process. */
+typedef struct pc_worker_options {
+    const char *python;
+    const char *init, *exit;
+    char output;                /* 'l'og, 'i'nherit, 'd'iscard */
+    const char **path, **preload; /* NULL-terminated */
+} pc_worker_options;
+
+/* The worker this process is, after the fork. */
+typedef struct pc_worker {
+    pc_segment segment;
+    pc_heap heap;
+    unsigned number, incarnation;
+    int lifeline;
+    const pc_worker_options *options;
+    int *queue_fds; /* by queue; -1: not received yet */
+    uint64_t *queue_ids; /* the eventfd-id of each */
+} pc_worker;
+
+/* ---- zygote.c ---- */
+
+/* Serves the control socket until the host says EXIT or dies. Returns the exit status; in a
+ * forked worker, the worker's. */
+int pc_zygote_main(int control);
+
+/* ---- interpreter.c ---- */
+
+/* Starts Python and imports the preload modules. NULL, or what went wrong, malloc'ed. */
+char *pc_interpreter_start(const pc_worker_options *options);
+
+/* "module:name.in.it" to the object; NULL with an exception. */
+PyObject *pc_interpreter_find(const char *name);
+
+/* The same in the module that source text makes. */
+PyObject *pc_interpreter_find_in_source(const char *name, const char *source);
+
+/* Calls "module:function" without arguments: 0 or -1 with an exception. */
+int pc_interpreter_hook(const char *name);
+
+/* Python's side of a fork is done; now this process's own. 0 or -1 with an exception. */
+int pc_interpreter_after_fork(unsigned worker, int fault_fd);
+
+/* What Python does at its end, but for freeing memory: atexit, flushing. */
+void pc_interpreter_end(void);
+
+/* ---- loop.c ---- */
+
+/* Reads one message of the lifeline: 0; -EAGAIN; -EPIPE when the host is gone. */
+int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *message);
+
+/* Claims and runs calls until the crew closes: an exit status. */
+int pc_loop_run(pc_worker *worker);
+
+/* ---- module.c: the built-in module _pycrew ---- */
+
+PyObject *pc_module_init(void);
+
+/* The call that an interrupt may hit. Set and cleared by the loop. */
+typedef struct pc_current {
+    const pc_worker_record *record;
+    uint64_t call;      /* generation << 32 | slot; UINT64_MAX: none */
+    uint32_t item;      /* of a chunk */
+    int64_t deadline;   /* CLOCK_MONOTONIC; INT64_MAX: none */
+    bool interrupted;   /* it was hit */
+} pc_current;
+
+extern pc_current pc_current_call;
+extern PyObject *pc_deadline_exceeded; /* the exception's type */
+
+/* ---- fault.c ---- */
+
+/* The exception that is set, in words; clears it. Never fails; texts are new references, or NULL. */
+typedef struct pc_fault {
+    PyObject *type, *message, *traceback; /* str, encodable as UTF-8 */
+} pc_fault;
+
+void pc_fault_take(pc_fault *ret);
+void pc_fault_clear(pc_fault *fault);
+pc_view pc_fault_text(PyObject *text); /* as a STR view; empty for NULL */
+
+/* All of it as one malloc'ed text: the traceback, or "Type: message". */
+char *pc_fault_describe(void);
+
+#endif

@@ -1,0 +1,404 @@
+/* zygote: imports the modules once, then forks the workers from them, on the host's request.
+ *
+ * It maps no segment and keeps no descriptor but the control socket and pidfds: what a worker
+ * needs comes with the request. It forks from its main thread, so that the workers' PDEATHSIG,
+ * which follows the thread that forked, means "the zygote died". A dead worker is waited for
+ * without being reaped, its process group is killed while its PID cannot be anyone else's, and
+ * then it is reaped. The host is followed by its pidfd and by the control socket's end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "worker/worker.h"
+
+typedef struct child {
+    pid_t pid; /* 0: none */
+    unsigned incarnation;
+} child;
+
+typedef struct zygote {
+    int control, host; /* host: pidfd */
+    pid_t pid;
+    pc_worker_options options;
+    char *text; /* of the message at hand */
+    child children[PC_WORKERS_MAX];
+    struct pollfd polls[PC_WORKERS_MAX + 2]; /* control, host, then a pidfd for each child, or -1 */
+    unsigned count;                          /* of polls in use */
+} zygote;
+
+static int pidfd_of(pid_t pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+static void tell(zygote *z, enum pc_message_kind kind, const pc_message *message, const char *text)
+{
+    pc_message copy = message != NULL ? *message : (pc_message){0};
+
+    copy.kind = kind;
+    pc_control_send(z->control, &copy, text, text ? strlen(text) : 0, NULL, 0);
+}
+
+/* ---- configuration ---- */
+
+/* The CONFIG message is items, each a letter and a string with its NUL. */
+static int parse_options(const char *text, size_t size, pc_worker_options *options)
+{
+    char *copy = malloc(size + 1);
+    size_t paths = 0, preloads = 0;
+
+    options->path = calloc(size + 1, sizeof(char *));
+    options->preload = calloc(size + 1, sizeof(char *));
+    if (copy == NULL || options->path == NULL || options->preload == NULL)
+        return -ENOMEM;
+    memcpy(copy, text, size);
+    copy[size] = '\0';
+    options->output = 'i';
+    options->python = PYCREW_PYTHON;
+    for (char *at = copy; at < copy + size; at += strlen(at) + 1)
+        switch (*at) {
+        case 'p': options->python = at + 1; break;
+        case 's': options->path[paths++] = at + 1; break;
+        case 'm': options->preload[preloads++] = at + 1; break;
+        case 'i': options->init = at + 1; break;
+        case 'x': options->exit = at + 1; break;
+        case 'o': options->output = at[1]; break;
+        default: return -EPROTO;
+        }
+    return 0;
+}
+
+/* The thread that spawned us may be pinned to a CPU: the affinity to use is the whole process's. */
+static void take_host_affinity(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(getppid(), sizeof set, &set) == 0)
+        sched_setaffinity(0, sizeof set, &set);
+}
+
+static int count_threads(void)
+{
+    char line[256];
+    int threads = 1;
+    FILE *file = fopen("/proc/self/status", "re");
+
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "Threads: %d", &threads) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return threads;
+}
+
+static void set_default(const char *name)
+{
+    setenv(name, "1", 0);
+}
+
+/* N workers with a pool of N threads each would be N times N threads. */
+static void limit_threads(void)
+{
+    set_default("OMP_NUM_THREADS");
+    set_default("OPENBLAS_NUM_THREADS");
+    set_default("MKL_NUM_THREADS");
+    set_default("BLIS_NUM_THREADS");
+    set_default("NUMEXPR_NUM_THREADS");
+    set_default("VECLIB_MAXIMUM_THREADS");
+}
+
+static int start(zygote *z)
+{
+    pc_message message = {.value = PC_LAYOUT_HASH};
+    int fds[PC_MESSAGE_FDS];
+    char *failure;
+
+    tell(z, PC_MESSAGE_HELLO, &message, PACKAGE_VERSION " with Python " PY_VERSION);
+    if (pc_control_receive(z->control, &message, z->text, fds, 0) != 1 ||
+        message.kind != PC_MESSAGE_CONFIG ||
+        parse_options(z->text, message.size, &z->options) < 0)
+        return -1;
+    take_host_affinity();
+    limit_threads();
+    failure = pc_interpreter_start(&z->options);
+    if (failure != NULL) {
+        tell(z, PC_MESSAGE_FAILED, NULL, failure);
+        return -1;
+    }
+    if (count_threads() > 1)
+        tell(z, PC_MESSAGE_WARNING, NULL,
+             "threads are alive after the preload; they do not exist in the workers, and locks they "
+             "hold stay locked there");
+    tell(z, PC_MESSAGE_READY, NULL, NULL);
+    return 0;
+}
+
+/* ---- in a forked worker ---- */
+
+static void redirect(int from, int to)
+{
+    if (from >= 0 && from != to)
+        dup2(from, to);
+}
+
+static void set_output(const pc_worker_options *options, int output)
+{
+    if (options->output == 'l') {
+        redirect(output, STDOUT_FILENO);
+        redirect(output, STDERR_FILENO);
+    }
+    if (output > STDERR_FILENO)
+        close(output);
+}
+
+/* A description of its own, so that the offset is: each worker writes its own part of the file. */
+static int open_fault_file(int shared, unsigned worker)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", shared);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    close(shared);
+    if (fd >= 0)
+        lseek(fd, (off_t)worker * PC_FAULT_SIZE, SEEK_SET);
+    return fd;
+}
+
+static void close_zygote(zygote *z)
+{
+    close(z->control);
+    for (unsigned i = 1; i < z->count; i++)
+        if (z->polls[i].fd >= 0)
+            close(z->polls[i].fd);
+}
+
+static void fail_worker(pc_worker *worker)
+{
+    pc_message message = {.kind = PC_MESSAGE_WORKER_FAILED,
+                          .worker = worker->number,
+                          .incarnation = worker->incarnation};
+    char *text = pc_fault_describe();
+
+    pc_control_send(worker->lifeline, &message, text, text ? strlen(text) : 0, NULL, 0);
+    _exit(PC_EXIT_INIT_FAILED);
+}
+
+/* Memory comes last: a segment that a child of this worker inherited would outlive the worker's
+ * sweep, so it is not inherited. */
+static void map_segment(pc_worker *worker, int fd)
+{
+    if (pc_segment_map(&worker->segment, fd) < 0)
+        _exit(PC_EXIT_ORPHANED);
+    madvise(worker->segment.base, worker->segment.size, MADV_DONTFORK);
+    close(fd);
+    worker->segment.fd = -1;
+    if (pc_heap_init(&worker->heap, &worker->segment,
+                     pc_owner_worker(worker->number, worker->incarnation), 0) < 0)
+        _exit(PC_EXIT_ORPHANED);
+}
+
+/* PDEATHSIG is lost when credentials change, as an init function may do; and the zygote may have
+ * died before it was set. */
+static void follow_zygote(pid_t pid)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != pid)
+        _exit(PC_EXIT_ORPHANED);
+}
+
+/* The host holds our pidfd once it admits us: from then on our death is seen, whatever we hold. */
+static void await_admission(pc_worker *worker, char *text)
+{
+    pc_message message = {.kind = PC_MESSAGE_WORKER_READY,
+                          .worker = worker->number,
+                          .incarnation = worker->incarnation};
+
+    if (pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) < 0)
+        _exit(PC_EXIT_ORPHANED);
+    while (message.kind != PC_MESSAGE_ADMIT)
+        if (pc_loop_receive(worker, text, 0, &message) < 0)
+            _exit(PC_EXIT_ORPHANED);
+}
+
+static int worker_main(zygote *z, const pc_message *request, const int *fds)
+{
+    pc_worker worker = {.number = request->worker,
+                        .incarnation = request->incarnation,
+                        .lifeline = fds[1],
+                        .options = &z->options};
+    int status;
+
+    follow_zygote(z->pid);
+    setpgid(0, 0);
+    close_zygote(z);
+    PyOS_AfterFork_Child();
+    set_output(&z->options, fds[3]);
+    map_segment(&worker, fds[0]);
+    if (pc_interpreter_after_fork(worker.number, open_fault_file(fds[2], worker.number)) < 0 ||
+        (z->options.init != NULL && pc_interpreter_hook(z->options.init) < 0))
+        fail_worker(&worker);
+    follow_zygote(z->pid);
+    await_admission(&worker, z->text);
+    status = pc_loop_run(&worker);
+    if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
+        PyErr_WriteUnraisable(NULL);
+    pc_interpreter_end();
+    return status;
+}
+
+/* ---- forking and reaping ---- */
+
+static void reply_forked(zygote *z, const pc_message *request, pid_t pid)
+{
+    pc_message reply = *request;
+    unsigned place = request->worker + 2;
+    int pidfd = pidfd_of(pid);
+
+    if (pidfd < 0) { /* no descriptor left: nobody could follow it */
+        reply.kind = PC_MESSAGE_FORK_FAILED;
+        reply.number = errno;
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        pc_control_send(z->control, &reply, NULL, 0, NULL, 0);
+        return;
+    }
+    z->children[request->worker] = (child){.pid = pid, .incarnation = request->incarnation};
+    z->polls[place] = (struct pollfd){.fd = pidfd, .events = POLLIN};
+    for (; z->count <= place; z->count++)
+        if (z->count != place)
+            z->polls[z->count].fd = -1;
+    reply.kind = PC_MESSAGE_FORKED;
+    reply.number = pid;
+    pc_control_send(z->control, &reply, NULL, 0, &pidfd, 1);
+}
+
+/* Returns in the child with its status in *status. */
+static bool fork_worker(zygote *z, const pc_message *request, const int *fds, int *status)
+{
+    pid_t pid;
+
+    PyOS_BeforeFork();
+    pid = fork();
+    if (pid == 0) {
+        *status = worker_main(z, request, fds);
+        return true;
+    }
+    PyOS_AfterFork_Parent();
+    for (unsigned i = 0; i < PC_MESSAGE_FDS; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    if (pid < 0) {
+        pc_message reply = *request;
+
+        reply.kind = PC_MESSAGE_FORK_FAILED;
+        reply.number = errno;
+        pc_control_send(z->control, &reply, NULL, 0, NULL, 0);
+        return false;
+    }
+    setpgid(pid, pid); /* both do, so that it is true for both from the start */
+    reply_forked(z, request, pid);
+    return false;
+}
+
+static void reap(zygote *z, unsigned worker)
+{
+    child *c = &z->children[worker];
+    pc_message message = {.worker = worker, .incarnation = c->incarnation};
+    siginfo_t info = {0};
+
+    if (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid == 0)
+        return;
+    kill(-c->pid, SIGKILL); /* what it started; its PID is still ours */
+    waitid(P_PID, (id_t)c->pid, &info, WEXITED);
+    if (info.si_code == CLD_EXITED)
+        message.status = info.si_status;
+    else
+        message.number = info.si_status;
+    close(z->polls[worker + 2].fd);
+    z->polls[worker + 2].fd = -1;
+    c->pid = 0;
+    tell(z, PC_MESSAGE_DIED, &message, NULL);
+}
+
+static void kill_all(zygote *z)
+{
+    for (unsigned i = 0; i < PC_WORKERS_MAX; i++)
+        if (z->children[i].pid != 0) {
+            kill(-z->children[i].pid, SIGKILL);
+            kill(z->children[i].pid, SIGKILL);
+            waitpid(z->children[i].pid, NULL, 0);
+        }
+}
+
+/* One request. False: the end, with *status. */
+static bool serve(zygote *z, int *status)
+{
+    pc_message message;
+    int fds[PC_MESSAGE_FDS];
+    int rc = pc_control_receive(z->control, &message, z->text, fds, 0);
+
+    *status = 0;
+    if (rc != 1 || message.kind == PC_MESSAGE_EXIT)
+        return false;
+    if (message.kind == PC_MESSAGE_FORK && message.worker < PC_WORKERS_MAX && fds[2] >= 0)
+        return !fork_worker(z, &message, fds, status);
+    return true;
+}
+
+static int serve_all(zygote *z)
+{
+    int status = 0;
+
+    for (;;) {
+        if (poll(z->polls, z->count, -1) < 0) {
+            if (errno != EINTR)
+                break;
+            /* What it preloaded may have handlers of its own. */
+            if (PyErr_CheckSignals() < 0)
+                PyErr_Clear();
+            continue;
+        }
+        for (unsigned i = 2; i < z->count; i++)
+            if (z->polls[i].fd >= 0 && z->polls[i].revents != 0)
+                reap(z, i - 2);
+        if (z->polls[1].revents != 0)
+            break;
+        if (z->polls[0].revents != 0 && !serve(z, &status))
+            break;
+    }
+    if (getpid() == z->pid)
+        kill_all(z);
+    return status;
+}
+
+int pc_zygote_main(int control)
+{
+    static zygote z;
+    int status;
+
+    z.control = control;
+    z.pid = getpid();
+    z.host = pidfd_of(getppid());
+    z.text = malloc(PC_MESSAGE_TEXT_MAX + 1);
+    fcntl(control, F_SETFD, FD_CLOEXEC);
+    z.polls[0] = (struct pollfd){.fd = control, .events = POLLIN};
+    z.polls[1] = (struct pollfd){.fd = z.host, .events = POLLIN};
+    z.count = 2;
+    if (z.text == NULL || start(&z) < 0)
+        return 1;
+    status = serve_all(&z);
+    fflush(NULL);
+    _exit(status); /* no Py_Finalize: threads of the user's could hold it up */
+}
