@@ -57,7 +57,7 @@ static pycrew_call *submit_hold(pycrew_crew *crew, const pycrew_function *hold)
 static struct seen see_all_workers(pycrew_crew *crew)
 {
     struct seen seen = {.count = 0};
-    const pycrew_function *hold = get_function(crew, "bench_ops:hold");
+    const pycrew_function *hold = get_function(crew, "bench_numpy:hold");
     pycrew_call *calls[CREW];
     int64_t give_up = now_ns() + 30000000000;
     for (size_t i = 0; i < CREW; i++)

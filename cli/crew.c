@@ -43,6 +43,8 @@ static const char **make_path(const struct list *path)
 static int start(pycrew_crew **ret, const struct options *options, unsigned workers)
 {
     const char **path = make_path(&options->path);
+    /* Ints are exact, however long: Python's limit on decimal digits is for servers. */
+    setenv("PYTHONINTMAXSTRDIGITS", "0", 0);
     pycrew_options crew = PYCREW_OPTIONS_INIT;
     crew.workers = options->workers > 0 ? options->workers : workers;
     crew.python = options->python;

@@ -25,7 +25,7 @@ struct place {
 struct inflight {
     struct place *places;
     size_t mask, count;
-    int shift; /* from a product to a place */
+    int shift;    /* from a product to a place */
     size_t bytes; /* of all records' texts, kept or not */
     bool keep_text;
 };

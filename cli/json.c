@@ -227,6 +227,8 @@ static void nest_push(struct nest *nest, bool dict)
 {
     unsigned char bit = (unsigned char)(1u << nest->depth % 8),
                   *byte = &nest->dict[nest->depth / 8];
+    if (nest->depth % 8 == 0)
+        *byte = 0; /* nothing below is in it */
     *byte = (unsigned char)(dict ? *byte | bit : *byte & ~bit);
     nest->depth++;
 }

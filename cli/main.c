@@ -1,11 +1,22 @@
 /* pycrew: the command. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/crew.h"
 #include "cli/signals.h"
+
+/* A standard descriptor that is closed would be the number of the next file that is opened. In its
+ * place stands one that can neither be read nor written as that should be. */
+static void hold_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
 
 static int run(int command, int argc, char **argv)
 {
@@ -22,6 +33,7 @@ static int run(int command, int argc, char **argv)
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
+    hold_standard_descriptors();
     if (strcmp(command, "call") == 0)
         return run(COMMAND_CALL, argc - 1, argv + 1);
     if (strcmp(command, "map") == 0)

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "cli/console.h"
 #include "cli/crew.h"
@@ -20,10 +22,12 @@
 #include "cli/spread.h"
 
 enum {
-    WINDOW = 16384,               /* records with the workers at most, */
-    BYTES_MAX = 64 * 1024 * 1024, /* and their bytes, so that large ones do not fill the memory */
-    BURST = 1024,                 /* records read before results have their turn */
+    WINDOW = 16384, /* records with the workers at most */
+    BURST = 1024,   /* records read before results have their turn */
 };
+
+/* Bytes of records with the workers at most, and of results that may be expected of them. */
+#define BYTES_MAX ((size_t)64 * 1024 * 1024)
 
 /* How long results are waited for before the input is looked at again, while it has nothing. */
 static const int64_t glance_ns = 5000000;
@@ -44,7 +48,10 @@ struct map {
     struct buffer place;
     struct record record; /* read and not yet with the batch, if pending */
     bool pending;
-    uint64_t added; /* to the batch */
+    uint64_t added;     /* to the batch */
+    size_t limit;       /* records with the workers at most, for now: see learn() */
+    size_t room;        /* bytes of shared memory for records, and as many for results */
+    size_t result_size; /* of the largest lately */
     uint64_t bad; /* records that never came to the batch, or whose results could not be written */
     bool unreadable;
     bool reading, ended; /* there may be more input; the batch has been told that there is not */
@@ -149,10 +156,45 @@ static int add_record(struct map *map)
     return r;
 }
 
+/* A result that finds no shared memory is lost, so no more records are with the workers than
+ * their results have room. How large those are is seen as they come: the limit starts low, grows
+ * with each result, and comes down where results are large. */
+static void learn(struct map *map, size_t result_size)
+{
+    size_t faded = map->result_size - map->result_size / 256;
+    map->result_size = result_size > faded ? result_size : faded;
+    size_t fit = map->room / (map->result_size + 1);
+    map->limit += map->limit < WINDOW;
+    if (map->limit > fit)
+        map->limit = fit > 0 ? fit : 1;
+}
+
+static void set_limits(struct map *map)
+{
+    const struct options *options = map->options;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t workers = options->workers > 0 ? options->workers
+                     : processors > 0     ? (size_t)processors
+                                          : 1;
+    struct statvfs shared;
+    size_t memory = options->memory;
+    if (memory == 0 && statvfs("/dev/shm", &shared) == 0) /* as the library: half of what is free */
+        memory = (size_t)shared.f_bavail * shared.f_frsize / 2;
+    map->room = memory > 0 && memory / 4 < BYTES_MAX ? memory / 4 : BYTES_MAX;
+    map->limit = workers * 4 > 16 ? workers * 4 : 16;
+}
+
+static bool has_room(const struct map *map)
+{
+    const struct inflight *inflight = &map->inflight;
+    return inflight->count == 0 ||
+           (inflight->count < map->limit && inflight->bytes + map->record.text.size <= map->room);
+}
+
 /* false: there is no room for the record now. */
 static bool try_record(struct map *map)
 {
-    if (map->inflight.count > 0 && map->inflight.bytes + map->record.text.size > BYTES_MAX)
+    if (!has_room(map))
         return false;
     int r = add_record(map);
     if (r == -EAGAIN || (r == -ENOMEM && map->inflight.count > 0))
@@ -214,6 +256,7 @@ static enum filled fill(struct map *map)
 
 static void take_error(struct map *map, const struct record *record, const pycrew_error *error)
 {
+    learn(map, 0);
     check_written(map, report_error(&map->report, record, error), map->options->errors_file);
     if (error->code == PYCREW_ESTART) { /* and so will all others be */
         leave(map, EXIT_CANNOT_START);
@@ -230,6 +273,7 @@ static void take_result(struct map *map, const struct record *record)
         take_error(map, record, pycrew_last_error());
         return;
     }
+    learn(map, json.size);
     const char *problem = output_result(&map->output, record, json);
     if (problem == NULL) {
         check_written(map, writer_line(&map->writer), map->options->output_file);
@@ -370,6 +414,13 @@ static int check_apart(const struct options *options, const struct writer *write
     return 0;
 }
 
+static bool same_file(const struct writer *a, const struct writer *b)
+{
+    struct stat first, second;
+    return fstat(a->fd, &first) == 0 && fstat(b->fd, &second) == 0 && S_ISREG(first.st_mode) &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
 static int open_input(struct map *map)
 {
     static char *standard[] = {"-", NULL};
@@ -399,6 +450,10 @@ static int open_files(struct map *map)
         code = report_open(&map->report, options);
     if (code == 0 && map->report.to_file)
         code = check_apart(options, &map->report.file);
+    if (code == 0 && map->report.to_file && same_file(&map->writer, &map->report.file)) {
+        say("%s: results and failed records cannot go to the same file", options->errors_file);
+        code = EXIT_USAGE;
+    }
     return code;
 }
 
@@ -424,6 +479,7 @@ static int begin(struct map *map)
     check_written(map, writer_begin(&map->writer), map->options->output_file);
     if (map->report.to_file)
         check_written(map, writer_begin(&map->report.file), map->options->errors_file);
+    set_limits(map);
     map->reading = true;
     signals_soften();
     return 0;

@@ -1,5 +1,39 @@
-# doc/: design.md, and a man page for the command and for each exported function.
+# doc/: design.md, and man pages: the command's, the worker's, and the library's, where each exported
+# function stands in the NAME section of one page.
 
+function_pages = \
+	doc/man/pycrew_batch_open.3 \
+	doc/man/pycrew_function_get.3 \
+	doc/man/pycrew_last_error.3 \
+	doc/man/pycrew_open.3 \
+	doc/man/pycrew_prepare.3 \
+	doc/man/pycrew_queue_open.3 \
+	doc/man/pycrew_run.3 \
+	doc/man/pycrew_value_type.3
 man_pages = \
-	doc/man/pycrew.1
+	doc/man/pycrew.1 \
+	doc/man/pycrew-worker.8 \
+	doc/man/pycrew.3 \
+	doc/man/pycrew_batch_open.3 \
+	doc/man/pycrew_function_get.3 \
+	doc/man/pycrew_last_error.3 \
+	doc/man/pycrew_open.3 \
+	doc/man/pycrew_prepare.3 \
+	doc/man/pycrew_queue_open.3 \
+	doc/man/pycrew_run.3 \
+	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
+EXTRA_DIST += doc/design.md doc/man/links
+
+# man pycrew_drain shows pycrew_open(3), and so on.
+list_links = (cd $(srcdir) && sh doc/man/links $(function_pages))
+
+install-data-hook:
+	$(list_links) | while read -r name page; do \
+	    echo ".so man3/$$page" >'$(DESTDIR)$(man3dir)'/$$name.3 || exit 1; \
+	done
+
+uninstall-hook:
+	$(list_links) | while read -r name page; do \
+	    rm -f '$(DESTDIR)$(man3dir)'/$$name.3; \
+	done

@@ -16,6 +16,7 @@
 
 #define CHUNK_NS ((int64_t)200 * 1000)
 #define CHUNK_BYTES ((size_t)256 << 10)
+#define HELD_BACK_NS ((int64_t)2 * 1000 * 1000)
 
 enum {
     WINDOW_DEFAULT = 65536,
@@ -44,6 +45,7 @@ struct pycrew_batch {
 
     pycrew_call **chunks; /* submitted, in input order: a ring of capacity, from head on */
     uint32_t capacity, head, count;
+    size_t bytes;      /* of their arguments, and of out's */
     uint32_t measured; /* of the chunks from head on: seen as ended, and measured */
     pycrew_call *sleeper; /* whose semaphore we sleep on, if unordered */
 
@@ -121,10 +123,9 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     if (batch == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     init(batch, crew, function, &all);
-    if (batch->unordered && (rc = pc_call_prepare(crew, 0, &batch->sleeper)) < 0) {
-        free(batch);
-        return rc;
-    }
+    /* Where none is free, chunks' own semaphores have to do: see await_any. */
+    if (batch->unordered)
+        (void)pc_call_prepare(crew, 0, &batch->sleeper);
     *ret = batch;
     return 0;
 }
@@ -205,7 +206,7 @@ static int grow_item(pc_writer *writer, size_t need)
     pycrew_call *call = batch->filling;
     pc_segment *segment = &batch->crew->segment;
     size_t old = call->arguments_block == 0 ? 0 : pc_memory_size(batch->crew, call->arguments_block);
-    size_t size = need + beside_items(batch);
+    size_t least = need + beside_items(batch), size = least;
     uint64_t block;
     int rc;
 
@@ -214,6 +215,8 @@ static int grow_item(pc_writer *writer, size_t need)
     if (size < batch->last_size) /* as large as the chunk before, to be spared the growing */
         size = batch->last_size;
     rc = pc_memory_alloc(batch->crew, size, &block);
+    if (rc < 0 && least < size)
+        rc = pc_memory_alloc(batch->crew, least, &block);
     if (rc < 0)
         return pc_fail(rc, rc == -E2BIG ? "the item (%zu bytes) exceeds the crew's shared memory"
                                         : "no shared memory is left for %zu bytes of arguments",
@@ -235,6 +238,10 @@ static int start_chunk(pycrew_batch *batch)
     /* Before anything is measured, chunks are small and many: other callers need calls too. */
     if (batch->count > 0 && batch->count >= batch->crew->call_limit / 2)
         return pc_fail(-EAGAIN, "%u chunks are in flight: take some items out first", batch->count);
+    /* Results need memory, too. */
+    if (batch->count > 0 && batch->bytes >= batch->crew->segment.config.spans * PC_SPAN_SIZE / 8)
+        return pc_fail(-EAGAIN, "%zu bytes of arguments are in flight: take some items out first",
+                       batch->bytes);
     if (rc < 0 || (rc = pc_call_prepare(batch->crew, 0, &call)) < 0)
         return rc;
     rc = pc_chunk_init(call, batch, batch->added, batch->retries);
@@ -250,6 +257,14 @@ static int start_chunk(pycrew_batch *batch)
     return 0;
 }
 
+/* As if it had ended so. */
+static void fail_chunk(pycrew_call *call, int code)
+{
+    call->code = pc_error_set(&call->error, code, pc_text_of(call->function->name),
+                              pc_text_of(NULL), pc_text_of(NULL), pc_text_of(NULL));
+    atomic_store_explicit(&call->phase, PC_PHASE_ENDED, memory_order_release);
+}
+
 static int submit_chunk(pycrew_batch *batch)
 {
     pycrew_call *call = batch->filling;
@@ -259,10 +274,14 @@ static int submit_chunk(pycrew_batch *batch)
     call->builder.writer.size = batch->item.builder.writer.size;
     call->builder.json_result = batch->item.builder.json_result;
     rc = pc_chunk_submit(call);
-    if (rc < 0)
+    if (rc == -ESHUTDOWN)
+        fail_chunk(call, rc); /* its items are in, so they come out */
+    else if (rc < 0)
         return rc;
     batch->filling = NULL;
-    batch->last_size = size;
+    batch->last_size = size < CHUNK_BYTES ? size : CHUNK_BYTES; /* not as one large item */
+    call->chunk->bytes = size;
+    batch->bytes += size;
     batch->chunks[(batch->head + batch->count++) % batch->capacity] = call;
     return 0;
 }
@@ -270,6 +289,13 @@ static int submit_chunk(pycrew_batch *batch)
 static bool filling_is_empty(const pycrew_batch *batch)
 {
     return batch->filling == NULL || batch->filling->chunk->count == 0;
+}
+
+/* From so many chunks on they are made so large that as many again hold a whole window: nobody has
+ * to take items out before it is full, just because they wait in small chunks. */
+static uint32_t calls_until_full(const pycrew_batch *batch)
+{
+    return batch->crew->call_limit < 8 ? 1 : batch->crew->call_limit / 4;
 }
 
 /* Submits what was filled, if it is enough: large, or there are workers without work. Whether they
@@ -283,8 +309,11 @@ static int submit_if_enough(pycrew_batch *batch)
         return 0;
     if (batch->fixed_limit)
         return count >= batch->limit ? submit_chunk(batch) : 0;
-    if (unfinished(batch) < batch->crew->workers || count >= batch->limit ||
-        batch->item.builder.writer.size >= CHUNK_BYTES)
+    if (batch->item.builder.writer.size >= CHUNK_BYTES)
+        return submit_chunk(batch);
+    if (batch->count >= calls_until_full(batch))
+        return count >= batch->window / calls_until_full(batch) + 1 ? submit_chunk(batch) : 0;
+    if (unfinished(batch) < batch->crew->workers || count >= batch->limit)
         return submit_chunk(batch);
     return 0;
 }
@@ -323,15 +352,19 @@ static int check_open(const pycrew_batch *batch)
     if (batch->ended || batch->cancelled)
         return pc_fail(-ESHUTDOWN, batch->cancelled ? "the batch was cancelled"
                                                     : "the batch takes no more input");
+    if (atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) != 0)
+        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
     if (batch->added - batch->taken >= batch->window)
-        return pc_fail(-EAGAIN, "%zu items are in the batch: take some out first", batch->window);
+        return pc_fail_static(-EAGAIN, "the batch's window is full: take some items out first");
     return 0;
 }
 
 static void discard_item(pycrew_batch *batch)
 {
-    if (batch->item_open)
+    if (batch->item_open) {
         pc_build_rewind(&batch->item.builder, batch->item_mark);
+        batch->item.builder.writer.capacity += sizeof(pc_chunk_result); /* its place in the table */
+    }
     batch->item_open = false;
     atomic_store_explicit(&batch->item.phase, PC_PHASE_UNUSED, memory_order_relaxed);
 }
@@ -571,41 +604,51 @@ static void take_item(pycrew_batch *batch)
 
 static void drop_chunk(pycrew_batch *batch)
 {
+    batch->bytes -= batch->out->chunk->bytes;
     pc_call_reclaim(batch->out);
     batch->out = NULL;
 }
 
-/* Sleeps until a chunk has ended, on a semaphore that all of them post. */
+/* Sleeps until a chunk has ended, on a semaphore that all of them post: that of a call of its own,
+ * or where none was free, of the first chunk. */
 static void await_any(pycrew_batch *batch, int64_t until)
 {
     pycrew_crew *crew = batch->crew;
-    sem_t *semaphore = &batch->sleeper->slot->semaphore;
+    const pycrew_call *sleeper = batch->sleeper != NULL ? batch->sleeper : chunk_at(batch, 0);
+    sem_t *semaphore = &sleeper->slot->semaphore;
     int64_t now = pc_now();
 
     atomic_fetch_add(&crew->inside, 1);
     pc_sleeper_drain(semaphore);
     for (uint32_t i = 0; i < batch->count; i++)
-        if (!pc_call_publish_sleeper(chunk_at(batch, i), batch->sleeper->index))
+        if (!pc_call_publish_sleeper(chunk_at(batch, i), sleeper->index))
             goto out;
     pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
 out:
     atomic_fetch_sub(&crew->inside, 1);
 }
 
+/* False: no time is left, or the crew closes. */
 static bool await_chunk(pycrew_batch *batch, int64_t until)
 {
+    int64_t slice = pc_now() + HELD_BACK_NS;
+
+    /* What is held back is to go out as soon as workers run short of work. */
+    if (filling_is_empty(batch) || slice > until)
+        slice = until;
     if (batch->unordered)
-        await_any(batch, until);
+        await_any(batch, slice);
     else
-        pc_call_await(chunk_at(batch, 0), until);
+        pc_call_await(chunk_at(batch, 0), slice);
     return pc_now() < until && atomic_load(&batch->crew->ending) != 2;
 }
 
-/* What was filled goes out if the caller is going to wait, or workers have nothing to do. */
-static int flush(pycrew_batch *batch, bool waits)
+/* What was filled goes out if workers are about to run short of work. Else it is held back, though
+ * the caller waits: it would travel in small chunks for ever, one as large as the last taken out. */
+static int flush(pycrew_batch *batch)
 {
     if (batch->item_open || filling_is_empty(batch) ||
-        (!waits && unfinished(batch) >= batch->crew->workers))
+        unfinished(batch) >= 2 * batch->crew->workers)
         return 0;
     return submit_chunk(batch);
 }
@@ -615,7 +658,7 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
     int64_t until = timeout_ns == 0 ? 0 : pc_until(timeout_ns);
 
     while (!take_chunk(batch)) {
-        int rc = flush(batch, timeout_ns != 0);
+        int rc = flush(batch);
 
         if (rc < 0)
             return rc;
@@ -626,7 +669,7 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
                 break;
             if (atomic_load(&batch->crew->ending) == 2)
                 return pc_fail(-ECANCELED, "the crew was closed");
-            return pc_fail(-ETIME, "no item has ended yet");
+            return pc_fail_static(-ETIME, "no item has ended yet");
         }
     }
     return 1;

@@ -10,7 +10,7 @@
 #include "lib/result.h"
 #include "lib/shm/announce.h"
 
-enum { LOOK_NS = 100 * 1000 * 1000, SPIN_LOOKS = 32 };
+enum { LOOK_NS = 100 * 1000 * 1000, SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000 };
 
 static _Thread_local char this_thread; /* its address is the thread's name */
 
@@ -435,7 +435,9 @@ static void write_request(pycrew_call *call)
     slot->arguments_size = call->builder.writer.size;
 }
 
-static void set_deadline(pycrew_call *call)
+/* Under the lock until it is queued: a deadline that passed before would find nothing to stop, and
+ * would be forgotten. */
+static void submit_with_deadline(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
     bool kick;
@@ -446,6 +448,8 @@ static void set_deadline(pycrew_call *call)
     kick = call->deadline < crew->next_look;
     if (kick)
         crew->next_look = call->deadline;
+    write_request(call);
+    pc_call_enqueue(call);
     pthread_mutex_unlock(&crew->lock);
     if (kick)
         pc_crew_kick(crew);
@@ -459,13 +463,17 @@ int pycrew_submit(pycrew_call *call)
         return rc;
     if (atomic_load_explicit(&call->crew->ending, memory_order_relaxed) != 0)
         return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+    if (call->slot == NULL)
+        return pc_fail(-EINVAL, "a batch's item is committed, not submitted");
     rc = pc_build_finish(&call->builder);
     if (rc < 0)
         return rc;
     pc_queue_enter(call);
-    if (call->timeout_ns >= 0)
-        set_deadline(call);
     atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    if (call->timeout_ns >= 0) {
+        submit_with_deadline(call);
+        return 0;
+    }
     write_request(call);
     pc_call_enqueue(call);
     return 0;
@@ -662,12 +670,23 @@ static bool has_ended(const pycrew_call *call)
     return is_done(call, load_word(call));
 }
 
+/* A spin that failed says that calls take longer than that, or that others want the CPU: the next
+ * ones are short, but each eighth is whole, since both sides asleep answer too late for a short one
+ * for ever. */
+static int64_t spin_ns(const pc_segment *segment, unsigned failed)
+{
+    int64_t whole = (int64_t)segment->config.spin_ns;
+
+    return failed % 8 == 0 || whole < SHORT_SPIN_NS ? whole : SHORT_SPIN_NS;
+}
+
 /* Spins while that takes no CPU from a worker. */
 static bool spin(pycrew_call *call, int64_t until)
 {
+    static _Thread_local unsigned failed; /* in a row */
     pc_segment *segment = &call->crew->segment;
     _Atomic uint32_t *spinners = &segment->header->host_spinners;
-    int64_t stop = 0;
+    int64_t stop = 0, yielded = 0;
     bool ended = false;
 
     if (pc_idle_awake(segment) + atomic_load_explicit(spinners, memory_order_relaxed) >=
@@ -681,12 +700,16 @@ static bool spin(pycrew_call *call, int64_t until)
         if (i % SPIN_LOOKS != SPIN_LOOKS - 1)
             continue;
         now = pc_now();
-        if (stop == 0)
-            stop = now + (int64_t)segment->config.spin_ns;
+        if (stop == 0) {
+            yielded = now;
+            stop = now + spin_ns(segment, failed);
+        }
         if (now >= stop || now >= until)
             break;
+        pc_spin_yield(now, &yielded);
     }
     atomic_fetch_sub_explicit(spinners, 1, memory_order_relaxed);
+    failed = ended ? 0 : failed + 1;
     return ended;
 }
 
@@ -782,7 +805,7 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
     if (!ended && (timeout_ns == 0 || !pc_call_await(call, pc_until(timeout_ns)))) {
         if (atomic_load(&call->crew->ending) == 2)
             return pc_fail(-ECANCELED, "the crew was closed");
-        return pc_fail(-ETIME, "the call has not ended yet");
+        return pc_fail_static(-ETIME, "the call has not ended yet");
     }
     return call->code < 0 ? pc_fail_error(&call->error.public) : 0;
 }
@@ -1039,7 +1062,8 @@ static void release_in_flight(pycrew_call *call)
 
 void pycrew_release(pycrew_call *call)
 {
-    if (call == NULL || *(const volatile char *)call->crew->fork_guard == 0)
+    if (call == NULL || call->slot == NULL /* a batch's item */ ||
+        *(const volatile char *)call->crew->fork_guard == 0)
         return;
     if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
         !pc_call_collect(call))

@@ -5,6 +5,8 @@
 
 #include "lib/crew.h"
 
+enum { KEPT_OFFSETS = 256 };
+
 /* ---- making and submitting ---- */
 
 static pc_batch_chunk *record_of(pycrew_call *call)
@@ -393,6 +395,11 @@ void pc_chunk_discard(pycrew_call *call)
     }
     free(chunk->saved);
     chunk->saved = NULL;
+    if (chunk->offset_capacity > KEPT_OFFSETS) { /* there is a record for each call */
+        free(chunk->offsets);
+        chunk->offsets = NULL;
+        chunk->offset_capacity = 0;
+    }
     chunk->batch = NULL;
     call->chunk_in_use = false;
 }

@@ -15,7 +15,8 @@ enum {
     CALLS_MAX = 1 << 19, /* twice as many slots, in the ring's 20 bits */
     QUEUES_DEFAULT = 64,
     QUEUES_MAX = 4096,
-    HEAP_KEEP = 8, /* MiB */
+    HEAP_KEEP = 8, /* empty spans, MiB, at most; */
+    HEAP_KEEP_SHARE = 32, /* and of all, one in so many: small memory is needed for results */
     SPIN_NS = 100 * 1000 /* about what it takes to wake a sleeper: less and both sides fall asleep in turn */
 };
 
@@ -65,6 +66,9 @@ static int check_options(const pycrew_options *o)
                        MEMORY_MIN, MEMORY_MAX);
     if (o->output < PYCREW_LOG || o->output > PYCREW_DISCARD)
         return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
+    if (o->python != NULL && strchr(o->python, '/') != NULL && access(o->python, X_OK) < 0)
+        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", o->python,
+                       pycrew_strerror(-errno));
     if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
     for (const char *const *at = o->env; at != NULL && *at != NULL; at++)
@@ -186,7 +190,9 @@ static int create_segment(pycrew_crew *crew, size_t memory)
         return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
     pc_ring_reset(&crew->segment);
     atomic_store(&crew->tail, pc_ring_first_ticket(&crew->segment));
-    rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST, HEAP_KEEP);
+    rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST,
+                      config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
+                                                                 : HEAP_KEEP);
     return rc < 0 ? pc_fail(rc, "no memory is left") : 0;
 }
 
@@ -437,13 +443,37 @@ static void free_crew(pycrew_crew *crew)
     free(crew);
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* The processes and the thread belong to the parent; what was inherited of them is let go. */
+static void close_in_fork(pycrew_crew *crew)
+{
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+        close_fd(&crew->crew_workers[i].pidfd);
+        close_fd(&crew->crew_workers[i].lifeline);
+        close_fd(&crew->crew_workers[i].output);
+    }
+    close_fd(&crew->control);
+    close_fd(&crew->zygote_fd);
+    close_fd(&crew->zygote_output);
+    crew->supervising = false;
+    pc_supervisor_stop(crew);
+    free_crew(crew);
+}
+
 void pycrew_close(pycrew_crew *crew)
 {
     if (crew == NULL)
         return;
-    /* In a fork it is not ours: the processes belong to the parent, and the memory goes with us. */
-    if (crew->fork_guard != NULL && *(const volatile char *)crew->fork_guard == 0)
+    if (crew->fork_guard != NULL && *(const volatile char *)crew->fork_guard == 0) {
+        close_in_fork(crew);
         return;
+    }
     atomic_store(&crew->ending, 2);
     if (crew->supervising) {
         send_threads_out(crew);

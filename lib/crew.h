@@ -314,6 +314,7 @@ struct pc_batch_chunk {
     uint64_t results;    /* of the table, from the start of shared */
     uint64_t first;      /* the first item's index in the batch */
     uint32_t count;      /* items */
+    size_t bytes;        /* of their arguments and table */
     uint32_t begin;      /* those before have their end in saved */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
     int64_t busy_ns;     /* what they took, or -1 */

@@ -178,6 +178,13 @@ static void install_short(const pycrew_error *error, const char *text, size_t si
     last.public.message = last.text;
 }
 
+int pc_fail_static(int code, const char *text)
+{
+    pycrew_error error = {.code = code, .message = text};
+    install(&error, NULL);
+    return code;
+}
+
 int pc_fail(int code, const char *format, ...)
 {
     pycrew_error error = {.code = code};

@@ -32,6 +32,9 @@ size_t pc_utf8_prefix(const char *text, size_t size);
  * present last error. */
 int pc_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same with a literal, at the cost of two stores: for codes that a loop may meet each time. */
+int pc_fail_static(int code, const char *text);
+
 /* Sets the last error to a copy of error and all its strings. Returns its code. */
 int pc_fail_error(const pycrew_error *error);
 

@@ -97,29 +97,6 @@ static bool doom(pycrew_crew *crew, unsigned worker)
     return pc_slot_doom(call->slot, w->step_generation, worker);
 }
 
-static void step(pycrew_crew *crew, unsigned worker, int64_t now)
-{
-    pc_host_worker *w = &crew->crew_workers[worker];
-
-    if (w->step == PC_STEP_INTERRUPTED) {
-        pc_fault_erase(crew, worker);
-        send_signal(w, SIGRTMAX - 2);
-        w->step = PC_STEP_STACK;
-        w->step_time = now + STACK_NS;
-        return;
-    }
-    free(w->stack);
-    w->stack = pc_fault_read(crew, worker);
-    if (!doom(crew, worker)) {
-        pc_ladder_forget(crew, worker);
-        return;
-    }
-    w->step = PC_STEP_DOOMED;
-    w->step_time = INT64_MAX;
-    w->killed = true;
-    send_signal(w, SIGKILL);
-}
-
 /* ---- beginning ---- */
 
 /* Begins the ladder for the worker that runs this call, unless it is on one. */
@@ -140,6 +117,44 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
     pc_ladder_forget(crew, worker);
     interrupt(crew, worker, call, item, now);
 }
+
+/* ---- the steps ---- */
+
+/* The item has ended. If the batch is cancelled and the next one began before it was told, that one
+ * is to end too. */
+static void go_on(pycrew_crew *crew, unsigned worker, int64_t now)
+{
+    pycrew_call *call = &crew->calls[crew->crew_workers[worker].step_call];
+
+    pc_ladder_forget(crew, worker);
+    if (call->chunk_in_use && atomic_load(&call->stop) == PC_STOP_CANCEL)
+        begin(crew, call, now);
+}
+
+static void step(pycrew_crew *crew, unsigned worker, int64_t now)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    if (w->step == PC_STEP_INTERRUPTED) {
+        pc_fault_erase(crew, worker);
+        send_signal(w, SIGRTMAX - 2);
+        w->step = PC_STEP_STACK;
+        w->step_time = now + STACK_NS;
+        return;
+    }
+    free(w->stack);
+    w->stack = pc_fault_read(crew, worker);
+    if (!doom(crew, worker)) {
+        go_on(crew, worker, now);
+        return;
+    }
+    w->step = PC_STEP_DOOMED;
+    w->step_time = INT64_MAX;
+    w->killed = true;
+    send_signal(w, SIGKILL);
+}
+
+/* ---- what is due ---- */
 
 static void run_commands(pycrew_crew *crew, int64_t now)
 {

@@ -53,6 +53,7 @@ lib_LTLIBRARIES += lib/libpycrew.la
 lib_libpycrew_la_SOURCES =
 lib_libpycrew_la_LIBADD = lib/libpccore.la
 lib_libpycrew_la_LDFLAGS = $(base_link_flags) -version-info $(PYCREW_VERSION_INFO) \
+	-Wl,-Bsymbolic-functions \
 	-Wl,--version-script=$(top_srcdir)/lib/pycrew.map $(no_undefined)
 EXTRA_lib_libpycrew_la_DEPENDENCIES = lib/pycrew.map
 EXTRA_DIST += lib/pycrew.map

@@ -159,7 +159,7 @@ PYCREW_API void pycrew_close(pycrew_crew *crew);
  *                  (f comes as a double, as varargs do; a result's f is a float *)
  *   s str, a NUL-terminated UTF-8 string        s# str and size_t
  *   y# bytes and size_t                         z, z# like s, s#, and NULL is None
- *   j JSON text, decoded and encoded in the worker (as s); j# with size_t
+ *   j JSON text, decoded and encoded in the worker (as s; bytes as base64); j# with size_t
  *   O pickled object and size_t, kept as it is
  *   (...) tuple   [...] list   {...} dict, its keys and values in turn
  *   name=  before a unit: a keyword argument
@@ -323,7 +323,7 @@ typedef struct pycrew_batch_options {
 
 typedef struct pycrew_progress {
     size_t size;
-    uint64_t added, done, failed, retried, deaths; /* items; done includes failed; deaths: of workers, by its items */
+    uint64_t added, done, failed, retried, deaths; /* items; done: taken out, failed ones included; deaths: of workers, by its items */
 } pycrew_progress;
 
 PYCREW_API int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,

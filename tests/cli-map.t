@@ -123,6 +123,14 @@ def output_goes_to_a_file_that_must_be_new():
 
 
 @test
+def results_and_errors_do_not_share_a_file():
+    check(run("map", "--output", "both", "--errors", "both", ":echo"), 2, "", "both exists")
+    write("both", "old")
+    check(run("map", "--output", "both", "--errors", "both", "--force", ":echo"), 2, "", "cannot go to the same file")
+    equal(read("both"), b"old")
+
+
+@test
 def a_start_that_fails_leaves_files_as_they_were():
     write("kept", "old")
     check(run("map", "--preload", "no_such_module", "--output", "new", ":echo"), 3, "")
@@ -164,7 +172,7 @@ def the_errors_file_tells_all():
           [(0, 3, 1, 9), (2, 7, 3, '  {"a": '), (3, 16, 4, 3), (4, 18, 5, 7)])
     equal((errors[3]["code"], errors[3]["type"], errors[3]["message"]), ("PYCREW_ERAISED", "ValueError", "odd: 3"))
     assert "fail_on_odd" in errors[3]["traceback"]
-    equal((errors[2]["signal"], errors[2]["attempts"], errors[2]["may_have_run"]), (0, 1, True))
+    equal((errors[3]["signal"], errors[3]["attempts"], errors[3]["may_have_run"]), (0, 1, True))
     equal((errors[2]["code"], errors[2]["type"]), ("EINVAL", "json.decoder.JSONDecodeError"))
     check(run("map", "--errors", "errors", ":echo"), 2, "", "errors exists")
     for line in read("errors").splitlines():
@@ -263,6 +271,22 @@ def a_full_disk_ends_the_map_and_is_named():
 
 
 @test
+def closed_standard_descriptors_are_named():
+    write("in.jsonl", "1\n")
+    for words, code, piece in [("<&-", 2, "<stdin>:1: Bad file descriptor"), ("in.jsonl >&-", 1, "stdout: Bad file descriptor")]:
+        text = f"{' '.join(command('map', ':echo'))} {words}"
+        ended = subprocess.run(["bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
+        check(Ended(ended.returncode, ended.stdout, ended.stderr.decode()), code, "", piece)
+
+
+@test
+def results_far_larger_than_the_shared_memory_all_come_out():
+    for options in ([], ["-u"]):
+        ended = check(run("map", "-j", 2, "--memory", "32M", *options, ":text", give=b"1000000\n" * 300), 0)
+        equal((len(ended.out), len(ended.lines())), (300 * 1_000_003, 300))
+
+
+@test
 def lines_are_whole_however_slow_the_reader_is():
     text = f"yes '\"abcdefghij\"' | head -n 100000 | {' '.join(command('map', ':echo'))} | (sleep 0.5; cat)"
     ended = subprocess.run(["bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
@@ -324,7 +348,8 @@ def waiting_for_input_costs_nothing():
 def peak_kb(count):
     """The command's own peak of memory, for so many records of 100 bytes."""
     record = b'"' + b"x" * 97 + b'"\n'
-    process = start("map", "--memory", "256M", "--with-input", ":length", stdout=subprocess.DEVNULL)
+    process = start("map", "--memory", "256M", "--with-input", ":length", stdout=subprocess.DEVNULL,
+                    env={**os.environ, "ASAN_OPTIONS": "quarantine_size_mb=4"})
     peak = []
 
     def watch():
@@ -507,7 +532,7 @@ def what_python_prints_stands_above_the_bar():
     code, out, seen = on_terminal("map", "-j", 1, ":loud_later", give=numbers(3).encode())
     equal(code, 0)
     for i in range(3):
-        assert re.search(rf"(^|\n|\x1b\[K)\[w0\] to stdout {i}\r\n", seen), seen
+        assert re.search(rf"(^|\n|\r\x1b\[K)\[w0\] to stdout {i}\r\n", seen), seen
 
 
 if __name__ == "__main__":

@@ -13,12 +13,18 @@ tests_harness_test_tap_LDADD =
 tests_harness_tap_script_LDADD =
 
 SHM_TESTS = \
+	tests/shm/test-heap \
+	tests/shm/test-idle \
 	tests/shm/test-ring \
 	tests/shm/test-segment \
+	tests/shm/test-sleeper \
 	tests/shm/test-slot \
 	tests/shm/test-value
+tests_shm_test_heap_LDADD = lib/libpcshm.la
+tests_shm_test_idle_LDADD = lib/libpcshm.la
 tests_shm_test_ring_LDADD = lib/libpcshm.la
 tests_shm_test_segment_LDADD = lib/libpcshm.la
+tests_shm_test_sleeper_LDADD = lib/libpcshm.la
 tests_shm_test_slot_LDADD = lib/libpcshm.la
 tests_shm_test_value_LDADD = lib/libpcshm.la
 
@@ -27,6 +33,8 @@ CORE_TESTS = \
 tests_shm_test_format_LDADD = lib/libpccore.la
 
 API_TESTS = \
+	tests/test-batch \
+	tests/test-deadline \
 	tests/test-death
 
 WORKER_TESTS = \
@@ -40,6 +48,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/man.t \
 	tests/symbols.t \
 	tests/test-examples.t
 

@@ -21,6 +21,23 @@ static PyObject *attribute(const char *module, const char *name)
     return value;
 }
 
+/* What JSON cannot say: bytes are base64. */
+static PyObject *json_default(PyObject *self, PyObject *object)
+{
+    (void)self;
+    if (!PyBytes_Check(object))
+        return PyErr_Format(PyExc_TypeError, "Object of type %s is not JSON serializable",
+                            Py_TYPE(object)->tp_name);
+    PyObject *encode = attribute("base64", "standard_b64encode");
+    PyObject *code = encode != NULL ? PyObject_CallFunctionObjArgs(encode, object, NULL) : NULL;
+    PyObject *text = code != NULL ? PyUnicode_FromEncodedObject(code, "ascii", "strict") : NULL;
+    Py_XDECREF(encode);
+    Py_XDECREF(code);
+    return text;
+}
+
+static PyMethodDef json_default_method = {"default", json_default, METH_O, NULL};
+
 /* The bound method of a coder made once: json.loads and json.dumps look for the same one in each
  * call, and json.dumps with ensure_ascii=False even makes one. */
 static PyObject *json_method(const char *class, const char *method, PyObject *keywords)
@@ -41,7 +58,8 @@ int pc_convert_init(void)
 {
     if (tools.json_encode != NULL)
         return 0;
-    PyObject *keywords = Py_BuildValue("{s:O}", "ensure_ascii", Py_False);
+    PyObject *keywords = Py_BuildValue("{s:O,s:N}", "ensure_ascii", Py_False, "default",
+                                       PyCFunction_New(&json_default_method, NULL));
     if (keywords == NULL)
         return -1;
     Py_XSETREF(tools.pickle_loads, attribute("pickle", "loads"));

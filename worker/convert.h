@@ -45,8 +45,8 @@ int pc_decode_arguments(pc_cursor message, void (*before_user_code)(void *), voi
                         pc_arguments *ret);
 void pc_arguments_clear(pc_arguments *arguments);
 
-/* Writes object; json: as JSON text instead (json.dumps with ensure_ascii=False; what it cannot
- * write is its TypeError). 0; -1 with a Python exception set; or the writer's negative errno
+/* Writes object; json: as JSON text instead (json.dumps with ensure_ascii=False, bytes as
+ * base64; what it cannot write is its TypeError). 0; -1 with a Python exception set; or the writer's negative errno
  * (-ENOMEM, -E2BIG: all below -1) with none set. After a failure the writer's size is as before. */
 int pc_encode(pc_writer *writer, PyObject *object, bool json);
 

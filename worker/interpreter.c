@@ -63,31 +63,47 @@ static int extend_path(const char **path)
     return insert_path(list, PyList_GET_SIZE(list), own != NULL ? own : PYCREW_PYTHON_DIR);
 }
 
-static int run(const char *text)
+/* Calls a function of python/pycrew; steals arguments. */
+static int call_own(const char *name, PyObject *arguments)
 {
-    PyObject *globals = PyDict_New();
-    PyObject *result = NULL;
+    PyObject *module = arguments == NULL ? NULL : PyImport_ImportModule("pycrew");
+    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    PyObject *result = function == NULL ? NULL : PyObject_CallObject(function, arguments);
 
-    if (globals != NULL && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
-        result = PyRun_String(text, Py_file_input, globals, globals);
-    Py_XDECREF(globals);
+    Py_XDECREF(module);
+    Py_XDECREF(function);
+    Py_XDECREF(arguments);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
 
-/* Lines must not wait in a buffer: they are the last words of a worker that is about to crash. The
- * interrupt's handler is set here and inherited by the workers. */
+/* The interrupt's handler is set here and inherited by the workers. */
 static int prepare(void)
 {
-    char text[600];
+    PyObject *module = PyImport_ImportModule("_pycrew"), *traceback;
+    PyObject *handler = module == NULL ? NULL : PyObject_GetAttrString(module, "_interrupt");
 
-    snprintf(text, sizeof text,
-             "import sys, signal, faulthandler, traceback, pycrew, _pycrew\n"
-             "for s in sys.stdout, sys.stderr:\n"
-             "    if s is not None and hasattr(s, 'reconfigure'): s.reconfigure(line_buffering=True)\n"
-             "signal.signal(%d, _pycrew._interrupt)\n",
-             SIGRTMAX - 1);
-    return run(text);
+    Py_XDECREF(module);
+    traceback = PyImport_ImportModule("traceback"); /* for fault.c: shared by the workers */
+    Py_XDECREF(traceback);
+    if (handler == NULL || traceback == NULL) {
+        Py_XDECREF(handler);
+        return -1;
+    }
+    return call_own("_prepare", Py_BuildValue("(Ni)", handler, SIGRTMAX - 1));
+}
+
+/* Frozen objects are not touched by the collector in the workers, so their pages stay shared. */
+static int freeze(void)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *collected = gc == NULL ? NULL : PyObject_CallMethod(gc, "collect", NULL);
+    PyObject *frozen = collected == NULL ? NULL : PyObject_CallMethod(gc, "freeze", NULL);
+
+    Py_XDECREF(gc);
+    Py_XDECREF(collected);
+    Py_XDECREF(frozen);
+    return frozen == NULL ? -1 : 0;
 }
 
 static int import_all(const char **names)
@@ -102,17 +118,36 @@ static int import_all(const char **names)
     return 0;
 }
 
+/* What an interpreter's file is called tells its version, behind all links: python3.11. */
+static char *check_version(const char *python)
+{
+    char *real = realpath(python, NULL), *text = NULL;
+    const char *name = real == NULL ? NULL : strrchr(real, '/');
+    int major, minor;
+
+    if (name != NULL && sscanf(name, "/python%d.%d", &major, &minor) == 2 &&
+        (major != PY_MAJOR_VERSION || minor != PY_MINOR_VERSION) &&
+        asprintf(&text, "%s is Python %d.%d, and this worker program was built with Python %d.%d",
+                 python, major, minor, PY_MAJOR_VERSION, PY_MINOR_VERSION) < 0)
+        text = NULL;
+    free(real);
+    return text;
+}
+
 char *pc_interpreter_start(const pc_worker_options *options)
 {
+    char *mismatch = check_version(options->python);
     PyStatus status;
+
+    if (mismatch != NULL)
+        return mismatch;
 
     PyImport_AppendInittab("_pycrew", pc_module_init);
     status = configure_and_start(options);
     if (PyStatus_Exception(status))
         return status_text(status);
-    /* Frozen objects are not touched by the collector in the workers, so their pages stay shared. */
     if (extend_path(options->path) < 0 || prepare() < 0 || pc_convert_init() < 0 ||
-        import_all(options->preload) < 0 || run("import gc; gc.collect(); gc.freeze()") < 0)
+        import_all(options->preload) < 0 || freeze() < 0)
         return pc_fault_describe();
     return NULL;
 }
@@ -182,26 +217,11 @@ int pc_interpreter_hook(const char *name)
 
 int pc_interpreter_after_fork(unsigned worker, int fault_fd)
 {
-    char text[700];
-
-    /* Python's own random is seeded anew by its at-fork hook; numpy's global one is not. */
-    snprintf(text, sizeof text,
-             "import sys, faulthandler, pycrew\n"
-             "pycrew.worker = %u\n"
-             "if %d >= 0:\n"
-             "    faulthandler.enable(file=%d, all_threads=True)\n"
-             "    faulthandler.register(%d, file=%d, all_threads=True)\n"
-             "random = sys.modules.get('numpy.random')\n"
-             "if random is not None: random.seed()\n",
-             worker, fault_fd, fault_fd, SIGRTMAX - 2, fault_fd);
-    return run(text);
+    return call_own("_after_fork", Py_BuildValue("(Iii)", worker, fault_fd, SIGRTMAX - 2));
 }
 
 void pc_interpreter_end(void)
 {
-    if (run("import atexit, sys\n"
-            "atexit._run_exitfuncs()\n"
-            "for s in sys.stdout, sys.stderr:\n"
-            "    if s is not None: s.flush()\n") < 0)
+    if (call_own("_end", PyTuple_New(0)) < 0)
         PyErr_WriteUnraisable(NULL);
 }

@@ -21,4 +21,4 @@ worker_pycrew_worker_SOURCES = worker/main.c
 worker_pycrew_worker_CPPFLAGS = $(worker_cppflags)
 worker_pycrew_worker_CFLAGS = $(worker_cflags)
 worker_pycrew_worker_LDFLAGS = $(worker_link_flags)
-worker_pycrew_worker_LDADD = worker/libpcworker.a $(PYTHON_LIBS)
+worker_pycrew_worker_LDADD = worker/libpcworker.a $(WORKER_PYTHON_LIBS)

@@ -250,7 +250,7 @@ static int alloc_small(pc_heap *heap, unsigned class, uint64_t *ret)
 
 static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
 {
-    size_t run = (size + PC_SPAN_SIZE - 1) / PC_SPAN_SIZE;
+    size_t run = size / PC_SPAN_SIZE + (size % PC_SPAN_SIZE != 0); /* cannot wrap, whatever size is */
     pc_heap_span *span;
     int rc;
 
@@ -390,13 +390,13 @@ void pc_heap_take_back(pc_heap *heap, unsigned worker)
     if (atomic_load_explicit(head, memory_order_relaxed) == 0)
         return;
     offset = atomic_exchange_explicit(head, 0, memory_order_acquire); /* H1 */
-    while (offset != 0 && pc_segment_holds(heap->segment, offset, sizeof offset)) {
+    /* Looked at only if it is a block in use: a scribbled link may lead to a place that is not
+     * reserved, or between two words. A cycle ends there too, at a block that is free already. */
+    while (pc_heap_block_size(heap, offset) > 0) {
         uint64_t next = atomic_load_explicit((_Atomic uint64_t *)pc_segment_at(heap->segment, offset),
                                              memory_order_relaxed);
 
-        /* A cycle ends here too: the second free of a block fails. */
-        if (pc_heap_free(heap, offset) < 0)
-            return;
+        pc_heap_free(heap, offset);
         offset = next;
     }
 }

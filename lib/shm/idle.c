@@ -20,23 +20,29 @@ static bool may_spin(const pc_segment *segment)
 {
     unsigned spinners = atomic_load_explicit(&segment->header->host_spinners, memory_order_relaxed);
 
-    return pc_idle_awake(segment) + spinners <= segment->config.cpus;
+    /* A thread of the host's is at work, or there would be no call to come: one that does not spin
+     * is not counted anywhere. */
+    return pc_idle_awake(segment) + (spinners > 0 ? spinners : 1) <= segment->config.cpus;
 }
 
 static bool spin(pc_segment *segment)
 {
-    int64_t until = 0;
+    int64_t begin = 0, yielded = 0;
 
     for (unsigned i = 0;; i++) {
+        int64_t now;
+
         if (pc_ring_ready(segment))
             return true;
         pc_spin_pause();
         if (i % 64 != 63) /* the clock costs more than a look */
             continue;
-        if (until == 0)
-            until = pc_now() + (int64_t)segment->config.spin_ns;
-        else if (pc_now() > until || !may_spin(segment))
+        now = pc_now();
+        if (begin == 0)
+            begin = yielded = now;
+        if (now - begin > (int64_t)segment->config.spin_ns || !may_spin(segment))
             return false;
+        pc_spin_yield(now, &yielded);
     }
 }
 
@@ -73,7 +79,9 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
     pc_worker_record *record = &segment->workers[worker];
 
     pc_sleeper_drain(&record->semaphore);
-    atomic_fetch_add_explicit(&record->sleeps, 1, memory_order_relaxed);
+    /* I3: release, pairs with post(): a token for this sleep comes after the drain. Without it the
+     * drain could take it, and `posted` would say that it is there. */
+    atomic_fetch_add_explicit(&record->sleeps, 1, memory_order_release);
     atomic_fetch_or_explicit(&segment->header->idle[worker / 64], UINT64_C(1) << worker % 64,
                              memory_order_release);
     /* I1: pairs with the fence in pc_idle_wake_one. Without it the look could be older than the
@@ -95,7 +103,7 @@ void pc_idle_retract(pc_segment *segment, unsigned worker)
 static bool post(pc_segment *segment, unsigned worker)
 {
     pc_worker_record *record = &segment->workers[worker];
-    uint32_t sleeps = atomic_load_explicit(&record->sleeps, memory_order_acquire);
+    uint32_t sleeps = atomic_load_explicit(&record->sleeps, memory_order_acquire); /* I3 */
 
     if (atomic_load_explicit(&record->posted, memory_order_relaxed) == sleeps)
         return false;

@@ -10,10 +10,12 @@
  * posts (the fences are with who publishes: idle.h, slot.h W). A process that dies between the two
  * is made good by the sweep, which posts all. A process that scribbles over a semaphore cannot hang
  * the host: its threads wait at most 100 ms at a time, and make the semaphore anew when they find
- * more tokens than can be. */
+ * more tokens than can be. (What is left: a sem_t whose inner flags were scribbled over makes the C
+ * library abort. A bare futex would not; but POSIX semaphores are what pycrew is to use.) */
 #ifndef PC_SHM_SLEEPER_H
 #define PC_SHM_SLEEPER_H
 
+#include <sched.h>
 #include <semaphore.h>
 #include <stdint.h>
 
@@ -33,6 +35,17 @@ int64_t pc_now(void);
 
 /* now + timeout, INT64_MAX for none (timeout < 0) or too far. */
 int64_t pc_until(int64_t timeout);
+
+/* In a spin, at each look at the clock. The other side may be runnable on this very CPU (the kernel
+ * likes to wake a process beside its waker), and then spinning is what it waits for. An answer that
+ * does come takes less than this; yielding at once would make it late. */
+static inline void pc_spin_yield(int64_t now, int64_t *yielded)
+{
+    if (now - *yielded < 4000)
+        return;
+    sched_yield();
+    *yielded = now;
+}
 
 static inline void pc_spin_pause(void)
 {

@@ -11,6 +11,43 @@ try:
 except ImportError as error:
     raise ImportError("the module pycrew is there only inside a pycrew worker") from error
 
+import atexit as _atexit
+import faulthandler as _faulthandler
+import signal as _signal
+import sys as _sys
+
 __all__ = ["DeadlineExceeded", "deadline", "worker"]
 
 worker = None
+
+
+# What follows is called by pycrew-worker. It is compiled before the fork, so that its pages are
+# shared.
+
+def _prepare(interrupt, interrupt_signal):
+    """In the zygote, before the preload. Lines must not wait in a buffer: they are the last words
+    of a worker that is about to crash."""
+    for stream in _sys.stdout, _sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+    _signal.signal(interrupt_signal, interrupt)
+
+
+def _after_fork(number, fault_fd, stack_signal):
+    """In a worker. Python's own random is seeded anew by its at-fork hook, numpy's is not."""
+    global worker
+    worker = number
+    if fault_fd >= 0:
+        _faulthandler.enable(file=fault_fd, all_threads=True)
+        _faulthandler.register(stack_signal, file=fault_fd, all_threads=True)
+    random = _sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
+
+
+def _end():
+    """What Python does at its end, but for freeing memory."""
+    _atexit._run_exitfuncs()
+    for stream in _sys.stdout, _sys.stderr:
+        if stream is not None:
+            stream.flush()

@@ -731,7 +731,8 @@ static void work_until_killed(void *argument)
         pc_ending ending;
         if (!pc_ring_claim(&h->segment, (unsigned)getpid() % 1000, INCARNATION, &number, &word))
             continue;
-        random_pause(&random);
+        for (int i = 0; i < 20; i++)
+            random_pause(&random);
         pc_slot_finish(&h->segment.slots[number], word, &ending);
     }
 }

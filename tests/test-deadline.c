@@ -1,0 +1,627 @@
+/* Deadlines and cancel: in whatever state a call is, it ends in time with the right code, the error
+ * shows where Python was, and no other call is hit. */
+#include "tests/harness/crew.h"
+
+/* What a loaded machine may add to a deadline and its grace. */
+#define SLACK (3 * SECOND)
+
+static int64_t begun;
+
+static void begin_clock(void)
+{
+    begun = now_ns();
+}
+
+/* Since begin_clock. */
+static void expect_between(int64_t least, int64_t most)
+{
+    int64_t took = now_ns() - begun;
+
+    if (took < least || took > most + (int64_t)((double)SLACK * tap_scale()))
+        tap_fail("it took %.1f ms, expected %.1f to %.1f", (double)took / 1e6, (double)least / 1e6,
+                 (double)most / 1e6);
+}
+
+static const pycrew_error *times_out(pycrew_crew *crew, int64_t timeout, int64_t grace,
+                                     const char *function)
+{
+    begin_clock();
+    GIVES(pycrew_run_within(crew, timeout, function, ">"), -ETIMEDOUT);
+    expect_between(timeout, timeout + grace);
+    ASSERT_INT(pycrew_last_error()->attempts, 1);
+    ASSERT(pycrew_last_error()->may_have_run);
+    ASSERT_STR(pycrew_last_error()->function, function);
+    return pycrew_last_error();
+}
+
+/* ---- at the deadline ------------------------------------------------------------------------- */
+
+TEST(a_call_in_python_code_is_interrupted_at_its_deadline)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    begin_clock();
+    GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:spin", "i>", 1000), -ETIMEDOUT);
+    expect_between(50 * MS, 150 * MS);
+    CONTAINS(pycrew_last_error()->traceback, "in spin");
+    CONTAINS(pycrew_last_error()->type, "DeadlineExceeded");
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_sleeps_is_interrupted_at_its_deadline)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    begin_clock();
+    GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:sleep", "i>", 1000), -ETIMEDOUT);
+    expect_between(50 * MS, 150 * MS);
+    CONTAINS(pycrew_last_error()->traceback, "in sleep");
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_holds_the_gil_is_killed_after_the_grace)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:catastrophe")->traceback, "in catastrophe");
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_swallows_the_interrupt_is_killed_after_the_grace)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:swallow")->traceback, "in swallow");
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+TEST(a_del_that_swallows_the_interrupt_is_killed_after_the_grace)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:stubborn_del")->traceback, "__del__");
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+TEST(the_grace_is_the_callers_to_choose)
+{
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+
+    options.grace_ns = 400 * MS;
+    crew = open_with(&options);
+    begin_clock();
+    GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:swallow", ">"), -ETIMEDOUT);
+    expect_between(450 * MS, 450 * MS);
+    pycrew_close(crew);
+}
+
+TEST(a_queued_call_ends_at_its_deadline_and_did_not_run)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *running = scratch("running"), *late = scratch("late");
+    pycrew_call *first = SUBMIT(crew, "api_ops:sleep", "ds", 0.4, running), *second;
+
+    AWAIT(file_size(running) == 1);
+    second = prepare(crew, "api_ops:note");
+    OK(pycrew_add(second, "s", late));
+    OK(pycrew_set_timeout(second, 30 * MS));
+    begin_clock();
+    OK(pycrew_submit(second));
+    GIVES(pycrew_wait(second, BOUND), -ETIMEDOUT);
+    ASSERT(!pycrew_call_error(second)->may_have_run);
+    ASSERT_INT(pycrew_call_error(second)->attempts, 0);
+    CONTAINS(pycrew_call_error(second)->message, "queued");
+    pycrew_release(second);
+    OK(pycrew_wait(first, BOUND)); /* it was not hit */
+    pycrew_release(first);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    ASSERT_INT(file_size(late), -1);
+    pycrew_close(crew);
+}
+
+TEST(a_deadline_that_has_passed_at_submit_ends_the_call)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    for (int i = 0; i < 300; i++) {
+        pycrew_call *call = prepare(crew, "api_ops:swallow_once");
+
+        OK(pycrew_add(call, "i", 100));
+        OK(pycrew_set_timeout(call, i % 2));
+        OK(pycrew_submit(call));
+        if (pycrew_wait(call, BOUND) == -ETIME)
+            tap_fail("round %d: the call goes on", i);
+        pycrew_release(call);
+    }
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_ends_before_its_deadline_returns)
+{
+    pycrew_crew *crew = open_crew(1);
+    double left;
+
+    for (int i = 0; i < 2000; i++)
+        OK(pycrew_run_within(crew, BOUND, "api_ops:nothing", ">"));
+    OK(pycrew_run_within(crew, BOUND, "api_ops:time_left", ">d", &left));
+    ASSERT(left > 0 && left <= 20);
+    OK(pycrew_run(crew, "api_ops:time_left", ">d", &left));
+    ASSERT(left == -1);
+    pycrew_close(crew);
+}
+
+TEST(the_crews_timeout_holds_for_calls_that_do_not_say)
+{
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+    pycrew_call *call;
+
+    options.timeout_ns = 100 * MS;
+    crew = open_with(&options);
+    OK(pycrew_run_within(crew, BOUND, "api_ops:nothing", ">")); /* all is imported */
+    begin_clock();
+    GIVES(pycrew_run(crew, "api_ops:sleep", "i>", 1000), -ETIMEDOUT);
+    expect_between(100 * MS, 200 * MS);
+    call = prepare(crew, "api_ops:sleep");
+    OK(pycrew_set_timeout(call, PYCREW_FOREVER));
+    OK(pycrew_add(call, "d", 0.3));
+    OK(pycrew_submit(call));
+    OK(pycrew_wait(call, BOUND));
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+TEST(a_timed_out_call_is_not_run_again)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *path = scratch("notes");
+
+    for (int hard = 0; hard < 2; hard++) {
+        pycrew_call *call = prepare(crew, hard ? "api_ops:catastrophe" : "api_ops:sleep");
+
+        OK(hard ? pycrew_add(call, "s", path) : pycrew_add(call, "is", 1000, path));
+        OK(pycrew_set_retries(call, 5));
+        OK(pycrew_set_timeout(call, 100 * MS));
+        OK(pycrew_submit(call));
+        GIVES(pycrew_wait(call, BOUND), -ETIMEDOUT);
+        pycrew_release(call);
+    }
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    ASSERT_INT(file_size(path), 2);
+    pycrew_close(crew);
+}
+
+TEST(a_wait_that_is_too_short_leaves_the_call_alone)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *go = scratch("go");
+    pycrew_call *call = SUBMIT(crew, "api_ops:wait_for", "s", go);
+    int one;
+
+    GIVES(pycrew_wait(call, 0), -ETIME);
+    begin_clock();
+    GIVES(pycrew_wait(call, 30 * MS), -ETIME);
+    expect_between(30 * MS, 30 * MS);
+    fclose(fopen(go, "w"));
+    OK(pycrew_wait(call, BOUND));
+    OK(pycrew_result(call, "i", &one));
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+/* ---- cancel ---------------------------------------------------------------------------------- */
+
+static void cancel_running(const char *function, const char *format, int64_t most)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *path = scratch("running");
+    pycrew_call *call = prepare(crew, function);
+
+    if (*format == 'i')
+        OK(pycrew_add(call, "is", 1000, path));
+    else
+        OK(pycrew_add(call, "s", path));
+    OK(pycrew_submit(call));
+    AWAIT(file_size(path) == 1);
+    begin_clock();
+    OK(pycrew_cancel(call));
+    GIVES(pycrew_wait(call, BOUND), -ECANCELED);
+    expect_between(0, most);
+    ASSERT(pycrew_call_error(call)->may_have_run);
+    CONTAINS(pycrew_call_error(call)->traceback, strchr(function, ':') + 1);
+    GIVES(pycrew_cancel(call), -EALREADY);
+    pycrew_release(call);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+TEST(cancel_ends_a_call_in_python_code)
+{
+    cancel_running("api_ops:spin", "is", 100 * MS);
+}
+
+TEST(cancel_ends_a_call_that_sleeps)
+{
+    cancel_running("api_ops:sleep", "is", 100 * MS);
+}
+
+TEST(cancel_ends_a_call_that_holds_the_gil)
+{
+    cancel_running("api_ops:catastrophe", "s", 200 * MS);
+}
+
+TEST(cancel_ends_a_call_that_swallows_the_interrupt)
+{
+    cancel_running("api_ops:swallow", "s", 200 * MS);
+}
+
+TEST(cancel_ends_a_queued_call_at_once)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *running = scratch("running"), *late = scratch("late");
+    pycrew_call *first = SUBMIT(crew, "api_ops:sleep", "ds", 0.3, running), *second;
+
+    AWAIT(file_size(running) == 1);
+    second = SUBMIT(crew, "api_ops:note", "s", late);
+    OK(pycrew_cancel(second));
+    GIVES(pycrew_wait(second, 0), -ECANCELED);
+    ASSERT(!pycrew_call_error(second)->may_have_run);
+    ASSERT_INT(pycrew_call_error(second)->attempts, 0);
+    pycrew_release(second);
+    OK(pycrew_wait(first, BOUND));
+    pycrew_release(first);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    ASSERT_INT(file_size(late), -1);
+    pycrew_close(crew);
+}
+
+TEST(cancel_of_an_ended_call_changes_nothing)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *call = SUBMIT(crew, "api_ops:add", "ii", 1, 2);
+    int sum;
+
+    OK(pycrew_wait(call, BOUND));
+    GIVES(pycrew_cancel(call), -EALREADY);
+    OK(pycrew_wait(call, 0));
+    OK(pycrew_result(call, "i", &sum));
+    ASSERT_INT(sum, 3);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+TEST(cancel_before_submit_is_an_error)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *call = prepare(crew, "api_ops:nothing");
+
+    GIVES(pycrew_cancel(call), -EINVAL);
+    OK(pycrew_submit(call));
+    OK(pycrew_wait(call, BOUND));
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+/* ---- nobody else is hit ---------------------------------------------------------------------- */
+
+TEST(an_interrupt_never_hits_the_next_call)
+{
+    enum { ROUNDS = 250 };
+    pycrew_crew *crew = open_crew(1);
+    int timed_out = 0, returned = 0;
+
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    for (int i = 0; i < ROUNDS; i++) {
+        /* its deadline is about when it ends */
+        pycrew_call *racer = prepare(crew, "api_ops:sleep"), *canary;
+        int rc;
+
+        OK(pycrew_add(racer, "d", 0.001));
+        OK(pycrew_set_timeout(racer, i % 50 * 60 * US));
+        OK(pycrew_submit(racer));
+        canary = SUBMIT(crew, "api_ops:canary", "d", 0.002);
+        rc = pycrew_wait(racer, BOUND);
+        ASSERT(rc == 0 || rc == -ETIMEDOUT);
+        returned += rc == 0;
+        timed_out += rc != 0;
+        OK(pycrew_wait(canary, BOUND));
+        pycrew_release(racer);
+        pycrew_release(canary);
+    }
+    DIAG("%d returned, %d timed out", returned, timed_out);
+    ASSERT(returned > 0 && timed_out > 0);
+    pycrew_close(crew);
+}
+
+TEST(a_kill_never_hits_the_next_call)
+{
+    enum { ROUNDS = 60 };
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+    int timed_out = 0, returned = 0;
+
+    options.grace_ns = 2 * MS;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    for (int i = 0; i < ROUNDS; i++) {
+        /* It ends, with the interrupt swallowed, about when the kill comes. */
+        pycrew_call *racer = prepare(crew, "api_ops:evaluate"), *canary;
+        int rc;
+
+        OK(pycrew_add(racer, "s", "sum(i * i for i in range(60000)) and bool(re.match(r'(a*)*b', 'a' * 13))"));
+        OK(pycrew_set_timeout(racer, (i % 20) * 500 * US + 1));
+        OK(pycrew_submit(racer));
+        canary = SUBMIT(crew, "api_ops:canary", "d", 0.002);
+        rc = pycrew_wait(racer, BOUND);
+        ASSERT(rc == 0 || rc == -ETIMEDOUT);
+        returned += rc == 0;
+        timed_out += rc != 0;
+        OK(pycrew_wait(canary, BOUND));
+        pycrew_release(racer);
+        pycrew_release(canary);
+    }
+    DIAG("%d returned, %d timed out", returned, timed_out);
+    pycrew_close(crew);
+}
+
+TEST(many_deadlines_end_in_their_order)
+{
+    enum { CALLS = 500 };
+    static pycrew_call *calls[CALLS];
+    pycrew_crew *crew = open_crew(1);
+    const char *go = scratch("go");
+    pycrew_call *blocker = SUBMIT(crew, "api_ops:wait_for", "s", go);
+
+    for (int i = 0; i < CALLS; i++) {
+        calls[i] = prepare(crew, "api_ops:nothing");
+        OK(pycrew_set_timeout(calls[i], i % 3 == 2 ? BOUND : (i * 7919 % CALLS) * 200 * US));
+        OK(pycrew_submit(calls[i]));
+    }
+    for (int i = 0; i < CALLS; i++)
+        if (i % 3 != 2)
+            GIVES(pycrew_wait(calls[i], BOUND), -ETIMEDOUT);
+    fclose(fopen(go, "w"));
+    for (int i = 0; i < CALLS; i++) {
+        if (i % 3 == 2)
+            OK(pycrew_wait(calls[i], BOUND));
+        pycrew_release(calls[i]);
+    }
+    OK(pycrew_wait(blocker, BOUND));
+    pycrew_release(blocker);
+    pycrew_close(crew);
+}
+
+TEST(calls_running_at_once_have_their_own_deadlines)
+{
+    pycrew_crew *crew = open_crew(4);
+    pycrew_call *calls[4];
+    const char *paths[4] = {scratch("0"), scratch("1"), scratch("2"), scratch("3")};
+
+    for (int i = 0; i < 4; i++) {
+        calls[i] = prepare(crew, i % 2 ? "api_ops:swallow" : "api_ops:sleep");
+        OK(i % 2 ? pycrew_add(calls[i], "s", paths[i]) : pycrew_add(calls[i], "is", 1000, paths[i]));
+        OK(pycrew_set_timeout(calls[i], (300 - 20 * i) * MS));
+        OK(pycrew_submit(calls[i]));
+    }
+    begin_clock();
+    for (int i = 0; i < 4; i++) {
+        GIVES(pycrew_wait(calls[i], BOUND), -ETIMEDOUT);
+        pycrew_release(calls[i]);
+    }
+    expect_between(0, 450 * MS);
+    pycrew_close(crew);
+}
+
+/* ---- a worker that was interrupted ------------------------------------------------------------ */
+
+TEST(an_interrupted_worker_is_replaced)
+{
+    pycrew_crew *crew = open_crew(1);
+    int before, after;
+
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &before));
+    GIVES(pycrew_run_within(crew, 20 * MS, "api_ops:sleep", "i>", 1000), -ETIMEDOUT);
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &after));
+    ASSERT(before != after);
+    pycrew_close(crew);
+}
+
+TEST(release_of_a_running_call_ends_it)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *paths[2] = {scratch("0"), scratch("1")};
+
+    for (int hard = 0; hard < 2; hard++) {
+        pycrew_call *call = prepare(crew, hard ? "api_ops:catastrophe" : "api_ops:sleep");
+
+        OK(hard ? pycrew_add(call, "s", paths[1]) : pycrew_add(call, "is", 1000, paths[0]));
+        OK(pycrew_submit(call));
+        AWAIT(file_size(paths[hard]) == 1);
+        pycrew_release(call);
+        begin_clock();
+        OK(pycrew_run(crew, "api_ops:nothing", ">"));
+        expect_between(0, 200 * MS);
+    }
+    pycrew_close(crew);
+}
+
+TEST(release_right_after_submit_gives_the_call_back)
+{
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+
+    options.calls = 64;
+    crew = open_with(&options);
+    for (int i = 0; i < 3000; i++) {
+        pycrew_call *call = prepare(crew, "api_ops:nothing");
+
+        OK(pycrew_submit(call));
+        pycrew_release(call);
+    }
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+/* ---- in batches ------------------------------------------------------------------------------ */
+
+static void time_out_in_a_batch(const char *function, unsigned chunk, bool unordered)
+{
+    enum { ITEMS = 30, SLOW = 11 };
+    pycrew_crew *crew = open_crew(2);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_batch *batch;
+    int failed = 0;
+
+    options.chunk = chunk;
+    options.unordered = unordered;
+    options.timeout_ns = 150 * MS;
+    OK(pycrew_run_within(crew, BOUND, "api_ops:nothing", ">"));
+    OK(pycrew_batch_open(crew, function_of(crew, function), &options, &batch));
+    begin_clock();
+    for (int i = 0; i < ITEMS; i++)
+        OK(strstr(function, "sleep") ? pycrew_batch_add(batch, "iid", i, SLOW, 1000.0)
+                                     : pycrew_batch_add(batch, "ii", i, SLOW));
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < ITEMS; i++) {
+        int value;
+
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        if (pycrew_batch_index(batch) == SLOW) {
+            GIVES(pycrew_batch_result(batch, "i", &value), -ETIMEDOUT);
+            CONTAINS(pycrew_batch_error(batch)->traceback, "in ");
+            ASSERT(pycrew_batch_error(batch)->may_have_run);
+            ASSERT_INT(pycrew_batch_error(batch)->attempts, 1);
+            failed++;
+            continue;
+        }
+        OK(pycrew_batch_result(batch, "i", &value));
+        ASSERT_INT(value, pycrew_batch_index(batch));
+    }
+    ASSERT_INT(failed, 1);
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    expect_between(150 * MS, 300 * MS);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(an_item_that_sleeps_ends_at_its_own_deadline_and_the_others_return)
+{
+    time_out_in_a_batch("api_ops:sleep_if", 0, false);
+}
+
+TEST(an_item_in_a_large_chunk_ends_at_its_own_deadline)
+{
+    time_out_in_a_batch("api_ops:sleep_if", 30, false);
+}
+
+TEST(an_item_that_swallows_ends_at_its_own_deadline)
+{
+    time_out_in_a_batch("api_ops:swallow_if", 30, true);
+}
+
+TEST(an_item_that_holds_the_gil_ends_at_its_own_deadline)
+{
+    time_out_in_a_batch("api_ops:catastrophe_if", 7, false);
+}
+
+TEST(an_items_timeout_runs_from_its_own_start)
+{
+    enum { ITEMS = 12 };
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_batch *batch;
+
+    options.chunk = ITEMS;
+    options.timeout_ns = 250 * MS;
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:sleep"), &options, &batch));
+    for (int i = 0; i < ITEMS; i++)
+        OK(pycrew_batch_add(batch, "d", 0.06)); /* 720 ms together */
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < ITEMS; i++) {
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, ">"));
+    }
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(cancel_of_a_batch_ends_what_runs_and_all_items_come_out)
+{
+    enum { ITEMS = 200 };
+    pycrew_crew *crew = open_crew(2);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    const char *path = scratch("running");
+
+    for (int unordered = 0; unordered < 2; unordered++) {
+        pycrew_batch *batch;
+        int canceled = 0;
+
+        options.chunk = 30;
+        options.unordered = unordered;
+        OK(pycrew_batch_open(crew, function_of(crew, "api_ops:sleep_if"), &options, &batch));
+        for (int i = 0; i < ITEMS; i++)
+            OK(pycrew_batch_add(batch, "iiis", i, 40, 1000, path));
+        AWAIT(file_size(path) == unordered + 1);
+        begin_clock();
+        OK(pycrew_batch_cancel(batch));
+        for (int i = 0; i < ITEMS; i++) {
+            int value, rc;
+
+            GIVES(pycrew_batch_next(batch, BOUND), 1);
+            rc = pycrew_batch_result(batch, "i", &value);
+            if (rc == 0)
+                ASSERT_INT(value, pycrew_batch_index(batch));
+            else
+                GIVES(rc, -ECANCELED);
+            canceled += rc != 0;
+            ASSERT(pycrew_batch_index(batch) != 40 || rc != 0);
+        }
+        GIVES(pycrew_batch_next(batch, BOUND), 0);
+        expect_between(0, 200 * MS);
+        ASSERT(canceled > 0);
+        GIVES(pycrew_batch_add(batch, "iiis", 1, 40, 1, path), -ESHUTDOWN);
+        pycrew_batch_close(batch);
+    }
+    pycrew_close(crew);
+}
+
+/* The interrupt names the item seen as started; the next may have begun by then. */
+TEST(cancel_between_two_items_ends_the_second)
+{
+    enum { ROUNDS = 150 };
+    pycrew_options crew_options = test_options(1);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew;
+
+    crew_options.grace_ns = 20 * MS;
+    crew = open_with(&crew_options);
+    options.chunk = 2;
+    for (int round = 0; round < ROUNDS; round++) {
+        const char *path = scratch("running");
+        pycrew_batch *batch;
+        int64_t until;
+
+        unlink(path);
+        OK(pycrew_batch_open(crew, function_of(crew, "api_ops:sleep"), &options, &batch));
+        OK(pycrew_batch_add(batch, "ds", 0.001, path));
+        OK(pycrew_batch_add(batch, "d", 1000.0));
+        OK(pycrew_batch_end(batch));
+        AWAIT(file_size(path) == 1);
+        for (until = now_ns() + 1000 * US + (round - 75) * 8 * US; now_ns() < until;)
+            continue;
+        OK(pycrew_batch_cancel(batch));
+        for (int i = 0; i < 2; i++)
+            if (pycrew_batch_next(batch, 5 * SECOND) != 1)
+                tap_fail("round %d: item %d did not end: %s", round, i, pycrew_last_error()->message);
+        GIVES(pycrew_batch_result(batch, ">"), -ECANCELED);
+        pycrew_batch_close(batch);
+    }
+    pycrew_close(crew);
+}
+
+TAP_MAIN
