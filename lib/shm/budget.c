@@ -34,14 +34,34 @@ static bool read_number(const char *directory, const char *file, uint64_t *ret)
     return end != text; /* "max" is no number: no limit */
 }
 
-static uint64_t headroom(const char *directory, const char *limit_file, const char *usage_file)
+/* A line "name number" of memory.stat; 0 if there is none. */
+static uint64_t read_stat(const char *directory, const char *name)
 {
-    uint64_t limit, usage;
+    char path[4300], text[16384], *line, *rest = text;
+    size_t length = strlen(name);
+
+    snprintf(path, sizeof path, "%s/memory.stat", directory);
+    if (!read_file(path, text, sizeof text))
+        return 0;
+    while ((line = strsep(&rest, "\n")) != NULL)
+        if (strncmp(line, name, length) == 0 && line[length] == ' ')
+            return strtoull(line + length, NULL, 10);
+    return 0;
+}
+
+/* Files that were read stay in the page cache and count as usage, up to the limit; the kernel
+ * forgets the inactive ones before it kills. */
+static uint64_t headroom(const char *directory, const char *limit_file, const char *usage_file,
+                         const char *cache_name)
+{
+    uint64_t limit, usage, cache;
 
     /* v1 says "no limit" by a number near 2^63 */
     if (!read_number(directory, limit_file, &limit) || limit >= UINT64_C(1) << 60 ||
         !read_number(directory, usage_file, &usage))
         return UINT64_MAX;
+    cache = read_stat(directory, cache_name);
+    usage -= cache < usage ? cache : usage;
     return limit > usage ? limit - usage : 0;
 }
 
@@ -92,12 +112,13 @@ static uint64_t least(const char *mount, char *path, uint64_t (*look)(const char
 
 static uint64_t memory_v1(const char *directory)
 {
-    return headroom(directory, "memory.limit_in_bytes", "memory.usage_in_bytes");
+    return headroom(directory, "memory.limit_in_bytes", "memory.usage_in_bytes",
+                    "total_inactive_file");
 }
 
 static uint64_t memory_v2(const char *directory)
 {
-    return headroom(directory, "memory.max", "memory.current");
+    return headroom(directory, "memory.max", "memory.current", "inactive_file");
 }
 
 uint64_t pc_budget_cgroup(void)
