@@ -54,6 +54,15 @@ static void take_fds(struct msghdr *header, int fds[PC_MESSAGE_FDS])
     }
 }
 
+static void close_fds(int fds[PC_MESSAGE_FDS])
+{
+    for (unsigned i = 0; i < PC_MESSAGE_FDS; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
 int pc_control_receive(int fd, pc_message *message, char *text, int fds[PC_MESSAGE_FDS], int flags)
 {
     control_space space;
@@ -72,14 +81,10 @@ int pc_control_receive(int fd, pc_message *message, char *text, int fds[PC_MESSA
     while (size < 0 && errno == EINTR);
     if (size < 0)
         return errno == ECONNRESET ? 0 : -errno;
-    if (size == 0)
-        return 0;
-    take_fds(&header, fds);
+    take_fds(&header, fds); /* an empty packet may bring some too */
     if (size < (ssize_t)sizeof *message || (size_t)size - sizeof *message != message->size) {
-        for (unsigned i = 0; i < PC_MESSAGE_FDS; i++)
-            if (fds[i] >= 0)
-                close(fds[i]);
-        return -EPROTO;
+        close_fds(fds);
+        return size == 0 ? 0 : -EPROTO;
     }
     text[message->size] = '\0';
     return 1;
