@@ -121,6 +121,19 @@ static pycrew_call *take_free(pycrew_crew *crew)
     return call != NULL ? call : pop_owed(crew);
 }
 
+const void *pc_this_thread(void)
+{
+    return &this_thread;
+}
+
+/* The thread that is to release a call: of one in a queue, who reaps that. NULL: not known. */
+static const void *holder_of(const pycrew_call *call)
+{
+    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
+
+    return atomic_load_explicit(queue == NULL ? &call->thread : &queue->reader, memory_order_relaxed);
+}
+
 /* Whether this thread holds every call there is: then waiting for one would be for ever. */
 static bool holds_all(const pycrew_crew *crew)
 {
@@ -130,7 +143,7 @@ static bool holds_all(const pycrew_crew *crew)
         const pycrew_call *call = &crew->calls[i];
         uint32_t phase = atomic_load_explicit(&call->phase, memory_order_relaxed);
 
-        if (phase != PC_PHASE_UNUSED && call->thread == &this_thread && !call->released)
+        if (phase != PC_PHASE_UNUSED && holder_of(call) == &this_thread && !call->released)
             held++;
     }
     return held >= crew->call_limit;
@@ -212,12 +225,12 @@ static void initialise(pycrew_call *call)
     call->retries = crew->retries;
     call->chunk_in_use = false;
     call->deadline = INT64_MAX;
-    call->released = false;
+    atomic_store_explicit(&call->released, false, memory_order_relaxed);
     atomic_store_explicit(&call->stop, PC_STOP_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_running, 0, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_claimed, 0, memory_order_relaxed);
     call->sleeper = PC_SLEEPER_NONE;
-    call->thread = &this_thread;
+    atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_PREPARED, memory_order_relaxed);
 }
 

@@ -67,7 +67,7 @@ struct pycrew_call {
     uint32_t deadline_place; /* in the heap, from 1; 0: not in it */
     int host_code;          /* if the host ended it */
     pc_error host_error;    /* the same */
-    bool released;          /* before its end: the supervisor reclaims it */
+    _Atomic bool released;  /* before its end: the supervisor reclaims it */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
@@ -82,7 +82,7 @@ struct pycrew_call {
 
     uint32_t sleeper; /* what the slot's sleeper word was set to */
     uint32_t next;    /* in a free list; index + 1 */
-    const void *thread; /* who prepared it */
+    _Atomic(const void *) thread; /* who prepared it, or reaped it */
 };
 
 struct pycrew_queue {
@@ -91,6 +91,7 @@ struct pycrew_queue {
     int fd;
     uint64_t fd_id;       /* of fd, to see whether it is still ours */
     bool open;
+    _Atomic(const void *) reader; /* the thread that reaped last */
     _Atomic uint32_t pending; /* calls that are to appear here */
     bool stop;            /* a wake is pending: under crew->lock */
     unsigned scan;        /* the word the next reap begins at */
@@ -252,6 +253,9 @@ bool pc_call_collect(pycrew_call *call);
 
 /* Sleeps until collected (true), or the time. */
 bool pc_call_await(pycrew_call *call, int64_t until);
+
+/* The name of this thread. */
+const void *pc_this_thread(void);
 
 /* A new call, its builder over the slot; without function. As pycrew_prepare. */
 int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret);

@@ -104,6 +104,7 @@ static int open_first(pycrew_crew *crew, pycrew_queue **ret)
         queue->stop = false;
         queue->scan = 0;
         queue->rest = 0;
+        atomic_store_explicit(&queue->reader, NULL, memory_order_relaxed);
         *ret = queue;
         return 0;
     }
@@ -141,12 +142,21 @@ void pc_queue_enter(pycrew_call *call)
         atomic_fetch_add_explicit(&queue->pending, 1, memory_order_relaxed);
 }
 
+static bool leave(pycrew_call *call, pycrew_queue *queue)
+{
+    if (!atomic_compare_exchange_strong_explicit(&call->queue, &queue, NULL, memory_order_acq_rel,
+                                                 memory_order_relaxed))
+        return false;
+    atomic_fetch_sub_explicit(&queue->pending, 1, memory_order_relaxed);
+    return true;
+}
+
 void pc_queue_leave(pycrew_call *call)
 {
-    pycrew_queue *queue = atomic_exchange_explicit(&call->queue, NULL, memory_order_acq_rel);
+    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
 
     if (queue != NULL)
-        atomic_fetch_sub_explicit(&queue->pending, 1, memory_order_relaxed);
+        (void)leave(call, queue);
 }
 
 /* Takes announced calls that are really ours and ended. */
@@ -170,7 +180,10 @@ static unsigned take(pycrew_queue *queue, pycrew_call **calls, unsigned max)
             atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_PREPARED ||
             !pc_call_collect(call))
             continue;
-        pc_queue_leave(call); /* exactly once */
+        /* Exactly once; and not if its owner has released it meanwhile, and used it anew. */
+        if (!leave(call, queue))
+            continue;
+        atomic_store_explicit(&call->thread, pc_this_thread(), memory_order_relaxed);
         calls[count++] = call;
     }
     return count;
@@ -247,6 +260,7 @@ int pycrew_queue_reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, in
     if (max == 0 || max > INT32_MAX)
         return pc_fail(-EINVAL, "pycrew_queue_reap: max must be 1 to %d", INT32_MAX);
     atomic_fetch_add(&crew->inside, 1);
+    atomic_store_explicit(&queue->reader, pc_this_thread(), memory_order_relaxed);
     pc_announce_disarm(&crew->segment, queue->number);
     rc = reap(queue, calls, max, timeout_ns == 0 ? 0 : pc_until(timeout_ns));
     atomic_fetch_sub(&crew->inside, 1);
@@ -273,12 +287,8 @@ void pycrew_queue_close(pycrew_queue *queue)
     if (queue == NULL || *(const volatile char *)queue->crew->fork_guard == 0)
         return;
     crew = queue->crew;
-    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
-        pycrew_queue *expected = queue;
-
-        if (atomic_compare_exchange_strong(&crew->calls[i].queue, &expected, NULL))
-            atomic_fetch_sub_explicit(&queue->pending, 1, memory_order_relaxed);
-    }
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++)
+        (void)leave(&crew->calls[i], queue);
     pc_announce_disarm(&crew->segment, queue->number);
     pthread_mutex_lock(&crew->lock);
     queue->open = false;
