@@ -20,7 +20,7 @@
 #include "worker/worker.h"
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
-enum { ARENA_BLOCK_MIN = 64 << 10, AHEAD = 512 /* bytes */ };
+enum { ARENA_BLOCK_MIN = 64 << 10, ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 
 typedef struct loop {
     pc_worker *worker;
@@ -367,17 +367,31 @@ typedef struct chunk_writer {
     bool in_arena;         /* the present value does */
 } chunk_writer;
 
+/* Whether the present value is all that the present block holds. */
+static bool is_alone(const chunk_writer *w)
+{
+    return w->in_arena && w->start == 0;
+}
+
+/* A value that grows gets twice as much each time; for those that follow one another, what is left
+ * over in a block must not become large. */
+static size_t arena_size(const chunk_writer *w)
+{
+    if (w->block == 0)
+        return ARENA_BLOCK_MIN;
+    return is_alone(w) || w->capacity < ARENA_BLOCK_MAX / 2 ? 2 * w->capacity : ARENA_BLOCK_MAX;
+}
+
 static int arena_new(chunk_writer *w, size_t need)
 {
     uint32_t count = atomic_load_explicit(&w->chunk->block_count, memory_order_relaxed);
-    size_t size = ARENA_BLOCK_MIN;
+    uint32_t place = is_alone(w) ? count - 1 : count;
+    size_t size = arena_size(w);
     uint64_t block;
     int rc;
 
-    if (count >= PC_CHUNK_BLOCKS)
+    if (place >= PC_CHUNK_BLOCKS)
         return -ENOMEM;
-    if (count > 0)
-        size = 2 * w->capacity;
     pc_heap_take_back(&w->worker->heap, w->worker->number);
     rc = pc_heap_alloc(&w->worker->heap, need > size ? need : size, &block);
     if (rc < 0 && need < size)
@@ -385,8 +399,8 @@ static int arena_new(chunk_writer *w, size_t need)
     if (rc < 0)
         return rc;
     /* Listed before anything refers to it: the host must know it whenever we die. */
-    atomic_store_explicit(&w->chunk->blocks[count], block, memory_order_relaxed);
-    atomic_store_explicit(&w->chunk->block_count, count + 1, memory_order_release);
+    atomic_store_explicit(&w->chunk->blocks[place], block, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_count, place + 1, memory_order_release);
     w->block = block;
     w->used = 0;
     w->capacity = pc_heap_block_size(&w->worker->heap, block);
@@ -397,6 +411,7 @@ static int chunk_grow(pc_writer *writer, size_t need)
 {
     chunk_writer *w = (chunk_writer *)(void *)writer;
     const uint8_t *old = writer->data;
+    uint64_t left = is_alone(w) ? w->block : 0; /* by a value that moves, and that had it alone */
 
     if (w->block == 0 || need > w->capacity - w->used) {
         int rc = arena_new(w, need);
@@ -409,6 +424,8 @@ static int chunk_grow(pc_writer *writer, size_t need)
     writer->data = (uint8_t *)pc_segment_at(&w->worker->segment, w->block) + w->start;
     writer->capacity = w->capacity - w->start;
     memcpy(writer->data, old, writer->size);
+    if (left != 0)
+        pc_heap_free(&w->worker->heap, left);
     return 0;
 }
 
@@ -488,6 +505,12 @@ static void yield_to_threads(loop *l)
     Py_END_ALLOW_THREADS
 }
 
+/* There might be no place for the next result. The host keeps what there is, and goes on from here. */
+static bool has_listed_all(const pc_chunk *chunk)
+{
+    return atomic_load_explicit(&chunk->block_count, memory_order_relaxed) == PC_CHUNK_BLOCKS;
+}
+
 /* False: doomed. */
 static bool run_items(execution *e, chunk_writer *w, uint32_t number)
 {
@@ -497,7 +520,7 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
     for (uint32_t item = chunk->begin; item < chunk->count; item++) {
         uint64_t size = *(const uint64_t *)(const void *)at;
         pc_cursor arguments = {at + sizeof size, at + sizeof size + size};
-        bool interrupted;
+        bool stops;
 
         at = arguments.end;
         __builtin_prefetch(at + AHEAD); /* the host's lines */
@@ -508,9 +531,9 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
         if (!advance(chunk, item, chunk->begin))
             return false;
         run_item(e, w, arguments, item);
-        interrupted = pc_current_call.interrupted;
+        stops = pc_current_call.interrupted;
         clear_current();
-        if (interrupted)
+        if (stops || has_listed_all(chunk))
             return stop_before(chunk, item + 1);
         yield_to_threads(e->loop);
     }
