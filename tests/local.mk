@@ -13,6 +13,9 @@ tests_harness_test_tap_LDADD =
 tests_harness_tap_script_LDADD =
 
 SHM_TESTS = \
+	tests/shm/test-announce \
+	tests/shm/test-budget \
+	tests/shm/test-control \
 	tests/shm/test-heap \
 	tests/shm/test-idle \
 	tests/shm/test-ring \
@@ -20,6 +23,9 @@ SHM_TESTS = \
 	tests/shm/test-sleeper \
 	tests/shm/test-slot \
 	tests/shm/test-value
+tests_shm_test_announce_LDADD = lib/libpcshm.la
+tests_shm_test_budget_LDADD = lib/libpcshm.la
+tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
 tests_shm_test_idle_LDADD = lib/libpcshm.la
 tests_shm_test_ring_LDADD = lib/libpcshm.la
@@ -34,8 +40,10 @@ tests_shm_test_format_LDADD = lib/libpccore.la
 
 API_TESTS = \
 	tests/test-batch \
+	tests/test-call \
 	tests/test-deadline \
-	tests/test-death
+	tests/test-death \
+	tests/test-queue
 
 WORKER_TESTS = \
 	tests/worker/test-convert

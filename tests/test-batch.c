@@ -554,6 +554,65 @@ TEST(results_that_use_the_memory_up_do_so_for_their_own_items_only)
     pycrew_close(crew);
 }
 
+/* A chunk lists the blocks that its results are in, and its list is short. */
+TEST(a_chunk_may_have_any_number_of_large_results)
+{
+    enum { ITEMS = 120 };
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_options crew_options = test_options(1);
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+
+    crew_options.memory = 64 << 20; /* they take 132 MB */
+    crew = open_with(&crew_options);
+    options.chunk = ITEMS;
+    batch = open_batch(crew, "api_ops:zeros", &options);
+    for (int i = 0; i < ITEMS; i++)
+        OK(pycrew_batch_add(batch, "i", 1100000));
+    for (int i = 0; i < ITEMS; i++) {
+        const void *data;
+        size_t size;
+
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, "y#", &data, &size));
+        ASSERT_INT(size, 1100000);
+    }
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+/* They are written piece by piece, and moved as they grow. */
+TEST(a_chunk_may_have_large_lists_as_results)
+{
+    enum { ITEMS = 60, LENGTH = 30000 };
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_options crew_options = test_options(1);
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+
+    crew_options.memory = 48 << 20; /* they take 29 MB */
+    crew = open_with(&crew_options);
+    options.chunk = ITEMS;
+    batch = open_batch(crew, "api_ops:numbers", &options);
+    for (int i = 0; i < ITEMS; i++)
+        OK(pycrew_batch_add(batch, "ii", i, LENGTH + i));
+    for (int i = 0; i < ITEMS; i++) {
+        pycrew_value value;
+        int64_t number = -1;
+
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, ">"));
+        ASSERT_INT(pycrew_value_count(pycrew_batch_value(batch)), LENGTH + i);
+        value = pycrew_value_item(pycrew_batch_value(batch), 0);
+        for (int k = 0; k < LENGTH + i; k++, value = pycrew_value_next(value)) {
+            OK(pycrew_value_i64(value, &number));
+            ASSERT_INT(number, i + k);
+        }
+    }
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 /* ---- without varargs ------------------------------------------------------------------------- */
 
 TEST(items_can_be_built_value_by_value)
@@ -809,12 +868,17 @@ static void *run_batch(void *data)
     batch = open_batch(t->crew, "api_ops:add", &options);
     for (int out = 0; out < ITEMS; out++) {
         long long value = -1;
+        int rc;
 
-        while (in < ITEMS && pycrew_batch_add_within(batch, BOUND, "ii", in, (int)t->number) == 0)
-            in++;
-        if (in == ITEMS)
-            OK(pycrew_batch_end(batch));
-        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        /* Others hold all calls at times: then there may be none inside, and none go in. */
+        do {
+            while (in < ITEMS && pycrew_batch_add_within(batch, BOUND, "ii", in, (int)t->number) == 0)
+                in++;
+            if (in == ITEMS)
+                OK(pycrew_batch_end(batch));
+            rc = pycrew_batch_next(batch, BOUND);
+        } while (rc == 0 && in < ITEMS);
+        GIVES(rc, 1);
         OK(pycrew_batch_result(batch, "L", &value));
         ASSERT_INT(value, pycrew_batch_index(batch) + t->number);
         sum += value;

@@ -50,6 +50,10 @@ def pattern(size):
     return bytes(i * 7 & 255 for i in range(251)) * (size // 251) + bytes(size % 251)
 
 
+def numbers(first, count):
+    return list(range(first, first + count))
+
+
 def big(bits):
     return 2**bits
 
