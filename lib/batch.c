@@ -5,13 +5,18 @@
  * take CHUNK_NS, starting from few. While workers have enough to do, filling goes on, so that
  * cheap items travel in large chunks. Chunks stand in a list in input order; items come out of the
  * first one (or of any that has ended, if unordered). What bounds memory is the window: items
- * inside, added and not yet taken out. */
+ * inside, added and not yet taken out.
+ *
+ * Items that are numbers only are records (record.h), if pycrew_batch_add adds them. Of those so
+ * many are added without a look at anything as `room` says. A chunk's records have one shape; where
+ * a caller changes it again and again, all travel as messages. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/crew.h"
 #include "lib/format.h"
+#include "lib/record.h"
 #include "lib/result.h"
 
 #define CHUNK_NS ((int64_t)200 * 1000)
@@ -25,6 +30,7 @@ enum {
     LIMIT_MAX = 4096,
     BLOCK_FIRST = 2048,
     AHEAD = 768, /* bytes */
+    SHAPE_CHANGES_MAX = 16,
     LOOK_NS = 100 * 1000 * 1000
 };
 
@@ -42,6 +48,9 @@ struct pycrew_batch {
     pc_mark item_mark;
     pycrew_call *filling;
     size_t last_size; /* bytes of the chunk before */
+    pc_record record; /* the last format that was one */
+    uint32_t room;    /* records that may be added as they are to the chunk being filled */
+    unsigned shape_changes;
 
     pycrew_call **chunks; /* submitted, in input order: a ring of capacity, from head on */
     uint32_t capacity, head, count;
@@ -51,6 +60,7 @@ struct pycrew_batch {
 
     pycrew_call *out; /* the chunk that items are taken of, out of the list */
     uint32_t out_next;
+    const volatile pc_chunk_result *table; /* of out, if all its ends stand there; else NULL */
     bool has_item;
     pc_cursor value;
     uint64_t small[2];
@@ -271,6 +281,7 @@ static int submit_chunk(pycrew_batch *batch)
     size_t size = batch->item.builder.writer.size + beside_items(batch);
     int rc;
 
+    batch->room = 0;
     call->builder.writer.size = batch->item.builder.writer.size;
     call->builder.json_result = batch->item.builder.json_result;
     rc = pc_chunk_submit(call);
@@ -298,14 +309,18 @@ static uint32_t calls_until_full(const pycrew_batch *batch)
     return batch->crew->call_limit < 8 ? 1 : batch->crew->call_limit / 4;
 }
 
+static bool is_look(const pycrew_batch *batch, uint32_t count)
+{
+    return count >= batch->limit || (count & (count - 1)) == 0;
+}
+
 /* Submits what was filled, if it is enough: large, or there are workers without work. Whether they
  * have some is looked up only now and then, since that takes a cache line of theirs. */
 static int submit_if_enough(pycrew_batch *batch)
 {
     uint32_t count = batch->filling->chunk->count;
-    bool look = count >= batch->limit || (count & (count - 1)) == 0;
 
-    if (!look)
+    if (!is_look(batch, count))
         return 0;
     if (batch->fixed_limit)
         return count >= batch->limit ? submit_chunk(batch) : 0;
@@ -333,14 +348,36 @@ static int push_offset(pc_batch_chunk *chunk, size_t offset)
     return 0;
 }
 
+/* The shape of the chunk being filled, which is empty. */
+static void set_shape(pycrew_batch *batch, uint64_t shape)
+{
+    pycrew_call *call = batch->filling;
+    pc_writer *writer = &batch->item.builder.writer;
+
+    call->chunk->shape = shape;
+    writer->size = 0;
+    if (call->arguments_block != 0)
+        writer->capacity = pc_memory_size(batch->crew, call->arguments_block) - beside_items(batch);
+}
+
 /* Items of a chunk have 32-bit offsets, and a large item is not to hold up small ones. */
-static int make_room(pycrew_batch *batch)
+static int make_room(pycrew_batch *batch, uint64_t shape)
 {
     int rc = 0;
 
-    if (batch->filling != NULL && batch->item.builder.writer.size >= CHUNK_BYTES)
-        rc = submit_chunk(batch);
-    return rc == 0 && batch->filling == NULL ? start_chunk(batch) : rc;
+    batch->room = 0;
+    if (!filling_is_empty(batch)) {
+        bool other = batch->filling->chunk->shape != shape;
+
+        batch->shape_changes += other;
+        if (other || batch->item.builder.writer.size >= CHUNK_BYTES)
+            rc = submit_chunk(batch);
+    }
+    if (rc == 0 && batch->filling == NULL)
+        rc = start_chunk(batch);
+    if (rc == 0 && batch->filling->chunk->shape != shape)
+        set_shape(batch, shape);
+    return rc;
 }
 
 static int check_open(const pycrew_batch *batch)
@@ -378,7 +415,7 @@ static int begin_item(pycrew_batch *batch)
 
     discard_item(batch);
     rc = check_open(batch);
-    if (rc < 0 || (rc = make_room(batch)) < 0)
+    if (rc < 0 || (rc = make_room(batch, 0)) < 0)
         return rc;
     pc_build_start(builder);
     builder->json_result = json;
@@ -422,10 +459,100 @@ int pycrew_batch_commit(pycrew_batch *batch)
     return submit_if_enough(batch);
 }
 
+/* ---- records ---- */
+
+static bool is_record(pycrew_batch *batch, const char *format)
+{
+    pc_record *record = &batch->record;
+
+    if (batch->shape_changes > SHAPE_CHANGES_MAX)
+        return false;
+    return (record->length > 0 && pc_record_matches(record, format)) ||
+           pc_record_compile(format, record);
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Records for which the chunk being filled has memory, with a place in the table for each. */
+static size_t record_capacity(const pycrew_batch *batch)
+{
+    uint64_t block = batch->filling->arguments_block;
+    size_t each = batch->record.length * sizeof(uint64_t) + sizeof(pc_chunk_result);
+
+    return block == 0 ? 0
+                      : (pc_memory_size(batch->crew, block) - sizeof(pc_chunk) - 32) / each;
+}
+
+/* How many records may come before the next look at what submit_if_enough looks at. */
+static size_t until_look(const pycrew_batch *batch)
+{
+    size_t count = batch->filling->chunk->count, next = 1;
+
+    if (count >= batch->limit)
+        return 1;
+    while (next <= count)
+        next *= 2;
+    return least(next, batch->limit) - count;
+}
+
+/* 0: there is room for a record. Else as begin_item. */
+static int begin_records(pycrew_batch *batch)
+{
+    pc_writer *writer = &batch->item.builder.writer;
+    size_t capacity, count;
+    int rc;
+
+    discard_item(batch);
+    rc = check_open(batch);
+    if (rc < 0 || (rc = make_room(batch, batch->record.shape)) < 0)
+        return rc;
+    count = batch->filling->chunk->count;
+    capacity = record_capacity(batch);
+    if (capacity <= count) {
+        rc = grow_item(writer, writer->size + batch->record.length * sizeof(uint64_t));
+        if (rc < 0)
+            return rc;
+        capacity = record_capacity(batch);
+    }
+    batch->room = (uint32_t)least(capacity - count, until_look(batch));
+    return 0;
+}
+
+static int add_record(pycrew_batch *batch, va_list *arguments)
+{
+    pc_writer *writer = &batch->item.builder.writer;
+    uint8_t *to = writer->data + writer->size;
+
+    pc_prefetch_write(to + AHEAD); /* a worker had these lines last */
+    pc_record_store(&batch->record, (uint64_t *)(void *)to, arguments);
+    writer->size += batch->record.length * sizeof(uint64_t);
+    batch->filling->chunk->count++;
+    batch->added++;
+    return --batch->room > 0 ? 0 : submit_if_enough(batch);
+}
+
+/* What else may have changed since there was room. */
+static bool takes_records(const pycrew_batch *batch)
+{
+    return batch->added - batch->taken < batch->window &&
+           *(const volatile char *)batch->crew->fork_guard != 0 &&
+           atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) == 0;
+}
+
+/* ---- adding by format ---- */
+
 static int build_item(pycrew_batch *batch, const char *format, va_list *arguments)
 {
-    int rc = begin_item(batch);
+    int rc;
 
+    if (is_record(batch, format)) {
+        rc = begin_records(batch);
+        return rc < 0 ? rc : add_record(batch, arguments);
+    }
+    rc = begin_item(batch);
     if (rc == 0)
         rc = pc_format_build(&batch->item.builder, format, arguments, NULL);
     if (rc == 0)
@@ -476,7 +603,10 @@ int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
     int rc;
 
     va_start(arguments, format);
-    rc = build_item(batch, format, &arguments);
+    if (batch->room > 0 && pc_record_matches(&batch->record, format) && takes_records(batch))
+        rc = add_record(batch, &arguments);
+    else
+        rc = build_item(batch, format, &arguments);
     va_end(arguments);
     return rc;
 }
@@ -521,6 +651,7 @@ int pycrew_batch_end(pycrew_batch *batch)
     if (rc < 0)
         return rc;
     discard_item(batch);
+    batch->room = 0;
     batch->ended = true;
     return filling_is_empty(batch) ? 0 : submit_chunk(batch);
 }
@@ -530,9 +661,10 @@ int pycrew_batch_end(pycrew_batch *batch)
 static void clear_item(pycrew_batch *batch)
 {
     batch->has_item = false;
+    if (batch->error == NULL)
+        return;
     batch->error = NULL;
-    if (batch->error_space.strings != NULL)
-        pc_error_clear(&batch->error_space);
+    pc_error_clear(&batch->error_space);
 }
 
 /* The place of an ended chunk in the list, or -1. */
@@ -590,6 +722,25 @@ static bool take_chunk(pycrew_batch *batch)
         batch->measured--;
     batch->out = list_remove(batch, (uint32_t)place);
     batch->out_next = 0;
+    batch->table = pc_chunk_table(batch->out);
+    return true;
+}
+
+/* The next item, if it is a small value: most are. */
+static bool take_small(pycrew_batch *batch)
+{
+    const volatile pc_chunk_result *result = batch->table + batch->out_next;
+    uint64_t header = result->header;
+
+    if (header & PC_CHUNK_REFERENCE)
+        return false;
+    __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
+    batch->small[0] = header;
+    batch->small[1] = result->payload;
+    batch->value = (pc_cursor){(const uint8_t *)batch->small, (const uint8_t *)(batch->small + 2)};
+    batch->out_next++;
+    batch->has_item = true;
+    batch->taken++;
     return true;
 }
 
@@ -683,7 +834,8 @@ int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
         clear_item(batch);
     for (;;) {
         if (batch->out != NULL && batch->out_next < batch->out->chunk->count) {
-            take_item(batch);
+            if (batch->table == NULL || !take_small(batch))
+                take_item(batch);
             return 1;
         }
         if (batch->out != NULL)
@@ -757,6 +909,7 @@ int pycrew_batch_cancel(pycrew_batch *batch)
     if (rc < 0)
         return rc;
     discard_item(batch);
+    batch->room = 0;
     batch->cancelled = true;
     if (!filling_is_empty(batch) && (rc = submit_chunk(batch)) < 0)
         return rc;

@@ -30,6 +30,7 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->first = first;
     chunk->retries = retries;
     chunk->count = chunk->begin = chunk->finished = 0;
+    chunk->shape = 0;
     chunk->busy_ns = -1;
     chunk->stopped_code = -ECANCELED;
     chunk->blamed = UINT32_MAX;
@@ -39,6 +40,14 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     return 0;
 }
 
+/* Where an item's arguments stand, from the start of the items. */
+static uint32_t offset_of(const pc_batch_chunk *chunk, uint32_t item)
+{
+    if (chunk->shape != 0)
+        return item * pc_record_length(chunk->shape) * (uint32_t)sizeof(uint64_t);
+    return item < chunk->count ? chunk->offsets[item] : 0;
+}
+
 /* The shared side before a run from begin on. */
 static void set_run(pycrew_call *call)
 {
@@ -46,7 +55,7 @@ static void set_run(pycrew_call *call)
     pc_chunk *shared = chunk->shared;
 
     shared->begin = chunk->begin;
-    shared->begin_offset = chunk->begin < chunk->count ? chunk->offsets[chunk->begin] : 0;
+    shared->begin_offset = offset_of(chunk, chunk->begin);
     atomic_store_explicit(&shared->progress, pc_chunk_progress(chunk->begin, chunk->begin),
                           memory_order_relaxed);
     atomic_store_explicit(&shared->busy_ns, -1, memory_order_relaxed);
@@ -63,6 +72,7 @@ int pc_chunk_submit(pycrew_call *call)
     shared->count = chunk->count;
     shared->timed = call->timeout_ns >= 0;
     shared->timeout_ns = call->timeout_ns;
+    shared->shape = chunk->shape;
     chunk->results = shared->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
     atomic_store_explicit(&shared->cancel, 0, memory_order_relaxed);
     set_run(call);
@@ -139,7 +149,7 @@ void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
 
     for (uint32_t item = from; item < chunk->count; item++)
         save_error(chunk, item, error);
-    chunk->finished = chunk->count;
+    chunk->begin = chunk->finished = chunk->count; /* none of them stands in the table */
 }
 
 static void set_no_memory(pc_error *space, const pycrew_call *call)
@@ -147,6 +157,15 @@ static void set_no_memory(pc_error *space, const pycrew_call *call)
     pc_error_set(space, -ENOMEM, pc_text_of(call->function->name), pc_text_of(NULL),
                  pc_text_of("no memory was left to keep the result"), pc_text_of(NULL));
     space->public.may_have_run = true;
+}
+
+const volatile pc_chunk_result *pc_chunk_table(const pycrew_call *call)
+{
+    const pc_batch_chunk *chunk = call->chunk;
+
+    if (chunk->begin != 0 || chunk->saved != NULL)
+        return NULL;
+    return (const pc_chunk_result *)(const void *)((const uint8_t *)chunk->shared + chunk->results);
 }
 
 /* An item whose end stands in the table. References are checked to lie in the segment. */

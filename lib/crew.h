@@ -318,6 +318,7 @@ struct pc_batch_chunk {
     uint64_t results;    /* of the table, from the start of shared */
     uint64_t first;      /* the first item's index in the batch */
     uint32_t count;      /* items */
+    uint64_t shape;      /* of the items, if they are records */
     size_t bytes;        /* of their arguments and table */
     uint32_t begin;      /* those before have their end in saved */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
@@ -327,7 +328,7 @@ struct pc_batch_chunk {
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
-    uint32_t *offsets;   /* of each item's arguments */
+    uint32_t *offsets;   /* of each item's arguments, unless they are records */
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
 
@@ -347,6 +348,9 @@ void pc_chunk_resubmit(pycrew_call *call);
 
 /* Gives all items from `from` on this error. 0 or -ENOMEM. */
 void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error);
+
+/* An ended chunk's table, if the ends of all its items stand there; else NULL. */
+const volatile pc_chunk_result *pc_chunk_table(const pycrew_call *call);
 
 /* An ended chunk's item: its value as a message (small: two words to copy it to), or NULL error. */
 pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2], const pycrew_error **error,

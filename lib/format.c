@@ -20,7 +20,8 @@ enum { /* what a character is */
        IS_UNIT = 1,
        TAKES_SIZE = 2, /* '#' may stand behind it */
        NEEDS_SIZE = 4, /* '#' must */
-       IS_NAME = 8     /* may be part of a keyword */
+       IS_NAME = 8,    /* may be part of a keyword */
+       IS_NUMBER = 16  /* a unit of one word */
 };
 
 #if defined(__clang__)
@@ -35,13 +36,13 @@ static const uint8_t classes[256] = {
     ['a' ... 'z'] = IS_NAME,
     ['_'] = IS_NAME,
     [0x80 ... 0xff] = IS_NAME,
-    ['p'] = IS_NAME | IS_UNIT,
-    ['i'] = IS_NAME | IS_UNIT,
-    ['L'] = IS_NAME | IS_UNIT,
-    ['K'] = IS_NAME | IS_UNIT,
-    ['n'] = IS_NAME | IS_UNIT,
-    ['d'] = IS_NAME | IS_UNIT,
-    ['f'] = IS_NAME | IS_UNIT,
+    ['p'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['i'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['L'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['K'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['n'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['d'] = IS_NAME | IS_UNIT | IS_NUMBER,
+    ['f'] = IS_NAME | IS_UNIT | IS_NUMBER,
     ['O'] = IS_NAME | IS_UNIT,
     ['s'] = IS_NAME | IS_UNIT | TAKES_SIZE,
     ['z'] = IS_NAME | IS_UNIT | TAKES_SIZE,
@@ -754,10 +755,28 @@ static int store_planned(pc_cursor message, const char *at, va_list *args, bool 
     return code;
 }
 
+/* The type that was asked for, whole: its word is what is stored. */
+static inline bool store_word(pc_cursor message, char unit, void *out)
+{
+    uint64_t header, word;
+
+    if (message.end - message.at < 16)
+        return false;
+    header = pc_word_load(message.at);
+    word = pc_word_load(message.at + 8);
+    if ((unit != 'L' && unit != 'n' && unit != 'd') || !out ||
+        header != (unit == 'd' ? PC_TAG_F64 : PC_TAG_I64))
+        return false;
+    memcpy(out, &word, sizeof word);
+    return true;
+}
+
 /* What most results are: one number needs no plan. */
 static int store_number(pc_cursor message, char unit, void *out)
 {
     pc_view view;
+    if (store_word(message, unit, out))
+        return 0;
     next_view(&message, &view);
     pc_store to = {.unit = unit, .out = out};
     pc_place result = {0};
@@ -774,11 +793,11 @@ int pc_format_result(pc_cursor message, const char *format, va_list *args, bool 
     const char *at = skip_spaces(format);
     if (*at == '>')
         at++;
+    if (is(*at, IS_NUMBER) && at[1] == '\0')
+        return store_number(message, *at, va_arg(*args, void *));
     pc_shape result;
     int code = check_result(format, at, &result);
     if (code < 0 || result.units == 0)
         return code;
-    if (is(*at, IS_UNIT) && at[1] == '\0' && data_tag(*at) == PC_TAG_INVALID)
-        return store_number(message, *at, va_arg(*args, void *));
     return store_planned(message, at, args, copy, result.units);
 }

@@ -1,4 +1,6 @@
 /* Batches: items come out once, in order where asked, with their own errors; nothing waits for ever. */
+#include <limits.h>
+#include <math.h>
 #include <pthread.h>
 
 #include "tests/harness/crew.h"
@@ -108,6 +110,137 @@ TEST(an_unordered_batch_does_not_wait_for_a_slow_item)
     GIVES(pycrew_batch_next(batch, BOUND), 0);
     pycrew_batch_close(batch);
     pycrew_close(crew);
+}
+
+/* ---- items that are numbers only, and others -------------------------------------------------- */
+
+static void expect_text(pycrew_batch *batch, const char *expected)
+{
+    const char *text = NULL;
+
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    OK(pycrew_batch_result(batch, "s", &text));
+    ASSERT_STR(text, expected);
+}
+
+TEST(numbers_of_each_unit_arrive_as_they_are)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch *batch = open_batch(crew, "api_ops:shown", NULL);
+
+    OK(pycrew_batch_add(batch, "iLn", INT_MIN, LLONG_MIN, (ptrdiff_t)-1));
+    expect_text(batch, "(-2147483648, -9223372036854775808, -1)");
+    OK(pycrew_batch_add(batch, "iLn", INT_MAX, LLONG_MAX, PTRDIFF_MAX));
+    expect_text(batch, "(2147483647, 9223372036854775807, 9223372036854775807)");
+    OK(pycrew_batch_add(batch, "KK>s", 1ULL, ULLONG_MAX));
+    expect_text(batch, "(1, 18446744073709551615)");
+    OK(pycrew_batch_add(batch, "ppdf", 2, 0, -0.0, 1.5));
+    expect_text(batch, "(True, False, -0.0, 1.5)");
+    OK(pycrew_batch_add(batch, "dd", (double)INFINITY, (double)NAN));
+    expect_text(batch, "(inf, nan)");
+    OK(pycrew_batch_add(batch, "iiiiiiii", 1, 2, 3, 4, 5, 6, 7, 8));
+    expect_text(batch, "(1, 2, 3, 4, 5, 6, 7, 8)");
+    OK(pycrew_batch_add(batch, "iiiiiiiii", 1, 2, 3, 4, 5, 6, 7, 8, 9));
+    expect_text(batch, "(1, 2, 3, 4, 5, 6, 7, 8, 9)");
+    OK(pycrew_batch_add(batch, ""));
+    expect_text(batch, "()");
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(a_format_that_changes_in_place_is_read_again)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch *batch = open_batch(crew, "api_ops:shown", NULL);
+    char format[8] = "ii";
+
+    for (int i = 0; i < 3; i++)
+        OK(pycrew_batch_add(batch, format, i, -i));
+    strcpy(format, "id");
+    OK(pycrew_batch_add(batch, format, 7, 0.5));
+    strcpy(format, "iii");
+    OK(pycrew_batch_add(batch, format, 7, 8, 9));
+    strcpy(format, "i");
+    OK(pycrew_batch_add(batch, format, 7));
+    strcpy(format, "iix");
+    GIVES(pycrew_batch_add(batch, format, 7, 8, 9), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "byte 2");
+    expect_text(batch, "(0, 0)");
+    expect_text(batch, "(1, -1)");
+    expect_text(batch, "(2, -2)");
+    expect_text(batch, "(7, 0.5)");
+    expect_text(batch, "(7, 8, 9)");
+    expect_text(batch, "(7,)");
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+/* One item of the mixed kinds by its number; the text it becomes. */
+static void add_mixed(pycrew_batch *batch, int i, char text[80])
+{
+    pycrew_call *item;
+
+    switch (i * 7 % 11 % 6) {
+    case 0:
+        OK(pycrew_batch_add(batch, "ii", i, i + 1));
+        snprintf(text, 80, "(%d, %d)", i, i + 1);
+        break;
+    case 1:
+        OK(pycrew_batch_add(batch, "iL>s", i, (long long)i + 1));
+        snprintf(text, 80, "(%d, %d)", i, i + 1);
+        break;
+    case 2:
+        OK(pycrew_batch_add(batch, "di", i + 0.5, i));
+        snprintf(text, 80, "(%d.5, %d)", i, i);
+        break;
+    case 3:
+        OK(pycrew_batch_add(batch, "is", i, "x"));
+        snprintf(text, 80, "(%d, 'x')", i);
+        break;
+    case 4:
+        OK(pycrew_batch_begin(batch, BOUND, &item));
+        OK(pycrew_add_i64(item, i));
+        OK(pycrew_batch_commit(batch));
+        snprintf(text, 80, "(%d,)", i);
+        break;
+    default:
+        OK(pycrew_batch_begin(batch, BOUND, &item)); /* is discarded */
+        OK(pycrew_add_str(item, "gone", 4));
+        OK(pycrew_batch_add(batch, "iii", i, i, i));
+        snprintf(text, 80, "(%d, %d, %d)", i, i, i);
+        break;
+    }
+}
+
+static void mix_items(unsigned chunk)
+{
+    enum { ITEMS = 3000 };
+    static char texts[ITEMS][80];
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew = open_crew(2);
+    pycrew_batch *batch;
+
+    options.chunk = chunk;
+    batch = open_batch(crew, "api_ops:shown", &options);
+    for (int i = 0; i < ITEMS; i++)
+        add_mixed(batch, chunk == 7 ? i / 100 : i, texts[i]); /* runs of a kind, too */
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < ITEMS; i++)
+        expect_text(batch, texts[i]);
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(items_of_all_kinds_mixed_come_out_right)
+{
+    mix_items(0);
+}
+
+TEST(runs_of_items_of_all_kinds_come_out_right)
+{
+    mix_items(7);
 }
 
 TEST(an_empty_batch_has_no_item)

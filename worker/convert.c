@@ -1,6 +1,7 @@
 /* convert: values to Python objects and back; convert.h says which become which. */
 #include "worker/convert.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Looked up once: an import or an attribute costs more than most conversions. */
@@ -408,6 +409,46 @@ int pc_decode_arguments(pc_cursor message, void (*before_user_code)(void *), voi
             return -1;
         ret->positional = ret->count;
     }
+}
+
+static PyObject *decode_number(unsigned tag, uint64_t word)
+{
+    double number;
+    switch (tag) {
+    case PC_TAG_I64:
+        return PyLong_FromLongLong((int64_t)word);
+    case PC_TAG_U64:
+        return PyLong_FromUnsignedLongLong(word);
+    case PC_TAG_F64:
+        memcpy(&number, &word, sizeof number);
+        return PyFloat_FromDouble(number);
+    case PC_TAG_BOOL:
+        return PyBool_FromLong(word != 0);
+    default:
+        return malformed();
+    }
+}
+
+static_assert((int)PC_RECORD_MAX <= (int)SMALL, "a record's numbers find place in `small`");
+
+int pc_decode_record(const uint64_t *words, uint64_t shape, pc_arguments *ret)
+{
+    unsigned length = pc_record_length(shape);
+    ret->items = ret->small + 1;
+    ret->positional = ret->count = 0;
+    ret->names = NULL;
+    if (length > PC_RECORD_MAX) {
+        malformed();
+        return -1;
+    }
+    for (unsigned i = 0; i < length; i++) {
+        PyObject *item = decode_number(pc_record_tag(shape, i), words[i]);
+        if (item == NULL)
+            return -1;
+        ret->items[i] = item;
+        ret->positional = ++ret->count;
+    }
+    return 0;
 }
 
 void pc_arguments_clear(pc_arguments *arguments)

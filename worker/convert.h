@@ -15,6 +15,7 @@
 
 #include <Python.h>
 
+#include "lib/shm/chunk.h"
 #include "lib/shm/value.h"
 
 /* Looks up what conversion needs (pickle, json; numpy later, once somebody has imported it).
@@ -44,6 +45,9 @@ typedef struct pc_arguments {
 int pc_decode_arguments(pc_cursor message, void (*before_user_code)(void *), void *data,
                         pc_arguments *ret);
 void pc_arguments_clear(pc_arguments *arguments);
+
+/* The same of a record (chunk.h): a word for each number; runs no user code. */
+int pc_decode_record(const uint64_t *words, uint64_t shape, pc_arguments *ret);
 
 /* Writes object; json: as JSON text instead (json.dumps with ensure_ascii=False, bytes as
  * base64; what it cannot write is its TypeError). 0; -1 with a Python exception set; or the writer's negative errno

@@ -34,7 +34,8 @@ typedef struct execution {
     loop *loop;
     pc_slot *slot;
     uint32_t generation, function;
-    bool ran; /* the function was entered */
+    uint64_t shape; /* of the arguments, if they are a record; else 0 */
+    bool ran;       /* the function was entered */
 } execution;
 
 /* ---- the lifeline and the queues' eventfds ---- */
@@ -213,7 +214,9 @@ static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *ki
         *kind = exception_kind(e, false);
         return NULL;
     }
-    rc = pc_decode_arguments(arguments, publish_entered, e, &decoded);
+    rc = e->shape != 0
+             ? pc_decode_record((const uint64_t *)(const void *)arguments.at, e->shape, &decoded)
+             : pc_decode_arguments(arguments, publish_entered, e, &decoded);
     if (rc == 0) {
         publish_entered(e);
         e->ran = true;
@@ -511,6 +514,17 @@ static bool has_listed_all(const pc_chunk *chunk)
     return atomic_load_explicit(&chunk->block_count, memory_order_relaxed) == PC_CHUNK_BLOCKS;
 }
 
+/* The arguments of the item that stands at `at`. */
+static pc_cursor item_arguments(const uint8_t *at, uint64_t shape)
+{
+    uint64_t size;
+
+    if (shape != 0)
+        return (pc_cursor){at, at + pc_record_length(shape) * sizeof size};
+    size = *(const uint64_t *)(const void *)at;
+    return (pc_cursor){at + sizeof size, at + sizeof size + size};
+}
+
 /* False: doomed. */
 static bool run_items(execution *e, chunk_writer *w, uint32_t number)
 {
@@ -518,8 +532,7 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
     const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
 
     for (uint32_t item = chunk->begin; item < chunk->count; item++) {
-        uint64_t size = *(const uint64_t *)(const void *)at;
-        pc_cursor arguments = {at + sizeof size, at + sizeof size + size};
+        pc_cursor arguments = item_arguments(at, e->shape);
         bool stops;
 
         at = arguments.end;
@@ -548,6 +561,7 @@ static bool run_chunk(execution *e, uint32_t number)
     chunk_writer w = {.writer = {.grow = chunk_grow}, .worker = worker, .chunk = chunk};
     int64_t start = pc_now();
 
+    e->shape = chunk->shape;
     publish_entered(e); /* per item, progress tells */
     if (!run_items(e, &w, number))
         return false;

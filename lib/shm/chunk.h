@@ -1,9 +1,10 @@
 /* chunk: many items of a batch in one descriptor.
  *
  * Overview. A chunk is one block of the host's memory: this header, the items' arguments end to
- * end (each a size in bytes, then its values), then a table with a result for each item. Small
- * results stand in the table; others in blocks of the worker's, which it lists in `blocks` before
- * it refers to them.
+ * end, then a table with a result for each item. An item is a size in bytes, then its values; or,
+ * where all items of the chunk are numbers of the same types, those numbers alone, a word each
+ * (shape: a record). Small results stand in the table; others in blocks of the worker's, which it
+ * lists in `blocks` before it refers to them.
  *
  * Progress is one word: finished (31 bits), DOOMED, started (32 bits). The worker advances it by
  * compare-and-swap: "item i is finished, with its result in the table, and item i+1 is started".
@@ -18,6 +19,7 @@
 #define PC_SHM_CHUNK_H
 
 #include "lib/shm/segment.h"
+#include "lib/shm/value.h"
 
 enum { PC_CHUNK_BLOCKS = 24, PC_CHUNK_ITEMS_MAX = 1 << 20 };
 
@@ -31,6 +33,25 @@ typedef struct pc_chunk_result {
 
 #define PC_CHUNK_REFERENCE 0x80u
 
+/* What a record is made of: its length in the low 4 bits, then the tag of each number, 4 bits
+ * each: BOOL (0 or 1), I64, U64, F64. 0: the items are no records. */
+enum { PC_RECORD_MAX = 8 };
+
+static inline unsigned pc_record_length(uint64_t shape)
+{
+    return (unsigned)shape & 15;
+}
+
+static inline unsigned pc_record_tag(uint64_t shape, unsigned place)
+{
+    return (unsigned)(shape >> (4 * place + 4)) & 15;
+}
+
+static inline uint64_t pc_record_extend(uint64_t shape, enum pc_tag tag)
+{
+    return (shape + 1) | (uint64_t)tag << (4 * pc_record_length(shape) + 4);
+}
+
 typedef struct pc_chunk {
     uint32_t count;        /* items */
     uint32_t begin;        /* the first to run: those before have their end */
@@ -38,6 +59,7 @@ typedef struct pc_chunk {
     uint32_t timed;        /* write item_started_ns */
     int64_t timeout_ns;    /* of an item, if timed */
     uint64_t results;      /* of the table, from the start of the chunk */
+    uint64_t shape;        /* of the items, if they are records; else 0 */
     _Atomic uint32_t cancel; /* the host's: no further item is to be started */
 
     /* the worker's */

@@ -26,6 +26,10 @@ def arguments(*args, **kwargs):
     return [list(args), kwargs]
 
 
+def shown(*args):
+    return repr(args)
+
+
 def kind(value):
     return type(value).__qualname__
 
