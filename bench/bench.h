@@ -21,6 +21,10 @@
     X(start_ms, 1, "pycrew_open to the first result")                                              \
     X(start8_numpy_ms, 1, "numpy imported to a call running in each of 8 workers")                 \
     X(worker_pss_kb, 0, "memory of each of these 8 (PSS)")                                         \
+    X(replaced_ms, 1, "a killed worker (numpy preloaded) to the next one's first result: median")  \
+    X(replaced_max_ms, 1, "the same: the longest of 25")                                           \
+    X(deadline_late_ms, 1, "an error later than deadline and grace, of a C loop: median")          \
+    X(deadline_late_max_ms, 1, "the same: the latest of 10")                                       \
     X(idle_switches, 0, "context switches of an idle crew, all its threads, in 2 s")
 
 enum bench_value {
@@ -42,6 +46,9 @@ bench_measurement measure_cacheline, measure_inprocess, measure_bare_park;    /*
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch;
 bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */
+bench_measurement measure_replaced, measure_deadline;         /* death.c */
+
+bool have_numpy(const struct bench *bench); /* start.c */
 
 /* The same two CPUs for all that has one worker: the first two this process may use; false where
  * it has but one. use_all_cpus undoes it. */

@@ -15,3 +15,12 @@ def hold(seconds):
     begin = time.monotonic_ns()
     time.sleep(seconds)
     return begin, os.getpid()
+
+
+def nothing():
+    pass
+
+
+def stubborn():
+    """Days in one C function, which holds the GIL and does not look for signals."""
+    sum(range(10**14))

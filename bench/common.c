@@ -73,17 +73,31 @@ double quantile(double *values, size_t count, double quantile)
     return values[place < count ? place : count - 1];
 }
 
-pycrew_crew *open_crew(unsigned workers, const char *preload)
+static void ignore_log(void *data, int level, const char *line)
+{
+    (void)data;
+    (void)level;
+    (void)line;
+}
+
+pycrew_crew *open_crew_with(const pycrew_options *options)
 {
     const char *path[] = {BENCH_MODULES, MATH_OPS_FOLDER, NULL};
+    pycrew_options all = *options;
+    all.path = path;
+    all.log = ignore_log;
+    pycrew_crew *crew;
+    check(pycrew_open(&crew, &all), "pycrew_open");
+    return crew;
+}
+
+pycrew_crew *open_crew(unsigned workers, const char *preload)
+{
     const char *preloads[] = {preload, NULL};
     pycrew_options options = PYCREW_OPTIONS_INIT;
     options.workers = workers;
-    options.path = path;
     options.preload = preloads;
-    pycrew_crew *crew;
-    check(pycrew_open(&crew, &options), "pycrew_open");
-    return crew;
+    return open_crew_with(&options);
 }
 
 const pycrew_function *get_function(pycrew_crew *crew, const char *name)

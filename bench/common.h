@@ -30,6 +30,7 @@ double quantile(double *values, size_t count, double quantile);
 
 /* Opens a crew of that many workers (0: one a CPU) with the folder of the benchmark's functions and
  * that of math_ops in its path. preload may be NULL. */
+pycrew_crew *open_crew_with(const pycrew_options *options); /* the same path; silent */
 pycrew_crew *open_crew(unsigned workers, const char *preload);
 const pycrew_function *get_function(pycrew_crew *crew, const char *name);
 

@@ -43,6 +43,8 @@ static const struct measurement {
     {measure_park, park_rtt_ns, park_rtt_ns},
     {measure_start, start_ms, start_ms},
     {measure_numpy, start8_numpy_ms, worker_pss_kb},
+    {measure_replaced, replaced_ms, replaced_max_ms},
+    {measure_deadline, deadline_late_ms, deadline_late_max_ms},
     {measure_idle, idle_switches, idle_switches},
 };
 enum { MEASUREMENT_COUNT = sizeof measurements / sizeof *measurements };

@@ -92,7 +92,7 @@ static double mean_pss_kb(const struct seen *seen)
     return sum / (double)seen->count;
 }
 
-static bool have_numpy(const struct bench *bench)
+bool have_numpy(const struct bench *bench)
 {
     char command[4096];
     int size =
