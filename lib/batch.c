@@ -453,6 +453,16 @@ static void wait_a_little(pycrew_batch *batch, int64_t until)
     atomic_fetch_sub(&crew->prepare_waiters, 1);
 }
 
+/* Whether taking items out helps against what rc says is short. A chunk that is used up stays for
+ * the item at hand: it holds memory, but one call of many. */
+static bool holds_what_is_short(const pycrew_batch *batch, int rc)
+{
+    if (batch->count > 0 || batch->out == NULL)
+        return batch->count > 0;
+    return rc == -ENOMEM || batch->out_next < batch->out->chunk->count ||
+           batch->crew->call_limit <= 2;
+}
+
 /* rc says that something is short. If it is our own items that hold it, waiting is no use. */
 static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
 {
@@ -462,12 +472,12 @@ static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
         if (submitted < 0)
             return submitted;
     }
-    if (batch->count > 0 || batch->out != NULL)
+    if (holds_what_is_short(batch, rc))
         return pc_fail(-EAGAIN, "%s: take some items out first", pycrew_strerror(rc));
     if (pc_now() >= until)
         return pc_fail(-ETIME, "calls or memory were used up by others: %s", pycrew_strerror(rc));
     wait_a_little(batch, until);
-    return 0;
+    return atomic_load(&batch->crew->ending) == 2 ? pc_fail(-ECANCELED, "the crew was closed") : 0;
 }
 
 int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
@@ -481,37 +491,60 @@ int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
     return rc;
 }
 
+/* rc says why the first try failed. */
+static int add_waiting(pycrew_batch *batch, int rc, int64_t until, const char *format,
+                       va_list *arguments)
+{
+    pycrew_crew *crew = batch->crew;
+
+    pc_crew_enter(crew);
+    while (is_short(rc, batch) && (rc = wait_for_others(batch, rc, until)) == 0) {
+        va_list again;
+
+        va_copy(again, *arguments);
+        rc = build_item(batch, format, &again);
+        va_end(again);
+    }
+    pc_crew_leave(crew);
+    return rc;
+}
+
 int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char *format, ...)
 {
-    int64_t until = pc_until(timeout_ns);
+    va_list arguments;
     int rc;
 
-    for (;;) {
-        va_list arguments;
+    va_start(arguments, format);
+    rc = build_item(batch, format, &arguments);
+    va_end(arguments);
+    if (!is_short(rc, batch))
+        return rc;
+    va_start(arguments, format);
+    rc = add_waiting(batch, rc, pc_until(timeout_ns), format, &arguments);
+    va_end(arguments);
+    return rc;
+}
 
-        va_start(arguments, format);
-        rc = build_item(batch, format, &arguments);
-        va_end(arguments);
-        if (!is_short(rc, batch) || (rc = wait_for_others(batch, rc, until)) < 0)
-            return rc;
-    }
+static int begin_waiting(pycrew_batch *batch, int rc, int64_t until)
+{
+    pycrew_crew *crew = batch->crew;
+
+    pc_crew_enter(crew);
+    while (is_short(rc, batch) && (rc = wait_for_others(batch, rc, until)) == 0)
+        rc = begin_item(batch);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret)
 {
-    int64_t until = pc_until(timeout_ns);
+    int rc = begin_item(batch);
 
-    for (;;) {
-        int rc = begin_item(batch);
-
-        if (rc == 0) {
-            *ret = &batch->item;
-            return 0;
-        }
-        if (timeout_ns == 0 || !is_short(rc, batch) ||
-            (rc = wait_for_others(batch, rc, until)) < 0)
-            return rc;
-    }
+    if (timeout_ns != 0 && is_short(rc, batch))
+        rc = begin_waiting(batch, rc, pc_until(timeout_ns));
+    if (rc == 0)
+        *ret = &batch->item;
+    return rc;
 }
 
 int pycrew_batch_end(pycrew_batch *batch)
@@ -613,19 +646,15 @@ static void drop_chunk(pycrew_batch *batch)
  * or where none was free, of the first chunk. */
 static void await_any(pycrew_batch *batch, int64_t until)
 {
-    pycrew_crew *crew = batch->crew;
     const pycrew_call *sleeper = batch->sleeper != NULL ? batch->sleeper : chunk_at(batch, 0);
     sem_t *semaphore = &sleeper->slot->semaphore;
     int64_t now = pc_now();
 
-    atomic_fetch_add(&crew->inside, 1);
     pc_sleeper_drain(semaphore);
     for (uint32_t i = 0; i < batch->count; i++)
         if (!pc_call_publish_sleeper(chunk_at(batch, i), sleeper->index))
-            goto out;
+            return;
     pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
-out:
-    atomic_fetch_sub(&crew->inside, 1);
 }
 
 /* False: no time is left, or the crew closes. */
@@ -653,7 +682,7 @@ static int flush(pycrew_batch *batch)
     return submit_chunk(batch);
 }
 
-static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
+static int next_chunk_inside(pycrew_batch *batch, int64_t timeout_ns)
 {
     int64_t until = timeout_ns == 0 ? 0 : pc_until(timeout_ns);
 
@@ -673,6 +702,17 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
         }
     }
     return 1;
+}
+
+static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
+{
+    pycrew_crew *crew = batch->crew;
+    int rc;
+
+    pc_crew_enter(crew);
+    rc = next_chunk_inside(batch, timeout_ns);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)

@@ -60,14 +60,14 @@ struct pycrew_call {
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
     _Atomic(pc_batch_chunk *) chunk; /* made when first needed, kept until close */
-    bool chunk_in_use;               /* the call is a batch's chunk */
+    _Atomic bool chunk_in_use;       /* the call is a batch's chunk */
 
     /* under crew->lock */
     int64_t deadline;       /* INT64_MAX: none */
     uint32_t deadline_place; /* in the heap, from 1; 0: not in it */
     int host_code;          /* if the host ended it */
     pc_error host_error;    /* the same */
-    bool released;          /* before its end: the supervisor reclaims it */
+    _Atomic bool released;  /* before its end: the supervisor reclaims it; others only read it */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
@@ -77,21 +77,24 @@ struct pycrew_call {
     pc_error error;
     pc_cursor result;
     uint64_t result_copy[PC_INLINE_RESULT / 8];
-    uint64_t result_block; /* leased; under the worker's lock */
-    unsigned result_worker, result_incarnation;
+    /* Leased. Stored under the lock of the worker it is leased of; the sweep of another worker reads
+     * it all the same, so the names of worker and incarnation are stored before and read after. */
+    _Atomic uint64_t result_block;
+    _Atomic unsigned result_worker, result_incarnation;
 
     uint32_t sleeper; /* what the slot's sleeper word was set to */
-    uint32_t next;    /* in a free list; index + 1 */
-    const void *thread; /* who prepared it */
+    _Atomic uint32_t next; /* in a free list; index + 1 */
+    _Atomic(const void *) thread; /* who prepared, submitted, waited for or reaped it last */
 };
 
 struct pycrew_queue {
     pycrew_crew *crew;
     unsigned number;
-    int fd;
+    _Atomic int fd;
     uint64_t fd_id;       /* of fd, to see whether it is still ours */
-    bool open;
+    bool open;            /* under crew->lock */
     _Atomic uint32_t pending; /* calls that are to appear here */
+    _Atomic(const void *) reader; /* the thread that reaped last; NULL: none yet */
     bool stop;            /* a wake is pending: under crew->lock */
     unsigned scan;        /* the word the next reap begins at */
     uint64_t rest;        /* bits taken and not yet delivered, of the word scan */
@@ -153,10 +156,11 @@ struct pycrew_crew {
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t free_calls; /* tag << 32 | index + 1 */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t tail;       /* of the ring */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
-    _Atomic uint32_t inside; /* threads that sleep or spin in a function of ours */
+    _Atomic uint32_t inside; /* threads in a function of ours that may sleep */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
     _Atomic uint32_t stale_count;
-    uint32_t spare_calls, stale_calls; /* lists; under lock */
+    uint32_t spare_calls;          /* lists; under lock */
+    _Atomic uint32_t stale_calls;
 
     /* functions: insert only, so that look-ups need no lock */
     _Atomic(const pycrew_function *) functions[PC_FUNCTION_BUCKETS];
@@ -218,6 +222,18 @@ static inline int pc_crew_check(const pycrew_crew *crew)
     return 0;
 }
 
+/* Around all in which a thread may sleep, up to the last touch of anything of the crew's: close
+ * frees it when nobody is inside. */
+static inline void pc_crew_enter(pycrew_crew *crew)
+{
+    atomic_fetch_add_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
+static inline void pc_crew_leave(pycrew_crew *crew)
+{
+    atomic_fetch_sub_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
 void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -237,10 +253,11 @@ size_t pc_memory_size(pycrew_crew *crew, uint64_t block);
 /* Leases [block, block + size) of a worker's incarnation if it is there: sets *holder to block
  * under that worker's lock. */
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
-                   uint64_t size, uint64_t *holder);
+                   uint64_t size, _Atomic uint64_t *holder);
 
 /* Gives a leased block back and clears *holder. */
-void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t *holder);
+void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation,
+                  _Atomic uint64_t *holder);
 
 /* The sweep: frees the dead worker's spans, those without leases now. */
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
@@ -250,11 +267,18 @@ void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
 /* Copies a call's end out of its slot, if it has ended; phase is ENDED then. */
 bool pc_call_collect(pycrew_call *call);
 
-/* Sleeps until collected (true), or the time. */
+/* Sleeps until collected (true), or the time. Between pc_crew_enter and pc_crew_leave, as all that
+ * sleeps. */
 bool pc_call_await(pycrew_call *call, int64_t until);
+
+/* As pycrew_wait, between pc_crew_enter and pc_crew_leave. */
+int pc_call_wait(pycrew_call *call, int64_t timeout_ns);
 
 /* A new call, its builder over the slot; without function. As pycrew_prepare. */
 int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret);
+
+/* A name for this thread. */
+const void *pc_this_thread(void);
 
 /* Publishes the call's slot. */
 void pc_call_enqueue(pycrew_call *call);
@@ -327,9 +351,9 @@ struct pc_batch_chunk {
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
 
-    /* under the worker's lock */
-    unsigned lease_worker, lease_incarnation;
-    uint64_t leases[PC_CHUNK_BLOCKS];
+    /* As a call's result_block. */
+    _Atomic unsigned lease_worker, lease_incarnation;
+    _Atomic uint64_t leases[PC_CHUNK_BLOCKS];
 };
 
 /* Makes a prepared call an empty chunk. */
@@ -382,8 +406,8 @@ void pc_batch_count_death(pycrew_batch *batch, bool retried);
 
 int pc_queues_init(pycrew_crew *crew);
 void pc_queues_free(pycrew_crew *crew);
-void pc_queue_enter(pycrew_call *call); /* a submitted call is to appear in its queue, */
-void pc_queue_leave(pycrew_call *call); /* or not any more */
+void pc_queue_enter(pycrew_call *call, pycrew_queue *queue); /* it is to appear there; NULL: nowhere */
+bool pc_queue_leave(pycrew_call *call); /* not any more; false: it was not to */
 void pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
 uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
