@@ -238,6 +238,11 @@ static int start_chunk(pycrew_batch *batch)
     /* Before anything is measured, chunks are small and many: other callers need calls too. */
     if (batch->count > 0 && batch->count >= batch->crew->call_limit / 2)
         return pc_fail(-EAGAIN, "%u chunks are in flight: take some items out first", batch->count);
+    /* And where all are in use, who waits for one would come off worst against who takes and gives
+     * them back without pause. */
+    if (batch->count > 0 && atomic_load_explicit(&batch->crew->prepare_waiters,
+                                                 memory_order_relaxed) > 0)
+        return pc_fail_static(-EAGAIN, "others wait for calls: take some items out first");
     /* Results need memory, too. */
     if (batch->count > 0 && batch->bytes >= batch->crew->segment.config.spans * PC_SPAN_SIZE / 8)
         return pc_fail(-EAGAIN, "%zu bytes of arguments are in flight: take some items out first",
@@ -696,8 +701,6 @@ static int next_chunk_inside(pycrew_batch *batch, int64_t timeout_ns)
         if (timeout_ns == 0 || batch->count == 0 || !await_chunk(batch, until)) {
             if (take_chunk(batch))
                 break;
-            if (atomic_load(&batch->crew->ending) == 2)
-                return pc_fail(-ECANCELED, "the crew was closed");
             return pc_fail_static(-ETIME, "no item has ended yet");
         }
     }
@@ -711,6 +714,8 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
 
     pc_crew_enter(crew);
     rc = next_chunk_inside(batch, timeout_ns);
+    if (atomic_load(&crew->ending) == 2)
+        rc = pc_fail(-ECANCELED, "the crew was closed");
     pc_crew_leave(crew);
     return rc;
 }

@@ -192,8 +192,10 @@ static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
             break;
     }
     atomic_fetch_sub(&crew->prepare_waiters, 1);
-    if (*ret != NULL)
+    if (*ret != NULL && atomic_load(&crew->ending) == 0)
         return 0;
+    if (*ret != NULL)
+        free_push(crew, *ret);
     if (pc_now() < until && atomic_load(&crew->ending) == 0)
         return fail_in_use(crew);
     if (atomic_load(&crew->ending) != 0)
@@ -453,10 +455,12 @@ void *pycrew_data(const pycrew_call *call)
 void pc_call_enqueue(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
+    uint32_t generation = call->generation, ticket = call->ticket, index = call->index;
 
     call->queued = true;
-    pc_slot_queue(call->slot, call->generation);
-    pc_ring_push(&crew->segment, call->ticket, call->index, call->generation);
+    pc_slot_queue(call->slot, generation);
+    /* The record is not ours alone any more: its deadline may end it, its queue's reader release it. */
+    pc_ring_push(&crew->segment, ticket, index, generation);
     pc_idle_wake_one(&crew->segment);
 }
 
@@ -884,7 +888,10 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
         return fail_not_ended(call);
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     pc_crew_enter(crew);
-    rc = pc_call_await(call, pc_until(timeout_ns)) ? outcome(call) : fail_not_ended(call);
+    /* Where the crew closes, what has ended is as lost as the rest: close waits but for us. */
+    rc = pc_call_await(call, pc_until(timeout_ns)) && atomic_load(&crew->ending) != 2
+             ? outcome(call)
+             : fail_not_ended(call);
     pc_crew_leave(crew);
     return rc;
 }

@@ -240,7 +240,7 @@ static int make_workers(pycrew_crew *crew)
         pc_host_worker *w = &crew->crew_workers[i];
 
         pthread_mutex_init(&w->lock, NULL);
-        w->pidfd = w->lifeline = w->output = -1;
+        w->pidfd = w->lifeline = w->open_lifeline = w->output = -1;
     }
     return 0;
 }

@@ -114,6 +114,7 @@ typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     bool alive; /* admitted and not swept: its memory can be given back */
+    int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
 
     /* the supervisor's */
     enum pc_worker_state state;
@@ -131,6 +132,7 @@ typedef struct pc_host_worker {
     enum pc_step step;
     uint32_t step_call, step_generation, step_item;
     int64_t step_time;
+    unsigned stack_looks; /* for the stack, so far */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
@@ -339,7 +341,7 @@ struct pc_batch_chunk {
     uint64_t first;      /* the first item's index in the batch */
     uint32_t count;      /* items */
     size_t bytes;        /* of their arguments and table */
-    uint32_t begin;      /* those before have their end in saved */
+    _Atomic uint32_t begin; /* those before have their end in saved; the supervisor may read it at any time */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
     int64_t busy_ns;     /* what they took, or -1 */
     int stopped_code;    /* of an item that was interrupted */

@@ -16,7 +16,8 @@
 #include "lib/crew.h"
 #include "lib/shm/control.h"
 
-#define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write */
+#define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write; */
+enum { STACK_LOOKS = 3 };                   /* as often where nothing is there: CPUs may be busy */
 
 static void send_signal(const pc_host_worker *w, int signal)
 {
@@ -141,11 +142,16 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
         pc_fault_erase(crew, worker);
         send_signal(w, SIGRTMAX - 2);
         w->step = PC_STEP_STACK;
+        w->stack_looks = 0;
         w->step_time = now + STACK_NS;
         return;
     }
     free(w->stack);
     w->stack = pc_fault_read(crew, worker);
+    if (w->stack == NULL && ++w->stack_looks < STACK_LOOKS) {
+        w->step_time = now + STACK_NS;
+        return;
+    }
     if (!doom(crew, worker)) {
         go_on(crew, worker, now);
         return;

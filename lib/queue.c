@@ -88,8 +88,8 @@ static int make_fd(pycrew_queue *queue)
         return pc_fail(-errno, "no descriptor is left for the queue");
     queue->fd_id = pc_eventfd_id(queue->fd);
     for (unsigned i = 0; i < crew->workers; i++)
-        if (crew->crew_workers[i].state == PC_WORKER_READY)
-            pc_queue_send(crew, queue->number, crew->crew_workers[i].lifeline);
+        if (crew->crew_workers[i].open_lifeline >= 0)
+            pc_queue_send(crew, queue->number, crew->crew_workers[i].open_lifeline);
     return 0;
 }
 
@@ -240,10 +240,10 @@ static int reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t 
             count += arm_and_take(queue, calls + count, max - count);
         if (count == max)
             pc_queue_write(queue); /* there may be more: it stays readable */
-        if (count > 0 || take_stop(queue) || pc_now() >= until)
-            return (int)count;
         if (atomic_load(&queue->crew->ending) == 2)
             return pc_fail(-ECANCELED, "the crew was closed");
+        if (count > 0 || take_stop(queue) || pc_now() >= until)
+            return (int)count;
         poll(&ready, 1, poll_ms(queue, until));
     }
 }

@@ -270,6 +270,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&w->lock);
     pthread_mutex_lock(&crew->lock);
     send_queues(crew, w);
+    w->open_lifeline = w->lifeline;
     w->state = PC_WORKER_READY;
     w->was_ready = true;
     crew->ready_code = 1;
@@ -279,6 +280,15 @@ static void admit(pycrew_crew *crew, unsigned worker)
     crew->start_failures = 0;
     if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) == -EAGAIN)
         kill_worker(w);
+}
+
+/* Other threads send queues over it. */
+static void close_lifeline(pycrew_crew *crew, pc_host_worker *w)
+{
+    pthread_mutex_lock(&crew->lock);
+    w->open_lifeline = -1;
+    pthread_mutex_unlock(&crew->lock);
+    close_fd(&w->lifeline);
 }
 
 static void hear_worker(pycrew_crew *crew, unsigned worker)
@@ -293,7 +303,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
         if (rc == -EAGAIN)
             return;
         if (rc != 1) {
-            close_fd(&w->lifeline);
+            close_lifeline(crew, w);
             return;
         }
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
@@ -344,6 +354,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
                     worker, w->pid, w->signal ? w->signal : w->status);
     if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
         start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
+    close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
     pc_ladder_forget(crew, worker);
     /* It can start, so others' calls are not to wait for it for seconds. */

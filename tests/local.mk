@@ -36,7 +36,9 @@ API_TESTS = \
 	tests/test-batch \
 	tests/test-deadline \
 	tests/test-death \
-	tests/test-queue
+	tests/test-idle-cost \
+	tests/test-queue \
+	tests/test-threads
 
 WORKER_TESTS = \
 	tests/worker/test-convert
@@ -78,8 +80,7 @@ TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
 SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
-# Not yet those with real workers: they were not all seen clean under TSan.
-THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS)
+THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
 # Without those that map segments of gigabytes or catch SIGSEGV: valgrind is none of theirs.
 VALGRIND_TESTS = $(filter-out tests/shm/test-heap tests/shm/test-segment,$(SHM_TESTS) $(CORE_TESTS))
 
