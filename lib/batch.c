@@ -57,6 +57,8 @@ struct pycrew_batch {
     const pycrew_error *error;
     pc_error error_space;
 
+    pycrew_batch *next, **link; /* among the crew's open ones; under crew->lock */
+
     uint64_t added, taken, failed;
     _Atomic uint64_t retried, deaths;
 };
@@ -108,6 +110,27 @@ static void init(pycrew_batch *batch, pycrew_crew *crew, const pycrew_function *
     atomic_store(&batch->item.phase, PC_PHASE_UNUSED);
 }
 
+static void enlist(pycrew_batch *batch)
+{
+    pycrew_crew *crew = batch->crew;
+
+    pthread_mutex_lock(&crew->lock);
+    batch->next = crew->batches;
+    batch->link = &crew->batches;
+    if (batch->next != NULL)
+        batch->next->link = &batch->next;
+    crew->batches = batch;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* Under crew->lock; in a fork, where its state is not known, without. */
+static void delist(pycrew_batch *batch)
+{
+    *batch->link = batch->next;
+    if (batch->next != NULL)
+        batch->next->link = batch->link;
+}
+
 int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
                       const pycrew_batch_options *options, pycrew_batch **ret)
 {
@@ -126,6 +149,7 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     /* Where none is free, chunks' own semaphores have to do: see await_any. */
     if (batch->unordered)
         (void)pc_call_prepare(crew, 0, &batch->sleeper);
+    enlist(batch);
     *ret = batch;
     return 0;
 }
@@ -831,13 +855,28 @@ void pycrew_batch_close(pycrew_batch *batch)
         pthread_mutex_lock(&batch->crew->lock);
         for (uint32_t i = 0; i < batch->count; i++)
             chunk_at(batch, i)->chunk->batch = NULL;
+        delist(batch);
         pthread_mutex_unlock(&batch->crew->lock);
         while (batch->count > 0)
             pycrew_release(list_remove(batch, 0));
         pycrew_release(batch->out);
         if (batch->sleeper != NULL)
             pc_call_reclaim(batch->sleeper);
+    } else {
+        delist(batch);
     }
     free(batch->chunks);
     free(batch);
+}
+
+void pc_batches_free(pycrew_crew *crew)
+{
+    pycrew_batch *next;
+
+    for (pycrew_batch *batch = crew->batches; batch != NULL; batch = next) {
+        next = batch->next;
+        pc_error_clear(&batch->error_space);
+        free(batch->chunks);
+        free(batch);
+    }
 }

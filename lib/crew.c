@@ -445,6 +445,7 @@ static void free_calls(pycrew_crew *crew)
 
 static void free_crew(pycrew_crew *crew)
 {
+    pc_batches_free(crew);
     free_calls(crew);
     pc_functions_free(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++)

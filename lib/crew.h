@@ -183,6 +183,7 @@ struct pycrew_crew {
 
     pc_host_worker *crew_workers;
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
+    pycrew_batch *batches;  /* open ones; under lock */
 
     /* the supervisor's */
     pthread_t supervisor;
@@ -400,6 +401,9 @@ void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), uns
                      unsigned incarnation);
 
 /* ---- batch.c ---- */
+
+/* Those that are open when the crew closes. */
+void pc_batches_free(pycrew_crew *crew);
 
 /* Under crew->lock: a worker died on one of the batch's items. */
 void pc_batch_count_death(pycrew_batch *batch, bool retried);
