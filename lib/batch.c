@@ -67,6 +67,8 @@ struct pycrew_batch {
     const pycrew_error *error;
     pc_error error_space;
 
+    pycrew_batch *next, **link; /* among the crew's open ones; under crew->lock */
+
     uint64_t added, taken, failed;
     _Atomic uint64_t retried, deaths;
 };
@@ -118,6 +120,27 @@ static void init(pycrew_batch *batch, pycrew_crew *crew, const pycrew_function *
     atomic_store(&batch->item.phase, PC_PHASE_UNUSED);
 }
 
+static void enlist(pycrew_batch *batch)
+{
+    pycrew_crew *crew = batch->crew;
+
+    pthread_mutex_lock(&crew->lock);
+    batch->next = crew->batches;
+    batch->link = &crew->batches;
+    if (batch->next != NULL)
+        batch->next->link = &batch->next;
+    crew->batches = batch;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* Under crew->lock; in a fork, where its state is not known, without. */
+static void delist(pycrew_batch *batch)
+{
+    *batch->link = batch->next;
+    if (batch->next != NULL)
+        batch->next->link = batch->link;
+}
+
 int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
                       const pycrew_batch_options *options, pycrew_batch **ret)
 {
@@ -136,6 +159,7 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     /* Where none is free, chunks' own semaphores have to do: see await_any. */
     if (batch->unordered)
         (void)pc_call_prepare(crew, 0, &batch->sleeper);
+    enlist(batch);
     *ret = batch;
     return 0;
 }
@@ -279,6 +303,11 @@ static int start_chunk(pycrew_batch *batch)
     /* Before anything is measured, chunks are small and many: other callers need calls too. */
     if (batch->count > 0 && batch->count >= batch->crew->call_limit / 2)
         return pc_fail(-EAGAIN, "%u chunks are in flight: take some items out first", batch->count);
+    /* And where all are in use, who waits for one would come off worst against who takes and gives
+     * them back without pause. */
+    if (batch->count > 0 && atomic_load_explicit(&batch->crew->prepare_waiters,
+                                                 memory_order_relaxed) > 0)
+        return pc_fail_static(-EAGAIN, "others wait for calls: take some items out first");
     /* Results need memory, too. */
     if (batch->count > 0 && batch->bytes >= batch->crew->segment.config.spans * PC_SPAN_SIZE / 8)
         return pc_fail(-EAGAIN, "%zu bytes of arguments are in flight: take some items out first",
@@ -635,13 +664,13 @@ static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
     if (rc == -ENOMEM && batch->out != NULL)
         return pc_fail_static(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives "
                                        "it back");
-    if (rc == -ETIME && pc_call_holds_all(batch->crew))
+    if (rc == -ETIME && pc_call_holds_all(batch->crew, false))
         return pc_fail(-ETIME, "this thread holds all %u calls itself", batch->crew->call_limit);
     if (pc_now() >= until)
         return pc_fail_static(-ETIME, rc == -ETIME ? "others use all calls"
                                                    : "others use the shared memory");
     wait_a_little(batch, until);
-    return 0;
+    return atomic_load(&batch->crew->ending) == 2 ? pc_fail(-ECANCELED, "the crew was closed") : 0;
 }
 
 /* Adds an item, or with no format begins one. */
@@ -667,11 +696,11 @@ static int item_within(pycrew_batch *batch, int64_t timeout_ns, const char *form
 
     if (!is_short(rc, batch))
         return rc;
-    atomic_fetch_add(&crew->inside, 1);
+    pc_crew_enter(crew);
     do
         rc = wait_for_others(batch, rc, until);
     while (rc == 0 && is_short(rc = try_item(batch, format, arguments), batch));
-    atomic_fetch_sub(&crew->inside, 1);
+    pc_crew_leave(crew);
     return rc;
 }
 
@@ -831,19 +860,15 @@ static void drop_chunk(pycrew_batch *batch)
  * or where none was free, of the first chunk. */
 static void await_any(pycrew_batch *batch, int64_t until)
 {
-    pycrew_crew *crew = batch->crew;
     const pycrew_call *sleeper = batch->sleeper != NULL ? batch->sleeper : chunk_at(batch, 0);
     sem_t *semaphore = &sleeper->slot->semaphore;
     int64_t now = pc_now();
 
-    atomic_fetch_add(&crew->inside, 1);
     pc_sleeper_drain(semaphore);
     for (uint32_t i = 0; i < batch->count; i++)
         if (!pc_call_publish_sleeper(chunk_at(batch, i), sleeper->index))
-            goto out;
+            return;
     pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
-out:
-    atomic_fetch_sub(&crew->inside, 1);
 }
 
 /* False: no time is left, or the crew closes. */
@@ -871,7 +896,7 @@ static int flush(pycrew_batch *batch)
     return submit_chunk(batch);
 }
 
-static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
+static int next_chunk_inside(pycrew_batch *batch, int64_t timeout_ns)
 {
     int64_t until = timeout_ns == 0 ? 0 : pc_until(timeout_ns);
 
@@ -885,12 +910,23 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
         if (timeout_ns == 0 || batch->count == 0 || !await_chunk(batch, until)) {
             if (take_chunk(batch))
                 break;
-            if (atomic_load(&batch->crew->ending) == 2)
-                return pc_fail(-ECANCELED, "the crew was closed");
             return pc_fail_static(-ETIME, "no item has ended yet");
         }
     }
     return 1;
+}
+
+static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
+{
+    pycrew_crew *crew = batch->crew;
+    int rc;
+
+    pc_crew_enter(crew);
+    rc = next_chunk_inside(batch, timeout_ns);
+    if (atomic_load(&crew->ending) == 2)
+        rc = pc_fail(-ECANCELED, "the crew was closed");
+    pc_crew_leave(crew);
+    return rc;
 }
 
 int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
@@ -1006,13 +1042,28 @@ void pycrew_batch_close(pycrew_batch *batch)
         pthread_mutex_lock(&batch->crew->lock);
         for (uint32_t i = 0; i < batch->count; i++)
             chunk_at(batch, i)->chunk->batch = NULL;
+        delist(batch);
         pthread_mutex_unlock(&batch->crew->lock);
         while (batch->count > 0)
             pycrew_release(list_remove(batch, 0));
         pycrew_release(batch->out);
         if (batch->sleeper != NULL)
             pc_call_reclaim(batch->sleeper);
+    } else {
+        delist(batch);
     }
     free(batch->chunks);
     free(batch);
+}
+
+void pc_batches_free(pycrew_crew *crew)
+{
+    pycrew_batch *next;
+
+    for (pycrew_batch *batch = crew->batches; batch != NULL; batch = next) {
+        next = batch->next;
+        pc_error_clear(&batch->error_space);
+        free(batch->chunks);
+        free(batch);
+    }
 }

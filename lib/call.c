@@ -14,9 +14,24 @@ enum { LOOK_NS = 100 * 1000 * 1000, SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000 };
 
 static _Thread_local char this_thread; /* its address is the thread's name */
 
+const void *pc_this_thread(void)
+{
+    return &this_thread;
+}
+
 static uint64_t load_word(const pycrew_call *call)
 {
     return atomic_load_explicit(&call->slot->control, memory_order_acquire); /* S2 */
+}
+
+static bool is_done(const pycrew_call *call, uint64_t word)
+{
+    return pc_word_state(word) == PC_DONE && pc_word_generation(word) == call->generation;
+}
+
+static bool has_ended(const pycrew_call *call)
+{
+    return is_done(call, load_word(call));
 }
 
 /* ---- free calls ----
@@ -32,7 +47,7 @@ static void free_push(pycrew_crew *crew, pycrew_call *call)
     uint64_t head = atomic_load_explicit(&crew->free_calls, memory_order_relaxed), next;
 
     do {
-        call->next = (uint32_t)head;
+        atomic_store_explicit(&call->next, (uint32_t)head, memory_order_relaxed);
         next = ((head >> 32) + 1) << 32 | (call->index + 1);
     } while (!atomic_compare_exchange_weak_explicit(&crew->free_calls, &head, next,
                                                     memory_order_seq_cst, memory_order_relaxed));
@@ -53,7 +68,7 @@ static pycrew_call *free_pop(pycrew_crew *crew)
         if ((uint32_t)head == 0)
             return NULL;
         call = &crew->calls[(uint32_t)head - 1];
-        next = ((head >> 32) + 1) << 32 | *(volatile uint32_t *)&call->next;
+        next = ((head >> 32) + 1) << 32 | atomic_load_explicit(&call->next, memory_order_relaxed);
     } while (!atomic_compare_exchange_weak_explicit(&crew->free_calls, &head, next,
                                                     memory_order_acquire, memory_order_acquire));
     return call;
@@ -62,7 +77,7 @@ static pycrew_call *free_pop(pycrew_crew *crew)
 /* Under crew->lock: moves stale calls that the head has passed to the spares. */
 static void sift_stale(pycrew_crew *crew)
 {
-    uint32_t *link = &crew->stale_calls;
+    _Atomic uint32_t *link = &crew->stale_calls;
 
     while (*link != 0) {
         pycrew_call *call = &crew->calls[*link - 1];
@@ -153,64 +168,83 @@ static pycrew_call *take_free(pycrew_crew *crew)
     return call != NULL ? call : pop_owed(crew);
 }
 
-const void *pc_this_thread(void)
+/* A submitted call with a queue is its reader's. Who that is is not known before the first reap;
+ * but where ended calls are not even reaped in a while, it is who waits here. */
+static bool is_held(const pycrew_call *call, bool waited)
 {
-    return &this_thread;
+    uint32_t phase = atomic_load_explicit(&call->phase, memory_order_relaxed);
+    const pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
+    const void *reader;
+
+    if (phase == PC_PHASE_UNUSED || call->replaced ||
+        atomic_load_explicit(&call->released, memory_order_relaxed) ||
+        atomic_load_explicit(&call->thread, memory_order_relaxed) != &this_thread)
+        return false;
+    if (queue == NULL || phase == PC_PHASE_PREPARED)
+        return true;
+    reader = atomic_load_explicit(&queue->reader, memory_order_relaxed);
+    return reader == &this_thread || (reader == NULL && waited && has_ended(call));
 }
 
-/* The thread that is to release a call: of one in a queue, who reaps that. NULL: not known. */
-static const void *holder_of(const pycrew_call *call)
-{
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
-
-    return atomic_load_explicit(queue == NULL ? &call->thread : &queue->reader, memory_order_relaxed);
-}
-
-bool pc_call_holds_all(const pycrew_crew *crew)
+bool pc_call_holds_all(const pycrew_crew *crew, bool waited)
 {
     unsigned held = 0;
 
-    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
-        const pycrew_call *call = &crew->calls[i];
-        uint32_t phase = atomic_load_explicit(&call->phase, memory_order_relaxed);
-
-        if (phase != PC_PHASE_UNUSED && holder_of(call) == &this_thread && !call->released &&
-            !call->replaced)
-            held++;
-    }
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++)
+        held += is_held(&crew->calls[i], waited);
     return held >= crew->call_limit;
 }
 
-static void wait_changed(pycrew_crew *crew, int64_t until)
+/* False: for LOOK_NS nothing did. */
+static bool wait_changed(pycrew_crew *crew, int64_t until)
 {
     int64_t now = pc_now();
     int64_t at = until - now > LOOK_NS ? now + LOOK_NS : until; /* stale calls pass unannounced */
     struct timespec time = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
 
-    pthread_cond_timedwait(&crew->changed, &crew->lock, &time);
+    return pthread_cond_timedwait(&crew->changed, &crew->lock, &time) != ETIMEDOUT;
+}
+
+static int fail_in_use(const pycrew_crew *crew)
+{
+    return pc_fail(-EAGAIN, "all %u calls are in use", crew->call_limit);
+}
+
+static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
+{
+    atomic_fetch_add_explicit(&crew->prepare_waiters, 1, memory_order_seq_cst); /* F1 */
+    while ((*ret = take_free(crew)) == NULL && pc_now() < until && atomic_load(&crew->ending) == 0) {
+        bool changed = true;
+
+        pthread_mutex_lock(&crew->lock);
+        if ((uint32_t)atomic_load(&crew->free_calls) == 0)
+            changed = wait_changed(crew, until);
+        pthread_mutex_unlock(&crew->lock);
+        if (!changed && pc_call_holds_all(crew, true))
+            break;
+    }
+    atomic_fetch_sub(&crew->prepare_waiters, 1);
+    if (*ret != NULL && atomic_load(&crew->ending) == 0)
+        return 0;
+    if (*ret != NULL)
+        free_push(crew, *ret);
+    if (pc_now() < until && atomic_load(&crew->ending) == 0)
+        return fail_in_use(crew);
+    if (atomic_load(&crew->ending) != 0)
+        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+    return pc_fail(-ETIME, "all %u calls were in use", crew->call_limit);
 }
 
 static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
 {
-    int64_t until = pc_until(timeout_ns);
+    int rc;
 
-    if (timeout_ns == 0 || pc_call_holds_all(crew))
-        return pc_fail(-EAGAIN, "all %u calls are in use", crew->call_limit);
-    atomic_fetch_add(&crew->inside, 1);
-    atomic_fetch_add_explicit(&crew->prepare_waiters, 1, memory_order_seq_cst); /* F1 */
-    while ((*ret = take_free(crew)) == NULL && pc_now() < until && atomic_load(&crew->ending) == 0) {
-        pthread_mutex_lock(&crew->lock);
-        if ((uint32_t)atomic_load(&crew->free_calls) == 0)
-            wait_changed(crew, until);
-        pthread_mutex_unlock(&crew->lock);
-    }
-    atomic_fetch_sub(&crew->prepare_waiters, 1);
-    atomic_fetch_sub(&crew->inside, 1);
-    if (*ret != NULL)
-        return 0;
-    if (atomic_load(&crew->ending) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
-    return pc_fail(-ETIME, "all %u calls were in use", crew->call_limit);
+    if (timeout_ns == 0 || pc_call_holds_all(crew, false))
+        return fail_in_use(crew);
+    pc_crew_enter(crew);
+    rc = wait_free(crew, pc_until(timeout_ns), ret);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 /* ---- preparing ---- */
@@ -255,7 +289,7 @@ static void initialise(pycrew_call *call)
     call->flags = 0;
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
-    call->chunk_in_use = false;
+    atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     atomic_store_explicit(&call->released, false, memory_order_relaxed);
     call->replaced = false;
@@ -435,7 +469,7 @@ int pycrew_set_queue(pycrew_call *call, pycrew_queue *queue)
         return rc;
     if (queue != NULL && queue->crew != call->crew)
         return pc_fail(-EINVAL, "the queue belongs to another crew");
-    atomic_store_explicit(&call->queue, queue, memory_order_relaxed);
+    pc_queue_enter(call, queue);
     return 0;
 }
 
@@ -454,10 +488,12 @@ void *pycrew_data(const pycrew_call *call)
 void pc_call_enqueue(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
+    uint32_t generation = call->generation, ticket = call->ticket, index = call->index;
 
     call->queued = true;
-    pc_slot_queue(call->slot, call->generation);
-    pc_ring_push(&crew->segment, call->ticket, call->index, call->generation);
+    pc_slot_queue(call->slot, generation);
+    /* The record is not ours alone any more: its deadline may end it, its queue's reader release it. */
+    pc_ring_push(&crew->segment, ticket, index, generation);
     pc_idle_wake_one(&crew->segment);
 }
 
@@ -501,21 +537,33 @@ static void submit_with_deadline(pycrew_call *call)
         pc_crew_kick(crew);
 }
 
+/* False: the crew drains or closes. In flight first and then the look, so that drain either is seen
+ * here or sees this call: D, the compiler's half of a fence whose other half is drain's membarrier. */
+static bool enter_flight(pycrew_call *call)
+{
+    atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (__builtin_expect(
+            atomic_load_explicit(&call->crew->ending, memory_order_relaxed) == 0, 1))
+        return true;
+    atomic_store_explicit(&call->phase, PC_PHASE_PREPARED, memory_order_release);
+    return false;
+}
+
 int pycrew_submit(pycrew_call *call)
 {
     int rc = check_prepared(call);
 
     if (rc < 0 || (rc = pc_crew_check(call->crew)) < 0)
         return rc;
-    if (atomic_load_explicit(&call->crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
     if (call->slot == NULL)
         return pc_fail(-EINVAL, "a batch's item is committed, not submitted");
     rc = pc_build_finish(&call->builder);
     if (rc < 0)
         return rc;
-    pc_queue_enter(call);
-    atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
+    if (!enter_flight(call))
+        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
     if (call->timeout_ns >= 0) {
         submit_with_deadline(call);
         return 0;
@@ -595,22 +643,30 @@ static int set_impossible(pycrew_call *call)
     return PYCREW_EDIED;
 }
 
+static void end_lease(pycrew_call *call)
+{
+    if (atomic_load_explicit(&call->result_block, memory_order_relaxed) != 0)
+        pc_lease_end(call->crew, atomic_load_explicit(&call->result_worker, memory_order_relaxed),
+                     atomic_load_explicit(&call->result_incarnation, memory_order_relaxed),
+                     &call->result_block);
+}
+
 static bool find_result(pycrew_call *call, uint64_t word, uint64_t block, uint64_t size)
 {
     pycrew_crew *crew = call->crew;
+    unsigned worker = pc_word_worker(word);
+    unsigned incarnation = (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
 
-    call->result_worker = pc_word_worker(word);
-    call->result_incarnation =
-        (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
+    atomic_store_explicit(&call->result_worker, worker, memory_order_relaxed);
+    atomic_store_explicit(&call->result_incarnation, incarnation, memory_order_relaxed);
     if (block == 0) {
         if (size > sizeof call->result_copy)
             return false;
         memcpy(call->result_copy, call->slot->result, sizeof call->result_copy);
         call->result.at = (const uint8_t *)call->result_copy;
     } else {
-        if (call->result_worker >= crew->workers ||
-            !pc_lease_take(crew, call->result_worker, call->result_incarnation, block, size,
-                           &call->result_block))
+        if (worker >= crew->workers ||
+            !pc_lease_take(crew, worker, incarnation, block, size, &call->result_block))
             return false;
         call->result.at = pc_segment_at(&crew->segment, block);
     }
@@ -634,7 +690,7 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     if (kind == PC_RESULT_VALUE)
         return 0;
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
-    pc_lease_end(call->crew, call->result_worker, call->result_incarnation, &call->result_block);
+    end_lease(call);
     return call->error.public.code;
 }
 
@@ -653,7 +709,7 @@ static int collect_from_host(pycrew_call *call)
 
 static void remove_deadline(pycrew_call *call)
 {
-    if (call->deadline == INT64_MAX)
+    if (call->timeout_ns < 0) /* deadline itself may be moved by the supervisor at this moment */
         return;
     pthread_mutex_lock(&call->crew->lock);
     pc_deadline_remove(call);
@@ -676,11 +732,6 @@ static void collect(pycrew_call *call, uint64_t word)
                                                          : collect_from_worker(call, word);
     remove_deadline(call);
     atomic_store_explicit(&call->phase, PC_PHASE_ENDED, memory_order_release);
-}
-
-static bool is_done(const pycrew_call *call, uint64_t word)
-{
-    return pc_word_state(word) == PC_DONE && pc_word_generation(word) == call->generation;
 }
 
 bool pc_call_collect(pycrew_call *call)
@@ -710,11 +761,6 @@ bool pc_call_collect(pycrew_call *call)
 }
 
 /* ---- waiting ---- */
-
-static bool has_ended(const pycrew_call *call)
-{
-    return is_done(call, load_word(call));
-}
 
 /* A spin that failed says that calls take longer than that, or that others want the CPU: the next
  * ones are short, but each eighth is whole, since both sides asleep answer too late for a short one
@@ -798,12 +844,8 @@ static void sleep_until_ended(pycrew_call *call, int64_t until)
 
 bool pc_call_await(pycrew_call *call, int64_t until)
 {
-    pycrew_crew *crew = call->crew;
-
-    atomic_fetch_add_explicit(&crew->inside, 1, memory_order_acq_rel);
     if (!spin(call, until))
         sleep_until_ended(call, until);
-    atomic_fetch_sub_explicit(&crew->inside, 1, memory_order_acq_rel);
     return pc_call_collect(call);
 }
 
@@ -837,23 +879,54 @@ static int fail_not_submitted(void)
     return pc_fail(-EINVAL, "the call was not submitted");
 }
 
+static int outcome(const pycrew_call *call)
+{
+    return call->code < 0 ? pc_fail_error(&call->error.public) : 0;
+}
+
+static int fail_not_ended(const pycrew_call *call)
+{
+    if (atomic_load(&call->crew->ending) == 2)
+        return pc_fail(-ECANCELED, "the crew was closed");
+    return pc_fail_static(-ETIME, "the call has not ended yet");
+}
+
+static bool collect_noting(pycrew_call *call)
+{
+    bool ended = pc_call_collect(call);
+
+    note_hit(call, ended);
+    return ended;
+}
+
+int pc_call_wait(pycrew_call *call, int64_t timeout_ns)
+{
+    if (collect_noting(call) || pc_call_await(call, pc_until(timeout_ns)))
+        return outcome(call);
+    return fail_not_ended(call);
+}
+
 int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 {
-    int rc = pc_crew_check(call->crew);
-    bool ended;
+    pycrew_crew *crew = call->crew;
+    int rc = pc_crew_check(crew);
 
     if (rc < 0)
         return rc;
     if (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED)
         return fail_not_submitted();
-    ended = pc_call_collect(call);
-    note_hit(call, ended);
-    if (!ended && (timeout_ns == 0 || !pc_call_await(call, pc_until(timeout_ns)))) {
-        if (atomic_load(&call->crew->ending) == 2)
-            return pc_fail(-ECANCELED, "the crew was closed");
-        return pc_fail_static(-ETIME, "the call has not ended yet");
-    }
-    return call->code < 0 ? pc_fail_error(&call->error.public) : 0;
+    if (collect_noting(call))
+        return outcome(call);
+    if (timeout_ns == 0)
+        return fail_not_ended(call);
+    atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
+    pc_crew_enter(crew);
+    /* Where the crew closes, what has ended is as lost as the rest: close waits but for us. */
+    rc = pc_call_await(call, pc_until(timeout_ns)) && atomic_load(&crew->ending) != 2
+             ? outcome(call)
+             : fail_not_ended(call);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 /* ---- ends by the host ---- */
@@ -951,15 +1024,20 @@ int pycrew_cancel(pycrew_call *call)
 
 void pc_call_requeue(pycrew_call *call, uint64_t word)
 {
+    uint32_t generation = pc_word_generation(word), ticket;
+
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
     pc_ring_passed(&call->crew->segment, call->ticket);
+    /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and
+     * begin its next life with a ticket of its own. */
+    call->ticket = pc_ring_take_ticket(&call->crew->tail);
+    ticket = call->ticket;
     while (!atomic_compare_exchange_weak_explicit(
         &call->slot->control, &word,
-        pc_word_of(call->generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,
+        pc_word_of(generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,
         memory_order_acquire))
         continue;
-    call->ticket = pc_ring_take_ticket(&call->crew->tail);
-    pc_ring_push(&call->crew->segment, call->ticket, call->index, call->generation);
+    pc_ring_push(&call->crew->segment, ticket, call->index, generation);
 }
 
 /* ---- results ---- */
@@ -1064,10 +1142,9 @@ void pc_call_reclaim(pycrew_call *call)
     bool stale = call->queued && may_be_in_ring(call) &&
                  !pc_ring_passed(&crew->segment, call->ticket);
 
-    if (call->queued)
+    if (atomic_load_explicit(&call->queue, memory_order_relaxed) != NULL)
         pc_queue_leave(call);
-    if (call->result_block != 0)
-        pc_lease_end(crew, call->result_worker, call->result_incarnation, &call->result_block);
+    end_lease(call);
     if (call->chunk_in_use)
         pc_chunk_discard(call); /* and its arguments */
     if (call->arguments_block != 0)
@@ -1110,11 +1187,14 @@ static void release_in_flight(pycrew_call *call)
 
 void pycrew_release(pycrew_call *call)
 {
+    uint32_t phase;
+
     if (call == NULL || call->slot == NULL /* a batch's item */ ||
         *(const volatile char *)call->crew->fork_guard == 0)
         return;
-    if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
-        !pc_call_collect(call))
+    phase = atomic_load_explicit(&call->phase, memory_order_acquire);
+    /* COLLECTING: the sweep copies its end at this moment, and collect waits for that. */
+    if ((phase == PC_PHASE_IN_FLIGHT || phase == PC_PHASE_COLLECTING) && !pc_call_collect(call))
         release_in_flight(call);
     else
         pc_call_reclaim(call);

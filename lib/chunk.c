@@ -36,7 +36,7 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->blamed = UINT32_MAX;
     chunk->blamed_deaths = chunk->idle_deaths = 0;
     chunk->shared = NULL;
-    call->chunk_in_use = true;
+    atomic_store_explicit(&call->chunk_in_use, true, memory_order_relaxed);
     return 0;
 }
 
@@ -277,8 +277,8 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
     uint32_t started, count;
 
     chunk->stopped_code = stopped_code(call);
-    chunk->lease_worker = worker;
-    chunk->lease_incarnation = incarnation;
+    atomic_store_explicit(&chunk->lease_worker, worker, memory_order_relaxed);
+    atomic_store_explicit(&chunk->lease_incarnation, incarnation, memory_order_relaxed);
     count = atomic_load_explicit(&chunk->shared->block_count, memory_order_acquire);
     for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS && worker < call->crew->workers; i++)
         pc_lease_take(call->crew, worker, incarnation,
@@ -297,8 +297,13 @@ void pc_chunk_end_leases(pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
 
-    for (unsigned i = 0; i < PC_CHUNK_BLOCKS && chunk->leases[i] != 0; i++)
-        pc_lease_end(call->crew, chunk->lease_worker, chunk->lease_incarnation, &chunk->leases[i]);
+    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++) {
+        if (atomic_load_explicit(&chunk->leases[i], memory_order_relaxed) == 0)
+            return;
+        pc_lease_end(call->crew, atomic_load_explicit(&chunk->lease_worker, memory_order_relaxed),
+                     atomic_load_explicit(&chunk->lease_incarnation, memory_order_relaxed),
+                     &chunk->leases[i]);
+    }
 }
 
 void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), unsigned worker,
@@ -306,11 +311,14 @@ void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), uns
 {
     pc_batch_chunk *chunk = call->chunk;
 
-    if (chunk->lease_worker != worker || chunk->lease_incarnation != incarnation)
-        return;
-    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++)
-        if (chunk->leases[i] != 0)
-            fn(call->crew, chunk->leases[i]);
+    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++) {
+        uint64_t block = atomic_load_explicit(&chunk->leases[i], memory_order_acquire); /* L1 */
+
+        if (block != 0 &&
+            atomic_load_explicit(&chunk->lease_worker, memory_order_relaxed) == worker &&
+            atomic_load_explicit(&chunk->lease_incarnation, memory_order_relaxed) == incarnation)
+            fn(call->crew, block);
+    }
 }
 
 /* ---- after a death ---- */
@@ -420,7 +428,7 @@ void pc_chunk_discard(pycrew_call *call)
         chunk->offset_capacity = 0;
     }
     chunk->batch = NULL;
-    call->chunk_in_use = false;
+    atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
 }
 
 void pc_chunk_free(pycrew_call *call)

@@ -60,7 +60,7 @@ struct pycrew_call {
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
     _Atomic(pc_batch_chunk *) chunk; /* made when first needed, kept until close */
-    bool chunk_in_use;               /* the call is a batch's chunk */
+    _Atomic bool chunk_in_use;       /* the call is a batch's chunk */
 
     /* under crew->lock */
     int64_t deadline;       /* INT64_MAX: none */
@@ -68,7 +68,7 @@ struct pycrew_call {
     int host_code;          /* if the host ended it */
     pc_error host_error;    /* the same */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
-    bool replaced;          /* a spare is free in its place already; the owner's */
+    _Atomic bool replaced;  /* a spare is free in its place already; the owner's */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
@@ -78,22 +78,24 @@ struct pycrew_call {
     pc_error error;
     pc_cursor result;
     uint64_t result_copy[PC_INLINE_RESULT / 8];
-    uint64_t result_block; /* leased; under the worker's lock */
-    unsigned result_worker, result_incarnation;
+    /* Leased. Stored under the lock of the worker it is leased of; the sweep of another worker reads
+     * it all the same, so the names of worker and incarnation are stored before and read after. */
+    _Atomic uint64_t result_block;
+    _Atomic unsigned result_worker, result_incarnation;
 
     uint32_t sleeper; /* what the slot's sleeper word was set to */
-    uint32_t next;    /* in a free list; index + 1 */
-    _Atomic(const void *) thread; /* who prepared it, or reaped it */
+    _Atomic uint32_t next; /* in a free list; index + 1 */
+    _Atomic(const void *) thread; /* who prepared, submitted, waited for or reaped it last */
 };
 
 struct pycrew_queue {
     pycrew_crew *crew;
     unsigned number;
-    int fd;
+    _Atomic int fd;
     uint64_t fd_id;       /* of fd, to see whether it is still ours */
-    bool open;
-    _Atomic(const void *) reader; /* the thread that reaped last */
+    bool open;            /* under crew->lock */
     _Atomic uint32_t pending; /* calls that are to appear here */
+    _Atomic(const void *) reader; /* the thread that reaped last; NULL: none yet */
     bool stop;            /* a wake is pending: under crew->lock */
     unsigned scan;        /* the word the next reap begins at */
     uint64_t rest;        /* bits taken and not yet delivered, of the word scan */
@@ -113,6 +115,7 @@ typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     bool alive; /* admitted and not swept: its memory can be given back */
+    int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
 
     /* the supervisor's */
     enum pc_worker_state state;
@@ -130,6 +133,7 @@ typedef struct pc_host_worker {
     enum pc_step step;
     uint32_t step_call, step_generation, step_item;
     int64_t step_time;
+    unsigned stack_looks; /* for the stack, so far */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
@@ -155,10 +159,11 @@ struct pycrew_crew {
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t free_calls; /* tag << 32 | index + 1 */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t tail;       /* of the ring */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
-    _Atomic uint32_t inside; /* threads that sleep or spin in a function of ours */
+    _Atomic uint32_t inside; /* threads in a function of ours that may sleep */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
     _Atomic uint32_t stale_count;
-    uint32_t spare_calls, stale_calls; /* lists; under lock */
+    uint32_t spare_calls;          /* lists; under lock */
+    _Atomic uint32_t stale_calls;
 
     /* functions: insert only, so that look-ups need no lock */
     _Atomic(const pycrew_function *) functions[PC_FUNCTION_BUCKETS];
@@ -179,6 +184,7 @@ struct pycrew_crew {
 
     pc_host_worker *crew_workers;
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
+    pycrew_batch *batches;  /* open ones; under lock */
 
     /* the supervisor's */
     pthread_t supervisor;
@@ -220,6 +226,18 @@ static inline int pc_crew_check(const pycrew_crew *crew)
     return 0;
 }
 
+/* Around all in which a thread may sleep, up to the last touch of anything of the crew's: close
+ * frees it when nobody is inside. */
+static inline void pc_crew_enter(pycrew_crew *crew)
+{
+    atomic_fetch_add_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
+static inline void pc_crew_leave(pycrew_crew *crew)
+{
+    atomic_fetch_sub_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
 void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -239,10 +257,11 @@ size_t pc_memory_size(pycrew_crew *crew, uint64_t block);
 /* Leases [block, block + size) of a worker's incarnation if it is there: sets *holder to block
  * under that worker's lock. */
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
-                   uint64_t size, uint64_t *holder);
+                   uint64_t size, _Atomic uint64_t *holder);
 
 /* Gives a leased block back and clears *holder. */
-void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t *holder);
+void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation,
+                  _Atomic uint64_t *holder);
 
 /* The sweep: frees the dead worker's spans, those without leases now. */
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
@@ -252,21 +271,25 @@ void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
 /* Copies a call's end out of its slot, if it has ended; phase is ENDED then. */
 bool pc_call_collect(pycrew_call *call);
 
-/* Sleeps until collected (true), or the time. */
+/* Sleeps until collected (true), or the time. Between pc_crew_enter and pc_crew_leave, as all that
+ * sleeps. */
 bool pc_call_await(pycrew_call *call, int64_t until);
 
-/* The name of this thread. */
-const void *pc_this_thread(void);
+/* As pycrew_wait, between pc_crew_enter and pc_crew_leave. */
+int pc_call_wait(pycrew_call *call, int64_t timeout_ns);
 
 /* A new call, its builder over the slot; without function. As pycrew_prepare. */
 int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret);
 
-/* Whether this thread holds every call there is: then waiting for one would be for ever. */
-bool pc_call_holds_all(const pycrew_crew *crew);
+/* Whether this thread holds every call there is: then waiting for one would be for ever. waited: in
+ * vain, for a while. */
+bool pc_call_holds_all(const pycrew_crew *crew, bool waited);
 
 /* An ended call that is kept for its result alone: another one is free in its place. False: it has
  * been replaced before, or there is no spare. */
 bool pc_call_replace(pycrew_call *call);
+/* A name for this thread. */
+const void *pc_this_thread(void);
 
 /* Publishes the call's slot. */
 void pc_call_enqueue(pycrew_call *call);
@@ -328,7 +351,7 @@ struct pc_batch_chunk {
     uint32_t count;      /* items */
     uint64_t shape;      /* of the items, if they are records */
     size_t bytes;        /* of their arguments and table */
-    uint32_t begin;      /* those before have their end in saved */
+    _Atomic uint32_t begin; /* those before have their end in saved; the supervisor may read it at any time */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
     int64_t busy_ns;     /* what they took, or -1 */
     int stopped_code;    /* of an item that was interrupted */
@@ -340,9 +363,9 @@ struct pc_batch_chunk {
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
 
-    /* under the worker's lock */
-    unsigned lease_worker, lease_incarnation;
-    uint64_t leases[PC_CHUNK_BLOCKS];
+    /* As a call's result_block. */
+    _Atomic unsigned lease_worker, lease_incarnation;
+    _Atomic uint64_t leases[PC_CHUNK_BLOCKS];
 };
 
 /* Makes a prepared call an empty chunk. */
@@ -391,6 +414,9 @@ void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), uns
 
 /* ---- batch.c ---- */
 
+/* Those that are open when the crew closes. */
+void pc_batches_free(pycrew_crew *crew);
+
 /* Under crew->lock: a worker died on one of the batch's items. */
 void pc_batch_count_death(pycrew_batch *batch, bool retried);
 
@@ -398,8 +424,8 @@ void pc_batch_count_death(pycrew_batch *batch, bool retried);
 
 int pc_queues_init(pycrew_crew *crew);
 void pc_queues_free(pycrew_crew *crew);
-void pc_queue_enter(pycrew_call *call); /* a submitted call is to appear in its queue, */
-void pc_queue_leave(pycrew_call *call); /* or not any more */
+void pc_queue_enter(pycrew_call *call, pycrew_queue *queue); /* it is to appear there; NULL: nowhere */
+bool pc_queue_leave(pycrew_call *call); /* not any more; false: it was not to */
 void pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
 uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */

@@ -15,7 +15,8 @@
 #include "lib/crew.h"
 #include "lib/shm/control.h"
 
-#define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write */
+#define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write; */
+enum { STACK_LOOKS = 3 };                   /* as often where nothing is there: CPUs may be busy */
 
 static void send_signal(const pc_host_worker *w, int signal)
 {
@@ -59,18 +60,20 @@ void pc_ladder_forget(pycrew_crew *crew, unsigned worker)
     w->stack = NULL;
 }
 
-static void interrupt(pycrew_crew *crew, unsigned worker, pycrew_call *call, uint32_t item,
-                      int64_t now)
+/* word is what the call was seen as: it may have ended since, and the record be in another life. */
+static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *call, uint64_t word,
+                      uint32_t item, int64_t now)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     pc_worker_record *record = &crew->segment.workers[worker];
 
     atomic_store_explicit(&record->interrupt_item, item, memory_order_relaxed);
-    atomic_store_explicit(&record->interrupt, (uint64_t)call->generation << 32 | call->index,
+    atomic_store_explicit(&record->interrupt,
+                          (uint64_t)pc_word_generation(word) << 32 | call->index,
                           memory_order_release);
     w->step = PC_STEP_INTERRUPTED;
     w->step_call = call->index;
-    w->step_generation = call->generation;
+    w->step_generation = pc_word_generation(word);
     w->step_item = item;
     w->step_time = now + crew->grace_ns;
     send_signal(w, SIGRTMAX - 1);
@@ -114,7 +117,7 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
     if (call->chunk_in_use)
         pc_chunk_overdue(call, &item, &look);
     pc_ladder_forget(crew, worker);
-    interrupt(crew, worker, call, item, now);
+    interrupt(crew, worker, call, word, item, now);
 }
 
 /* ---- the steps ---- */
@@ -138,11 +141,16 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
         pc_fault_erase(crew, worker);
         send_signal(w, SIGRTMAX - 2);
         w->step = PC_STEP_STACK;
+        w->stack_looks = 0;
         w->step_time = now + STACK_NS;
         return;
     }
     free(w->stack);
     w->stack = pc_fault_read(crew, worker);
+    if (w->stack == NULL && ++w->stack_looks < STACK_LOOKS) {
+        w->step_time = now + STACK_NS;
+        return;
+    }
     if (!doom(crew, worker)) {
         go_on(crew, worker, now);
         return;

@@ -48,7 +48,7 @@ static bool is_run_tail(const pc_segment *segment, const uint32_t *leases, uint3
 }
 
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
-                   uint64_t size, uint64_t *holder)
+                   uint64_t size, _Atomic uint64_t *holder)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     bool ok;
@@ -58,7 +58,7 @@ bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uin
          block % 8 == 0 &&
          pc_span_owned(&crew->segment, block, size, pc_owner_worker(worker, w->incarnation));
     if (ok)
-        *holder = block;
+        atomic_store_explicit(holder, block, memory_order_release); /* L1 */
     pthread_mutex_unlock(&w->lock);
     return ok;
 }
@@ -76,15 +76,16 @@ static void free_orphans(pycrew_crew *crew, uint32_t span)
     }
 }
 
-void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t *holder)
+void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation,
+                  _Atomic uint64_t *holder)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
-    uint64_t block = *holder;
+    uint64_t block = atomic_load_explicit(holder, memory_order_relaxed);
 
     if (block == 0)
         return;
     pthread_mutex_lock(&w->lock);
-    *holder = 0;
+    atomic_store_explicit(holder, 0, memory_order_relaxed);
     if (w->alive && (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK)) {
         pc_heap_give_back(&crew->segment, worker, block);
     } else {
@@ -105,10 +106,14 @@ static void count_leases(pycrew_crew *crew, unsigned worker, unsigned incarnatio
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         pycrew_call *call = &crew->calls[i];
+        /* L1: who sees the block sees whose it is. In the other order a block that is just being
+         * leased of another worker could be taken for this one's. */
+        uint64_t block = atomic_load_explicit(&call->result_block, memory_order_acquire);
 
-        if (call->result_block != 0 && call->result_worker == worker &&
-            call->result_incarnation == incarnation)
-            count_lease(crew, call->result_block);
+        if (block != 0 &&
+            atomic_load_explicit(&call->result_worker, memory_order_relaxed) == worker &&
+            atomic_load_explicit(&call->result_incarnation, memory_order_relaxed) == incarnation)
+            count_lease(crew, block);
         if (call->chunk != NULL)
             pc_chunk_leases(call, count_lease, worker, incarnation);
     }

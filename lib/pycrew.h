@@ -148,8 +148,9 @@ PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 /* New calls get -ESHUTDOWN from here on; returns when none is in flight any more, or -ETIME. */
 PYCREW_API int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns);
 
-/* Ends the crew: threads waiting in it come back with -ECANCELED, running calls are interrupted
- * and after the grace killed, the workers end. Its calls, batches and queues are gone then. */
+/* Ends the crew: threads waiting in it come back with -ECANCELED (from prepare: -ESHUTDOWN), running
+ * calls are interrupted and after the grace killed, the workers end. Its calls, batches and queues are
+ * gone then: who has come back so must not touch them, nor release them. */
 PYCREW_API void pycrew_close(pycrew_crew *crew);
 
 /* ---- one call, start to finish --------------------------------------------------------------- */
@@ -194,7 +195,8 @@ PYCREW_API int pycrew_function_source(pycrew_crew *crew, const char *name, const
 /* ---- calls in flight ------------------------------------------------------------------------- */
 
 /* A call to be filled with pycrew_add and submitted. Waits up to timeout_ns for one to be free:
- * -EAGAIN (timeout 0, or all are held by this very thread), -ETIME, -ESHUTDOWN, PYCREW_EFORKED. */
+ * -EAGAIN (timeout 0, or all are held by this very thread: those it used last; submitted ones with a
+ * queue are held by who reaps it), -ETIME, -ESHUTDOWN, PYCREW_EFORKED. */
 PYCREW_API int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t timeout_ns,
                               pycrew_call **ret);
 
@@ -295,7 +297,8 @@ PYCREW_API int pycrew_queue_open(pycrew_crew *crew, pycrew_queue **ret);
  * returned fewer than it was asked for. Not to be read or closed. */
 PYCREW_API int pycrew_queue_fd(const pycrew_queue *queue);
 
-/* Takes up to max ended calls: their number, 0 when the timeout passed or after a wake. */
+/* Takes up to max ended calls, each to be released: their number, 0 when the timeout passed or after
+ * a wake; -ECANCELED when the crew was closed. */
 PYCREW_API int pycrew_queue_reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t timeout_ns);
 
 /* Ends a reap in another thread, or the next one, with 0. */

@@ -22,7 +22,11 @@ int pc_queues_init(pycrew_crew *crew)
     if (crew->queues == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     for (unsigned i = 0; i < crew->segment.config.queues; i++) {
-        crew->queues[i] = (pycrew_queue){.crew = crew, .number = i, .fd = -1};
+        pycrew_queue *queue = &crew->queues[i];
+
+        queue->crew = crew;
+        queue->number = i;
+        atomic_init(&queue->fd, -1);
     }
     crew->queues[0].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     crew->queues[0].fd_id = pc_eventfd_id(crew->queues[0].fd);
@@ -67,8 +71,9 @@ void pc_queue_write(pycrew_queue *queue)
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline)
 {
     pc_message message = {.kind = PC_MESSAGE_QUEUE, .number = (int32_t)queue};
+    int fd = crew->queues[queue].fd;
 
-    return pc_control_send(lifeline, &message, NULL, 0, &crew->queues[queue].fd, 1);
+    return pc_control_send(lifeline, &message, NULL, 0, &fd, 1);
 }
 
 /* Under crew->lock. */
@@ -83,8 +88,8 @@ static int make_fd(pycrew_queue *queue)
         return pc_fail(-errno, "no descriptor is left for the queue");
     queue->fd_id = pc_eventfd_id(queue->fd);
     for (unsigned i = 0; i < crew->workers; i++)
-        if (crew->crew_workers[i].state == PC_WORKER_READY)
-            pc_queue_send(crew, queue->number, crew->crew_workers[i].lifeline);
+        if (crew->crew_workers[i].open_lifeline >= 0)
+            pc_queue_send(crew, queue->number, crew->crew_workers[i].open_lifeline);
     return 0;
 }
 
@@ -101,6 +106,7 @@ static int open_first(pycrew_crew *crew, pycrew_queue **ret)
         if (rc < 0)
             return rc;
         queue->open = true;
+        atomic_store_explicit(&queue->reader, NULL, memory_order_relaxed);
         queue->stop = false;
         queue->scan = 0;
         queue->rest = 0;
@@ -134,12 +140,13 @@ int pycrew_queue_fd(const pycrew_queue *queue)
     return queue->fd;
 }
 
-void pc_queue_enter(pycrew_call *call)
+/* pending counts the calls whose queue this is, submitted or not: whoever clears that counts down. */
+void pc_queue_enter(pycrew_call *call, pycrew_queue *queue)
 {
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
-
+    pc_queue_leave(call);
     if (queue != NULL)
         atomic_fetch_add_explicit(&queue->pending, 1, memory_order_relaxed);
+    atomic_store_explicit(&call->queue, queue, memory_order_relaxed);
 }
 
 static bool leave(pycrew_call *call, pycrew_queue *queue)
@@ -151,12 +158,11 @@ static bool leave(pycrew_call *call, pycrew_queue *queue)
     return true;
 }
 
-void pc_queue_leave(pycrew_call *call)
+bool pc_queue_leave(pycrew_call *call)
 {
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
 
-    if (queue != NULL)
-        (void)leave(call, queue);
+    return queue != NULL && leave(call, queue);
 }
 
 /* Takes announced calls that are really ours and ended. */
@@ -243,8 +249,9 @@ static int reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t 
             count += arm_and_take(queue, calls + count, max - count);
         if (count == max)
             pc_queue_write(queue); /* there may be more: it stays readable */
-        if (count > 0 || take_stop(queue) || atomic_load(&queue->crew->ending) == 2 ||
-            pc_now() >= until)
+        if (atomic_load(&queue->crew->ending) == 2)
+            return pc_fail(-ECANCELED, "the crew was closed");
+        if (count > 0 || take_stop(queue) || pc_now() >= until)
             return (int)count;
         poll(&ready, 1, poll_ms(queue, until));
     }
@@ -259,11 +266,11 @@ int pycrew_queue_reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, in
         return rc;
     if (max == 0 || max > INT32_MAX)
         return pc_fail(-EINVAL, "pycrew_queue_reap: max must be 1 to %d", INT32_MAX);
-    atomic_fetch_add(&crew->inside, 1);
     atomic_store_explicit(&queue->reader, pc_this_thread(), memory_order_relaxed);
+    pc_crew_enter(crew);
     pc_announce_disarm(&crew->segment, queue->number);
     rc = reap(queue, calls, max, timeout_ns == 0 ? 0 : pc_until(timeout_ns));
-    atomic_fetch_sub(&crew->inside, 1);
+    pc_crew_leave(crew);
     return rc;
 }
 

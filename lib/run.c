@@ -10,22 +10,20 @@ static int finish(pycrew_call *call, const char *result, va_list *arguments)
     int rc = pycrew_submit(call);
 
     if (rc == 0)
-        rc = pycrew_wait(call, PYCREW_FOREVER);
+        rc = pc_call_wait(call, PYCREW_FOREVER);
     if (rc == 0)
         rc = pc_format_result(call->result, result, arguments, true);
     return rc;
 }
 
-static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, const char *format,
-               va_list *arguments)
+static int run_inside(pycrew_crew *crew, const int64_t *timeout_ns, const char *name,
+                      const char *format, va_list *arguments)
 {
     const pycrew_function *function;
     const char *result = "";
     pycrew_call *call;
     int rc;
 
-    if (format == NULL)
-        return pc_fail(-EINVAL, "the format is NULL");
     rc = pycrew_function_get(crew, name, &function);
     if (rc < 0 || (rc = pycrew_prepare(crew, function, PYCREW_FOREVER, &call)) < 0)
         return rc;
@@ -35,6 +33,22 @@ static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, c
     if (rc == 0)
         rc = finish(call, result, arguments);
     pycrew_release(call);
+    return rc;
+}
+
+static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, const char *format,
+               va_list *arguments)
+{
+    int rc;
+
+    if (crew == NULL || format == NULL)
+        return pc_fail(-EINVAL, "crew and format must not be NULL");
+    rc = pc_crew_check(crew);
+    if (rc < 0)
+        return rc;
+    pc_crew_enter(crew);
+    rc = run_inside(crew, timeout_ns, name, format, arguments);
+    pc_crew_leave(crew);
     return rc;
 }
 

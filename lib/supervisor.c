@@ -21,7 +21,7 @@
 #define MS ((int64_t)1000 * 1000)
 
 enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4 };
-enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000 };
+enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000, ADMISSION_MS = 100 };
 enum { ID_IS_PIDFD = 3 }; /* waitid's P_PIDFD, which glibc has a name for since 2.36 */
 enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
 enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
@@ -128,6 +128,14 @@ static void start_failed_in_python(pycrew_crew *crew, const char *what, const ch
 
 /* ---- workers ---- */
 
+static void kill_worker(pc_host_worker *w)
+{
+    if (w->pidfd >= 0) {
+        w->killed = true;
+        syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
+    }
+}
+
 static void reset_record(pycrew_crew *crew, unsigned worker)
 {
     pc_worker_record *record = &crew->segment.workers[worker];
@@ -161,6 +169,7 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
     *output = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
+    fcntl(ends[0], F_SETFL, O_NONBLOCK); /* a worker that does not read is not to block us */
     w->lifeline = ends[0];
     *lifeline = ends[1];
     if (!log)
@@ -235,6 +244,22 @@ static int64_t fork_workers(pycrew_crew *crew, int64_t now)
     return next;
 }
 
+static bool has_room(int lifeline)
+{
+    struct pollfd room = {.fd = lifeline, .events = POLLOUT};
+
+    return poll(&room, 1, ADMISSION_MS) == 1;
+}
+
+/* The worker reads them at this very moment, so when the socket is full it will not be for long. */
+static void send_queues(pycrew_crew *crew, const pc_host_worker *w)
+{
+    for (unsigned i = 0; i < crew->segment.config.queues; i++)
+        while (crew->queues[i].fd >= 0 && pc_queue_send(crew, i, w->lifeline) == -EAGAIN)
+            if (!has_room(w->lifeline))
+                return; /* it is stopped; and will end rather than leave an end unannounced */
+}
+
 static void admit(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -244,9 +269,8 @@ static void admit(pycrew_crew *crew, unsigned worker)
     w->alive = true;
     pthread_mutex_unlock(&w->lock);
     pthread_mutex_lock(&crew->lock);
-    for (unsigned i = 0; i < crew->segment.config.queues; i++)
-        if (crew->queues[i].fd >= 0)
-            pc_queue_send(crew, i, w->lifeline);
+    send_queues(crew, w);
+    w->open_lifeline = w->lifeline;
     w->state = PC_WORKER_READY;
     w->was_ready = true;
     crew->ready_code = 1;
@@ -254,7 +278,17 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&crew->lock);
     atomic_fetch_add(&crew->segment.header->alive, 1);
     crew->start_failures = 0;
-    pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0);
+    if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) == -EAGAIN)
+        kill_worker(w);
+}
+
+/* Other threads send queues over it. */
+static void close_lifeline(pycrew_crew *crew, pc_host_worker *w)
+{
+    pthread_mutex_lock(&crew->lock);
+    w->open_lifeline = -1;
+    pthread_mutex_unlock(&crew->lock);
+    close_fd(&w->lifeline);
 }
 
 static void hear_worker(pycrew_crew *crew, unsigned worker)
@@ -269,7 +303,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
         if (rc == -EAGAIN)
             return;
         if (rc != 1) {
-            close_fd(&w->lifeline);
+            close_lifeline(crew, w);
             return;
         }
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
@@ -320,6 +354,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
                     worker, w->pid, w->signal ? w->signal : w->status);
     if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
         start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
+    close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
     pc_ladder_forget(crew, worker);
     /* It can start, so others' calls are not to wait for it for seconds. */
@@ -327,14 +362,6 @@ static void bury(pycrew_crew *crew, unsigned worker)
         w->failures = READY_BACKOFF_STEPS - 1;
     worker_gone(crew, worker, failed);
     pthread_mutex_unlock(&crew->lock);
-}
-
-static void kill_worker(pc_host_worker *w)
-{
-    if (w->pidfd >= 0) {
-        w->killed = true;
-        syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
-    }
 }
 
 /* ---- the zygote ---- */

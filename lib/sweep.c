@@ -103,9 +103,11 @@ static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
 static void wake_everyone(pycrew_crew *crew)
 {
     pc_idle_wake_all(&crew->segment);
+    pthread_mutex_lock(&crew->lock);
     for (unsigned i = 0; i < crew->segment.config.queues; i++)
         if (crew->queues[i].fd >= 0 && (i == 0 || crew->queues[i].open))
             pc_queue_write(&crew->queues[i]);
+    pthread_mutex_unlock(&crew->lock);
 }
 
 /* ---- the cause ---- */

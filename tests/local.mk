@@ -43,7 +43,9 @@ API_TESTS = \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
-	tests/test-queue
+	tests/test-idle-cost \
+	tests/test-queue \
+	tests/test-threads
 
 WORKER_TESTS = \
 	tests/worker/test-convert
@@ -68,6 +70,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
 	tests/py/fails_at_import.py \
+	tests/py/queue_ops.py \
 	tests/py/sleeps_at_import.py \
 	tests/shm/fixture.h
 
@@ -84,8 +87,7 @@ TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
 SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
-# Not yet those with real workers: they were not all seen clean under TSan.
-THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS)
+THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
 TEST_EXTENSIONS = .t

@@ -1,8 +1,10 @@
-/* Queues: each ended call appears in its queue once, an event loop is woken for it, and none after
- * its release. */
+/* Queues: a call with one appears there exactly once, cancelled or not, never after its release;
+ * and the descriptor can be trusted, in every kind of event loop, whatever dies. */
 #include <sys/epoll.h>
 
 #include "tests/harness/crew.h"
+
+/* ---- help ------------------------------------------------------------------------------------ */
 
 static pycrew_queue *open_queue(pycrew_crew *crew)
 {
@@ -12,284 +14,209 @@ static pycrew_queue *open_queue(pycrew_crew *crew)
     return queue;
 }
 
-static pycrew_call *prepare_for(pycrew_crew *crew, pycrew_queue *queue, const char *function,
-                                void *data)
+/* A call in flight whose data is its number; queue may be NULL. */
+static pycrew_call *submit_numbered(pycrew_crew *crew, pycrew_queue *queue, const char *name,
+                                    int number)
 {
-    pycrew_call *call = prepare(crew, function);
+    pycrew_call *call = prepare(crew, name);
 
+    OK(pycrew_add(call, "i", number));
     OK(pycrew_set_queue(call, queue));
-    pycrew_set_data(call, data);
-    return call;
-}
-
-static pycrew_call *submit_to(pycrew_crew *crew, pycrew_queue *queue, const char *function,
-                              const char *text, void *data)
-{
-    pycrew_call *call = prepare_for(crew, queue, function, data);
-
-    if (text != NULL)
-        OK(pycrew_add(call, "s", text));
+    pycrew_set_data(call, (void *)(intptr_t)number);
     OK(pycrew_submit(call));
     return call;
 }
 
-static pycrew_call *submit_add(pycrew_crew *crew, pycrew_queue *queue, int number)
+static pycrew_call *submit_echo(pycrew_crew *crew, pycrew_queue *queue, int number)
 {
-    pycrew_call *call = prepare_for(crew, queue, "api_ops:add", (void *)(intptr_t)number);
+    return submit_numbered(crew, queue, "api_ops:echo", number);
+}
 
-    OK(pycrew_add(call, "ii", number, 1));
+static int number_of(const pycrew_call *call)
+{
+    return (int)(intptr_t)pycrew_data(call);
+}
+
+static void expect_echo(pycrew_call *call)
+{
+    int value = -1;
+
+    OK(pycrew_result(call, "i", &value));
+    ASSERT_INT(value, number_of(call));
+}
+
+/* A call that runs until its file is there. */
+static pycrew_call *submit_held(pycrew_crew *crew, pycrew_queue *queue, const char *path)
+{
+    pycrew_call *call = prepare(crew, "api_ops:wait_for");
+
+    OK(pycrew_add(call, "s", path));
+    OK(pycrew_set_queue(call, queue));
     OK(pycrew_submit(call));
     return call;
 }
 
-/* The number of an ended call of submit_add, which is released. */
-static int take_add(pycrew_call *call)
+static void let_go(const char *path)
 {
-    int number = (int)(intptr_t)pycrew_data(call), sum = -1;
+    FILE *file = fopen(path, "w");
 
-    OK(pycrew_result(call, "i", &sum));
-    ASSERT_INT(sum, number + 1);
-    pycrew_release(call);
-    return number;
+    ASSERT(file != NULL);
+    fclose(file);
 }
 
-static bool is_readable(const pycrew_queue *queue, int64_t timeout)
+static bool readable(const pycrew_queue *queue)
 {
-    struct pollfd poll_fd = {.fd = pycrew_queue_fd(queue), .events = POLLIN};
+    struct pollfd ready = {.fd = pycrew_queue_fd(queue), .events = POLLIN};
 
-    return poll(&poll_fd, 1, (int)(timeout / MS)) == 1;
+    return poll(&ready, 1, 0) == 1;
 }
 
-/* Nothing is there, nor comes while the workers are known to be idle. */
-static void expect_nothing(pycrew_crew *crew, pycrew_queue *queue)
+static int bound_ms(void)
+{
+    return (int)((double)(BOUND / MS) * tap_scale());
+}
+
+static void await_readable(const pycrew_queue *queue)
+{
+    struct pollfd ready = {.fd = pycrew_queue_fd(queue), .events = POLLIN};
+
+    if (poll(&ready, 1, bound_ms()) != 1)
+        tap_fail("the queue's descriptor was not readable within %d ms", bound_ms());
+}
+
+/* Until the queue has nothing to tell: spurious wakes, as after an open, are allowed. */
+static void drain_spurious(pycrew_queue *queue)
 {
     pycrew_call *call;
 
-    OK(pycrew_run(crew, "api_ops:nothing", ">"));
     GIVES(pycrew_queue_reap(queue, &call, 1, 0), 0);
-    GIVES(pycrew_queue_reap(queue, &call, 1, 5 * MS), 0);
+    ASSERT(!readable(queue));
 }
 
-TEST(each_call_appears_once)
+static pycrew_call *reap_one(pycrew_queue *queue)
 {
-    enum { CALLS = 3000 };
-    static bool seen[CALLS];
+    pycrew_call *call = NULL;
+
+    GIVES(pycrew_queue_reap(queue, &call, 1, BOUND), 1);
+    return call;
+}
+
+static void reap_nothing(pycrew_queue *queue)
+{
+    pycrew_call *calls[4];
+
+    GIVES(pycrew_queue_reap(queue, calls, 4, 0), 0);
+}
+
+static int edge_triggered(const pycrew_queue *queue)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int loop = epoll_create1(EPOLL_CLOEXEC);
+
+    ASSERT(loop >= 0);
+    ASSERT(epoll_ctl(loop, EPOLL_CTL_ADD, pycrew_queue_fd(queue), &event) == 0);
+    return loop;
+}
+
+static void await_event(int loop)
+{
+    struct epoll_event event;
+    int rc;
+
+    do
+        rc = epoll_wait(loop, &event, 1, bound_ms());
+    while (rc < 0 && errno == EINTR);
+    if (rc != 1)
+        tap_fail("no event within %d ms: a wake was lost", bound_ms());
+}
+
+static void start_thread(pthread_t *thread, void *(*body)(void *), void *data)
+{
+    ASSERT(pthread_create(thread, NULL, body, data) == 0);
+}
+
+/* ---- exactly once ---------------------------------------------------------------------------- */
+
+static void appears_once(unsigned max, int64_t timeout_ns)
+{
+    enum { CALLS = 500 };
     pycrew_crew *crew = open_crew(2);
     pycrew_queue *queue = open_queue(crew);
-    pycrew_call *calls[100];
+    pycrew_call *calls[CALLS];
+    bool seen[CALLS] = {false};
+    int64_t until = now_ns() + (int64_t)((double)BOUND * tap_scale());
 
     for (int i = 0; i < CALLS; i++)
-        submit_add(crew, queue, i);
-    for (int count = 0; count < CALLS;) {
-        int got = pycrew_queue_reap(queue, calls, 100, BOUND);
+        submit_echo(crew, queue, i);
+    for (int left = CALLS; left > 0;) {
+        int count = pycrew_queue_reap(queue, calls, max, timeout_ns);
 
-        ASSERT(got > 0 && got <= 100);
-        for (int i = 0; i < got; i++) {
-            int number = take_add(calls[i]);
-
-            ASSERT(!seen[number]);
-            seen[number] = true;
+        ASSERT(count >= 0 && count <= (int)max && count <= left);
+        ASSERT(now_ns() < until);
+        for (int i = 0; i < count; i++) {
+            ASSERT(!seen[number_of(calls[i])]);
+            seen[number_of(calls[i])] = true;
+            expect_echo(calls[i]);
+            pycrew_release(calls[i]);
         }
-        count += got;
+        left -= count;
     }
-    expect_nothing(crew, queue);
+    reap_nothing(queue);
     pycrew_queue_close(queue);
     pycrew_close(crew);
 }
 
-static void event_loop(unsigned max, bool edge)
+TEST(calls_appear_once_reaped_one_by_one)
 {
-    enum { CALLS = 20000, IN_FLIGHT = 50 };
-    pycrew_crew *crew = open_crew(2);
-    pycrew_queue *queue = open_queue(crew);
-    pycrew_call *calls[64];
-    struct epoll_event event = {.events = EPOLLIN | (edge ? EPOLLET : 0)};
-    int epoll = epoll_create1(EPOLL_CLOEXEC), submitted = 0, ended = 0;
-
-    ASSERT(epoll >= 0);
-    ASSERT(epoll_ctl(epoll, EPOLL_CTL_ADD, pycrew_queue_fd(queue), &event) == 0);
-    while (ended < CALLS) {
-        while (submitted < CALLS && submitted - ended < IN_FLIGHT)
-            submit_add(crew, queue, submitted++);
-        if (epoll_wait(epoll, &event, 1, (int)(BOUND / MS)) != 1)
-            tap_fail("not woken: %d of %d calls ended", ended, submitted);
-        for (int got = (int)max; got == (int)max;) {
-            got = pycrew_queue_reap(queue, calls, max, 0);
-            ASSERT(got >= 0);
-            for (int i = 0; i < got; i++)
-                take_add(calls[i]);
-            ended += got;
-            if (!edge)
-                break;
-        }
-    }
-    close(epoll);
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
+    appears_once(1, BOUND);
 }
 
-TEST(an_event_loop_is_woken_for_every_call)
+TEST(calls_appear_once_reaped_all_at_a_time)
 {
-    event_loop(64, false);
+    appears_once(500, BOUND);
 }
 
-TEST(an_event_loop_that_takes_one_at_a_time_is_woken_for_every_call)
+TEST(calls_appear_once_for_who_never_waits)
 {
-    event_loop(1, false);
+    appears_once(7, 0);
 }
 
-TEST(an_edge_triggered_event_loop_is_woken_for_every_call)
+TEST(calls_appear_once_for_who_waits_for_ever)
 {
-    event_loop(64, true);
+    appears_once(100, PYCREW_FOREVER);
 }
 
-/* One call at a time: each time the loop sleeps. */
-TEST(an_event_loop_that_slept_is_woken)
+TEST(a_call_that_was_given_no_queue_appears_in_none)
 {
     pycrew_crew *crew = open_crew(1);
     pycrew_queue *queue = open_queue(crew);
-    pycrew_call *call;
+    pycrew_call *call = prepare(crew, "api_ops:nothing"), *other;
 
-    for (int i = 0; i < 300; i++) {
-        ASSERT(!is_readable(queue, 0));
-        submit_add(crew, queue, i);
-        if (!is_readable(queue, BOUND))
-            tap_fail("not woken for call %d", i);
-        GIVES(pycrew_queue_reap(queue, &call, 1, 0), 1);
-        ASSERT_INT(take_add(call), i);
-        GIVES(pycrew_queue_reap(queue, &call, 1, 0), 0); /* fewer than asked for */
-    }
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
-}
-
-TEST(a_queue_is_readable_before_its_first_reap)
-{
-    pycrew_crew *crew = open_crew(1);
-
-    for (int i = 0; i < 50; i++) {
-        pycrew_queue *queue = open_queue(crew);
-        pycrew_call *call;
-
-        submit_add(crew, queue, i);
-        ASSERT(is_readable(queue, BOUND));
-        GIVES(pycrew_queue_reap(queue, &call, 1, BOUND), 1);
-        take_add(call);
-        pycrew_queue_close(queue);
-    }
-    pycrew_close(crew);
-}
-
-TEST(reap_waits_no_longer_than_told)
-{
-    pycrew_crew *crew = open_crew(1);
-    pycrew_queue *queue = open_queue(crew);
-    const char *go = scratch("go");
-    pycrew_call *call;
-    int64_t begun = now_ns();
-
-    GIVES(pycrew_queue_reap(queue, &call, 1, 0), 0);
-    GIVES(pycrew_queue_reap(queue, &call, 1, 30 * MS), 0);
-    ASSERT(now_ns() - begun >= 30 * MS);
-    submit_to(crew, queue, "api_ops:wait_for", go, NULL);
-    GIVES(pycrew_queue_reap(queue, &call, 1, 0), 0);
-    GIVES(pycrew_queue_reap(queue, &call, 1, 30 * MS), 0);
-    ASSERT(now_ns() - begun < 5 * SECOND);
-    fclose(fopen(go, "w"));
-    GIVES(pycrew_queue_reap(queue, &call, 1, PYCREW_FOREVER), 1);
-    pycrew_release(call);
-    GIVES(pycrew_queue_reap(queue, &call, 0, 0), -EINVAL);
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
-}
-
-TEST(failed_and_cancelled_calls_appear_too)
-{
-    pycrew_crew *crew = open_crew(1);
-    pycrew_queue *queue = open_queue(crew);
-    const char *running = scratch("running");
-    pycrew_call *calls[6], *got;
-
-    calls[0] = submit_to(crew, queue, "api_ops:fail", NULL, (void *)(intptr_t)PYCREW_ERAISED);
-    calls[1] = submit_to(crew, queue, "api_ops:die_by", "kill", (void *)(intptr_t)PYCREW_EDIED);
-    calls[2] = prepare_for(crew, queue, "api_ops:sleep", (void *)(intptr_t)-ETIMEDOUT);
-    OK(pycrew_add(calls[2], "i", 1000));
-    OK(pycrew_set_timeout(calls[2], 50 * MS));
-    OK(pycrew_submit(calls[2]));
-    calls[3] = prepare_for(crew, queue, "api_ops:sleep", (void *)(intptr_t)-ECANCELED);
-    OK(pycrew_add(calls[3], "is", 1000, running));
-    OK(pycrew_submit(calls[3]));
-    calls[4] = submit_to(crew, queue, "api_ops:nothing", NULL, (void *)(intptr_t)-ECANCELED);
-    calls[5] = prepare_for(crew, queue, "api_ops:nothing", (void *)(intptr_t)-ETIMEDOUT);
-    OK(pycrew_set_timeout(calls[5], 10 * MS));
-    OK(pycrew_submit(calls[5]));
-    AWAIT(file_size(running) == 1);
-    OK(pycrew_cancel(calls[4]));
-    OK(pycrew_cancel(calls[3]));
-    for (int i = 0; i < 6; i++) {
-        GIVES(pycrew_queue_reap(queue, &got, 1, BOUND), 1);
-        GIVES(pycrew_wait(got, 0), (intptr_t)pycrew_data(got));
-        pycrew_release(got);
-    }
-    expect_nothing(crew, queue);
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
-}
-
-TEST(a_released_call_never_appears)
-{
-    enum { ROUNDS = 300 };
-    pycrew_crew *crew = open_crew(2);
-    pycrew_queue *queue = open_queue(crew);
-
-    for (int i = 0; i < ROUNDS; i++) {
-        pycrew_call *released[4], *kept, *got[8];
-
-        for (int k = 0; k < 4; k++)
-            released[k] = submit_add(crew, queue, -1);
-        kept = submit_add(crew, queue, i);
-        for (int k = 0; k < 4; k++) { /* some have ended, some run, some are queued */
-            if (k == i % 5)
-                pycrew_wait(released[k], 0);
-            pycrew_release(released[k]);
-        }
-        GIVES(pycrew_queue_reap(queue, got, 8, BOUND), 1);
-        ASSERT(got[0] == kept);
-        ASSERT_INT(take_add(kept), i);
-        GIVES(pycrew_queue_reap(queue, got, 8, 0), 0);
-    }
-    expect_nothing(crew, queue);
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
-}
-
-TEST(a_call_that_was_waited_for_appears_all_the_same)
-{
-    pycrew_crew *crew = open_crew(1);
-    pycrew_queue *queue = open_queue(crew);
-    pycrew_call *call = submit_add(crew, queue, 5), *got;
-
-    OK(pycrew_wait(call, BOUND));
-    GIVES(pycrew_queue_reap(queue, &got, 1, BOUND), 1);
-    ASSERT(got == call);
-    OK(pycrew_wait(call, 0));
-    take_add(call);
-    pycrew_queue_close(queue);
-    pycrew_close(crew);
-}
-
-TEST(a_call_without_a_queue_appears_nowhere)
-{
-    pycrew_crew *crew = open_crew(1);
-    pycrew_queue *queue = open_queue(crew);
-    pycrew_call *call = prepare_for(crew, queue, "api_ops:nothing", NULL);
-
+    OK(pycrew_set_queue(call, queue));
     OK(pycrew_set_queue(call, NULL));
     OK(pycrew_submit(call));
+    other = submit_echo(crew, queue, 1);
     OK(pycrew_wait(call, BOUND));
-    expect_nothing(crew, queue);
+    ASSERT(reap_one(queue) == other);
+    reap_nothing(queue);
     pycrew_release(call);
-    pycrew_queue_close(queue);
+    pycrew_release(other);
+    pycrew_close(crew);
+}
+
+TEST(a_call_appears_in_the_queue_it_was_given_last)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *first = open_queue(crew), *second = open_queue(crew);
+    pycrew_call *call = prepare(crew, "api_ops:nothing");
+
+    OK(pycrew_set_queue(call, first));
+    OK(pycrew_set_queue(call, second));
+    OK(pycrew_submit(call));
+    GIVES(pycrew_set_queue(call, first), -EALREADY);
+    ASSERT(reap_one(second) == call);
+    reap_nothing(first);
+    pycrew_release(call);
     pycrew_close(crew);
 }
 
@@ -300,20 +227,225 @@ TEST(a_queue_of_another_crew_is_refused)
     pycrew_call *call = prepare(crew, "api_ops:nothing");
 
     GIVES(pycrew_set_queue(call, queue), -EINVAL);
-    OK(pycrew_submit(call));
-    GIVES(pycrew_set_queue(call, NULL), -EALREADY);
+    CONTAINS(pycrew_last_error()->message, "another crew");
+    OK(pycrew_submit(call)); /* it has none */
+    OK(pycrew_wait(call, BOUND));
+    reap_nothing(queue);
     pycrew_release(call);
-    pycrew_close(crew);
     pycrew_close(other);
+    pycrew_close(crew);
 }
 
-/* ---- wake ------------------------------------------------------------------------------------ */
+TEST(a_reap_of_nothing_is_refused)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *call;
+
+    GIVES(pycrew_queue_reap(queue, &call, 0, 0), -EINVAL);
+    GIVES(pycrew_queue_reap(queue, &call, UINT32_MAX, 0), -EINVAL);
+    pycrew_close(crew);
+}
+
+TEST(cancelled_calls_appear_once_queued_or_running)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    const char *started = scratch("started");
+    pycrew_call *running = prepare(crew, "api_ops:sleep"), *queued, *both[2];
+
+    OK(pycrew_add(running, "ds", 100.0, started));
+    OK(pycrew_set_queue(running, queue));
+    OK(pycrew_submit(running));
+    queued = submit_echo(crew, queue, 1);
+    AWAIT(file_size(started) > 0);
+    OK(pycrew_cancel(queued));
+    ASSERT(reap_one(queue) == queued);
+    OK(pycrew_cancel(running));
+    ASSERT(reap_one(queue) == running);
+    both[0] = queued;
+    both[1] = running;
+    for (int i = 0; i < 2; i++) {
+        GIVES(pycrew_wait(both[i], 0), -ECANCELED);
+        GIVES(pycrew_cancel(both[i]), -EALREADY);
+    }
+    reap_nothing(queue);
+    pycrew_release(queued);
+    pycrew_release(running);
+    pycrew_close(crew);
+}
+
+TEST(a_released_call_does_not_appear)
+{
+    enum { CALLS = 30 };
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *calls[CALLS], *last, *reaped[CALLS];
+    int count = 0;
+
+    for (int i = 0; i < CALLS; i++)
+        calls[i] = submit_echo(crew, queue, i);
+    last = submit_echo(crew, queue, CALLS);
+    for (int i = 0; i < CALLS; i += 3) { /* before their end, or after: as it comes */
+        pycrew_release(calls[i]);
+        calls[i] = NULL;
+    }
+    OK(pycrew_wait(calls[1], BOUND)); /* certainly ended, and not yet reaped */
+    pycrew_release(calls[1]);
+    calls[1] = NULL;
+    OK(pycrew_wait(last, BOUND));
+    for (int i = 0; i < CALLS; i++)
+        if (calls[i] != NULL)
+            OK(pycrew_wait(calls[i], BOUND));
+    for (; count < CALLS - CALLS / 3 - 1 + 1; count++) /* a third, and one, and the last */
+        reaped[count] = reap_one(queue);
+    reap_nothing(queue);
+    for (int i = 0; i < count; i++) {
+        ASSERT(number_of(reaped[i]) == CALLS || calls[number_of(reaped[i])] == reaped[i]);
+        pycrew_release(reaped[i]);
+    }
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_is_waited_for_appears_too)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *call = submit_echo(crew, queue, 5);
+
+    OK(pycrew_wait(call, BOUND));
+    ASSERT(reap_one(queue) == call);
+    OK(pycrew_wait(call, 0));
+    expect_echo(call);
+    reap_nothing(queue);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+/* ---- the descriptor -------------------------------------------------------------------------- */
+
+TEST(the_descriptor_is_readable_until_a_reap_returned_fewer_than_it_was_asked_for)
+{
+    enum { CALLS = 10 };
+    pycrew_crew *crew = open_crew(2);
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *calls[CALLS], *reaped[CALLS];
+
+    drain_spurious(queue);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < CALLS; i++)
+            calls[i] = submit_echo(crew, queue, i);
+        for (int i = 0; i < CALLS; i++)
+            OK(pycrew_wait(calls[i], BOUND));
+        await_readable(queue); /* the announcement may follow the end by a moment */
+        for (int got = 0, max = round % 4 + 1; got < CALLS; got += max) {
+            ASSERT(readable(queue));
+            AWAIT(pycrew_queue_reap(queue, reaped, 0 + (unsigned)max, 0) != 0 || got + max > CALLS);
+            if (got + max > CALLS)
+                break;
+        }
+        while (pycrew_queue_reap(queue, reaped, CALLS, 0) > 0)
+            continue;
+        ASSERT(!readable(queue));
+        for (int i = 0; i < CALLS; i++)
+            pycrew_release(calls[i]);
+    }
+    pycrew_close(crew);
+}
+
+/* One reap an event: if it was full there has to be another event. */
+static void edges(unsigned max, bool until_fewer)
+{
+    enum { CALLS = 2000, WINDOW = 40 };
+    pycrew_crew *crew = open_crew(2);
+    pycrew_queue *queue = open_queue(crew);
+    int loop = edge_triggered(queue), in = 0, out = 0, count;
+    pycrew_call *calls[WINDOW];
+
+    while (out < CALLS) {
+        for (; in < CALLS && in - out < WINDOW; in++)
+            submit_echo(crew, queue, in);
+        await_event(loop);
+        do {
+            count = pycrew_queue_reap(queue, calls, max, 0);
+            ASSERT(count >= 0);
+            for (int i = 0; i < count; i++) {
+                expect_echo(calls[i]);
+                pycrew_release(calls[i]);
+            }
+            out += count;
+        } while (until_fewer && count == (int)max);
+    }
+    close(loop);
+    pycrew_close(crew);
+}
+
+TEST(an_edge_triggered_loop_that_reaps_one_an_event_gets_all)
+{
+    edges(1, false);
+}
+
+TEST(an_edge_triggered_loop_that_reaps_a_few_an_event_gets_all)
+{
+    edges(3, false);
+}
+
+TEST(an_edge_triggered_loop_that_reaps_until_fewer_gets_all)
+{
+    edges(40, true);
+}
+
+TEST(a_loop_that_polled_before_it_ever_reaped_is_woken)
+{
+    pycrew_crew *crew = open_crew(1);
+    const char *path = scratch("go");
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *call = submit_held(crew, queue, path);
+
+    AWAIT(!readable(queue)); /* but for a spurious wake nothing is there */
+    let_go(path);
+    await_readable(queue);
+    ASSERT(reap_one(queue) == call);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+TEST(the_descriptor_of_an_idle_queue_is_not_readable)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+
+    drain_spurious(queue);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    ASSERT(!readable(queue));
+    pycrew_close(crew);
+}
+
+/* ---- timeouts and wakes ---------------------------------------------------------------------- */
+
+TEST(a_reap_waits_as_long_as_it_was_told)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    const char *path = scratch("go");
+    pycrew_call *held = submit_held(crew, queue, path), *call = NULL;
+    int64_t begun = now_ns();
+
+    GIVES(pycrew_queue_reap(queue, &call, 1, 0), 0);
+    GIVES(pycrew_queue_reap(queue, &call, 1, 150 * MS), 0);
+    ASSERT(now_ns() - begun >= 150 * MS);
+    ASSERT(call == NULL);
+    let_go(path);
+    GIVES(pycrew_queue_reap(queue, &call, 1, PYCREW_FOREVER), 1);
+    ASSERT(call == held);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
 
 typedef struct reaper {
     pthread_t thread;
     pycrew_queue *queue;
-    _Atomic int result;
-    _Atomic bool begun;
+    _Atomic int tid, returned; /* returned: what reap did, + 1 */
 } reaper;
 
 static void *reap_for_ever(void *data)
@@ -321,262 +453,649 @@ static void *reap_for_ever(void *data)
     reaper *r = data;
     pycrew_call *call;
 
-    atomic_store(&r->begun, true);
-    atomic_store(&r->result, pycrew_queue_reap(r->queue, &call, 1, PYCREW_FOREVER));
+    atomic_store(&r->tid, gettid());
+    atomic_store(&r->returned, pycrew_queue_reap(r->queue, &call, 1, PYCREW_FOREVER) + 1);
     return NULL;
 }
 
-TEST(wake_ends_a_reap_in_another_thread)
+static bool sleeps(int tid)
+{
+    struct tap_process process;
+
+    return tid != 0 && tap_read_process(tid, &process) && process.state == 'S';
+}
+
+TEST(a_wake_ends_a_reap_in_another_thread)
 {
     pycrew_crew *crew = open_crew(1);
     reaper r = {.queue = open_queue(crew)};
 
     for (int i = 0; i < 50; i++) {
-        atomic_store(&r.begun, false);
-        atomic_store(&r.result, 99);
-        ASSERT(pthread_create(&r.thread, NULL, reap_for_ever, &r) == 0);
-        if (i % 2)
-            AWAIT(atomic_load(&r.begun));
-        OK(pycrew_queue_wake(r.queue)); /* before or during */
+        atomic_store(&r.returned, 0);
+        atomic_store(&r.tid, 0);
+        start_thread(&r.thread, reap_for_ever, &r);
+        if (i % 2) /* else it may come first, or in between */
+            AWAIT(sleeps(atomic_load(&r.tid)));
+        OK(pycrew_queue_wake(r.queue));
         pthread_join(r.thread, NULL);
-        ASSERT_INT(atomic_load(&r.result), 0);
+        ASSERT_INT(atomic_load(&r.returned), 0 + 1);
     }
-    pycrew_queue_close(r.queue);
     pycrew_close(crew);
 }
 
-TEST(wake_ends_the_next_reap_once)
+TEST(a_wake_ends_the_next_reap_and_only_that)
 {
     pycrew_crew *crew = open_crew(1);
     pycrew_queue *queue = open_queue(crew);
     pycrew_call *call;
     int64_t begun;
 
+    drain_spurious(queue);
     OK(pycrew_queue_wake(queue));
-    OK(pycrew_queue_wake(queue));
-    ASSERT(is_readable(queue, 0));
+    OK(pycrew_queue_wake(queue)); /* twice is once */
+    ASSERT(readable(queue));
     GIVES(pycrew_queue_reap(queue, &call, 1, PYCREW_FOREVER), 0);
-    ASSERT(!is_readable(queue, 0));
     begun = now_ns();
-    GIVES(pycrew_queue_reap(queue, &call, 1, 20 * MS), 0);
-    ASSERT(now_ns() - begun >= 20 * MS);
-    pycrew_queue_close(queue);
+    GIVES(pycrew_queue_reap(queue, &call, 1, 50 * MS), 0);
+    ASSERT(now_ns() - begun >= 50 * MS);
+    ASSERT(!readable(queue));
     pycrew_close(crew);
 }
 
-/* ---- close ----------------------------------------------------------------------------------- */
-
-TEST(calls_in_flight_lose_a_closed_queue_and_go_on)
+TEST(a_wake_takes_no_call_away)
 {
     pycrew_crew *crew = open_crew(1);
-    const char *go = scratch("go");
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *calls[3], *reaped[8];
+    int count = 0, rc;
 
-    for (int i = 0; i < 30; i++) {
-        pycrew_queue *queue = open_queue(crew), *next;
-        pycrew_call *waits, *queued, *got;
+    for (int i = 0; i < 3; i++)
+        calls[i] = submit_echo(crew, queue, i);
+    OK(pycrew_queue_wake(queue));
+    for (int i = 0; i < 3; i++)
+        OK(pycrew_wait(calls[i], BOUND));
+    while ((rc = pycrew_queue_reap(queue, reaped + count, 8, PYCREW_FOREVER)) > 0)
+        count += rc; /* ends with the wake's 0 */
+    ASSERT_INT(rc, 0);
+    if (count < 3) /* announced after the wake had been taken */
+        AWAIT((count += pycrew_queue_reap(queue, reaped + count, 8, 0)) == 3);
+    ASSERT_INT(count, 3);
+    for (int i = 0; i < 3; i++)
+        pycrew_release(calls[i]);
+    pycrew_close(crew);
+}
 
-        unlink(go);
-        waits = submit_to(crew, queue, "api_ops:wait_for", go, NULL);
-        queued = submit_add(crew, queue, 7);
-        pycrew_queue_close(queue);
-        next = open_queue(crew); /* in its place */
-        fclose(fopen(go, "w"));
-        OK(pycrew_wait(waits, BOUND));
-        OK(pycrew_wait(queued, BOUND));
-        GIVES(pycrew_queue_reap(next, &got, 1, 0), 0);
-        submit_add(crew, next, 8);
-        GIVES(pycrew_queue_reap(next, &got, 1, BOUND), 1);
-        ASSERT_INT(take_add(got), 8);
-        pycrew_release(waits);
-        take_add(queued);
-        pycrew_queue_close(next);
+TEST(a_close_of_the_crew_ends_a_reap)
+{
+    pycrew_crew *crew = open_crew(1);
+    reaper r = {.queue = open_queue(crew)};
+
+    start_thread(&r.thread, reap_for_ever, &r);
+    AWAIT(sleeps(atomic_load(&r.tid)));
+    pycrew_close(crew);
+    pthread_join(r.thread, NULL);
+    ASSERT_INT(atomic_load(&r.returned), -ECANCELED + 1);
+}
+
+/* ---- many threads ---------------------------------------------------------------------------- */
+
+enum { LOOPS = 4, CALLS_EACH = 3000, IN_FLIGHT = 48 };
+
+typedef struct loops {
+    pycrew_crew *crew;
+    pycrew_queue *queues[LOOPS];
+    _Atomic int inside, left[LOOPS];
+    _Atomic unsigned char times[LOOPS * CALLS_EACH];
+} loops;
+
+typedef struct loop_thread {
+    pthread_t thread;
+    loops *all;
+    unsigned number;
+} loop_thread;
+
+/* Each submits into all the queues in turn, and not more than are to be in flight. */
+static void *submit_to_all(void *data)
+{
+    const loop_thread *t = data;
+
+    for (unsigned i = 0; i < CALLS_EACH; i++) {
+        unsigned queue = (t->number + i) % LOOPS;
+
+        while (atomic_load(&t->all->inside) >= IN_FLIGHT)
+            pause_ns(50 * US);
+        atomic_fetch_add(&t->all->inside, 1);
+        submit_echo(t->all->crew, t->all->queues[queue], (int)(t->number * CALLS_EACH + i));
     }
+    return NULL;
+}
+
+static void reap_events(loop_thread *t, unsigned max)
+{
+    pycrew_call *calls[16];
+    int count;
+
+    do {
+        count = pycrew_queue_reap(t->all->queues[t->number], calls, max, 0);
+        ASSERT(count >= 0);
+        for (int i = 0; i < count; i++) {
+            unsigned number = (unsigned)number_of(calls[i]);
+
+            ASSERT_INT((number / CALLS_EACH + number % CALLS_EACH) % LOOPS, t->number);
+            ASSERT_INT(atomic_fetch_add(&t->all->times[number], 1), 0);
+            expect_echo(calls[i]);
+            pycrew_release(calls[i]);
+        }
+        atomic_fetch_sub(&t->all->inside, count);
+        atomic_fetch_sub(&t->all->left[t->number], count);
+    } while (count == (int)max);
+}
+
+static void *run_loop(void *data)
+{
+    loop_thread *t = data;
+    int loop = edge_triggered(t->all->queues[t->number]);
+
+    while (atomic_load(&t->all->left[t->number]) > 0) {
+        await_event(loop);
+        reap_events(t, t->number % 2 ? 1 : 16);
+    }
+    close(loop);
+    return NULL;
+}
+
+TEST(several_loops_get_their_own_calls)
+{
+    static loops all;
+    loop_thread submitters[LOOPS], readers[LOOPS];
+
+    all.crew = open_crew(3);
+    for (unsigned i = 0; i < LOOPS; i++) {
+        all.queues[i] = open_queue(all.crew);
+        all.left[i] = CALLS_EACH;
+    }
+    for (unsigned i = 0; i < LOOPS; i++) {
+        readers[i] = submitters[i] = (loop_thread){.all = &all, .number = i};
+        start_thread(&readers[i].thread, run_loop, &readers[i]);
+        start_thread(&submitters[i].thread, submit_to_all, &submitters[i]);
+    }
+    for (unsigned i = 0; i < LOOPS; i++) {
+        pthread_join(submitters[i].thread, NULL);
+        pthread_join(readers[i].thread, NULL);
+        reap_nothing(all.queues[i]);
+        pycrew_queue_close(all.queues[i]);
+    }
+    for (unsigned i = 0; i < LOOPS * CALLS_EACH; i++)
+        ASSERT_INT(all.times[i], 1);
+    pycrew_close(all.crew);
+}
+
+typedef struct submitter {
+    pthread_t thread;
+    pycrew_crew *crew;
+    pycrew_queue *queue;
+    int first, count;
+} submitter;
+
+static void *submit_all(void *data)
+{
+    const submitter *s = data;
+
+    for (int i = 0; i < s->count; i++)
+        submit_echo(s->crew, s->queue, s->first + i); /* waits while all calls are in use */
+    return NULL;
+}
+
+TEST(many_threads_that_use_up_all_calls_are_served_by_one_that_reaps)
+{
+    enum { THREADS = 8, EACH = 1500 };
+    static bool seen[THREADS * EACH];
+    pycrew_options options = test_options(2);
+    submitter threads[THREADS];
+    pycrew_crew *crew;
+    pycrew_queue *queue;
+    pycrew_call *calls[64];
+
+    options.calls = 64;
+    crew = open_with(&options);
+    queue = open_queue(crew);
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = (submitter){.crew = crew, .queue = queue, .first = i * EACH, .count = EACH};
+        start_thread(&threads[i].thread, submit_all, &threads[i]);
+    }
+    for (int left = THREADS * EACH; left > 0;) {
+        int count = pycrew_queue_reap(queue, calls, 64, BOUND);
+
+        ASSERT(count > 0);
+        for (int i = 0; i < count; i++) {
+            ASSERT(!seen[number_of(calls[i])]);
+            seen[number_of(calls[i])] = true;
+            expect_echo(calls[i]);
+            pycrew_release(calls[i]);
+        }
+        left -= count;
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i].thread, NULL);
+    reap_nothing(queue);
+    pycrew_close(crew);
+}
+
+/* ---- opening and closing --------------------------------------------------------------------- */
+
+TEST(no_more_queues_are_open_than_the_options_say)
+{
+    pycrew_options options = test_options(1);
+    pycrew_queue *queues[3], *more = NULL;
+    pycrew_crew *crew;
+
+    options.queues = 3;
+    crew = open_with(&options);
+    for (int i = 0; i < 3; i++)
+        queues[i] = open_queue(crew);
+    GIVES(pycrew_queue_open(crew, &more), -EAGAIN);
+    CONTAINS(pycrew_last_error()->message, "3");
+    ASSERT(more == NULL);
+    pycrew_queue_close(queues[1]);
+    OK(pycrew_queue_open(crew, &more));
+    GIVES(pycrew_queue_open(crew, &queues[1]), -EAGAIN);
+    pycrew_close(crew);
+}
+
+TEST(calls_in_flight_outlive_their_queue)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    const char *path = scratch("go");
+    pycrew_call *running = submit_held(crew, queue, path), *queued = submit_echo(crew, queue, 3);
+    pycrew_call *prepared = prepare(crew, "api_ops:nothing");
+
+    OK(pycrew_set_queue(prepared, queue));
+    pycrew_queue_close(queue);
+    let_go(path);
+    OK(pycrew_submit(prepared));
+    OK(pycrew_wait(running, BOUND));
+    OK(pycrew_wait(queued, BOUND));
+    OK(pycrew_wait(prepared, BOUND));
+    expect_echo(queued);
+    pycrew_release(running);
+    pycrew_release(queued);
+    pycrew_release(prepared);
+    pycrew_close(crew);
+}
+
+TEST(the_next_queue_of_a_closed_ones_number_gets_none_of_its_calls)
+{
+    pycrew_options options = test_options(2);
+    pycrew_call *held, *ended[20], *call;
+    pycrew_queue *queue;
+    pycrew_crew *crew;
+
+    options.queues = 1; /* so that the number is the same */
+    crew = open_with(&options);
+    for (int round = 0; round < 20; round++) {
+        const char *path = scratch("go");
+
+        queue = open_queue(crew);
+        held = submit_held(crew, queue, path);
+        for (int i = 0; i < 20; i++)
+            ended[i] = submit_echo(crew, queue, i);
+        if (round % 2) /* announced and not reaped; else some still run */
+            for (int i = 0; i < 20; i++)
+                OK(pycrew_wait(ended[i], BOUND));
+        pycrew_queue_close(queue);
+        queue = open_queue(crew);
+        let_go(path);
+        OK(pycrew_wait(held, BOUND));
+        pycrew_release(held);
+        for (int i = 0; i < 20; i++) {
+            OK(pycrew_wait(ended[i], BOUND));
+            pycrew_release(ended[i]);
+        }
+        reap_nothing(queue);
+        call = submit_echo(crew, queue, 99); /* in the record of one of the old ones */
+        ASSERT(reap_one(queue) == call);
+        reap_nothing(queue);
+        pycrew_release(call);
+        pycrew_queue_close(queue);
+        unlink(path);
+    }
+    pycrew_close(crew);
+}
+
+static int count_descriptors(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    int count = 0;
+
+    ASSERT(directory != NULL);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count;
+}
+
+TEST(opening_and_closing_many_times_takes_no_descriptors)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_queue *queue = open_queue(crew);
+    pycrew_call *call;
+    int before = count_descriptors();
+
+    pycrew_queue_close(queue);
+    for (int i = 0; i < 2000; i++) {
+        queue = open_queue(crew);
+        if (i % 20 == 0) {
+            call = submit_echo(crew, queue, i);
+            ASSERT(reap_one(queue) == call);
+            pycrew_release(call);
+        }
+        pycrew_queue_close(queue);
+    }
+    ASSERT_INT(count_descriptors(), before);
     pycrew_queue_close(NULL);
     pycrew_close(crew);
 }
 
-TEST(calls_announced_and_not_reaped_are_not_the_next_queues)
+TEST(a_busy_worker_does_not_hold_up_the_opening_of_all_queues)
 {
-    pycrew_crew *crew = open_crew(2);
-    pycrew_call *calls[20], *got[32];
-
-    for (int i = 0; i < 30; i++) {
-        pycrew_queue *queue = open_queue(crew);
-
-        for (int k = 0; k < 20; k++)
-            calls[k] = submit_add(crew, queue, k);
-        for (int k = 0; k < 20; k++)
-            OK(pycrew_wait(calls[k], BOUND));
-        ASSERT(pycrew_queue_reap(queue, got, (unsigned)i % 5 + 1, 0) >= 0);
-        pycrew_queue_close(queue);
-        queue = open_queue(crew);
-        GIVES(pycrew_queue_reap(queue, got, 32, 0), 0);
-        for (int k = 0; k < 20; k++)
-            take_add(calls[k]);
-        pycrew_queue_close(queue);
-    }
-    pycrew_close(crew);
-}
-
-TEST(there_are_as_many_queues_as_the_option_says)
-{
+    enum { QUEUES = 400 };
     pycrew_options options = test_options(1);
-    pycrew_queue *queues[4], *extra = NULL;
+    pycrew_queue *queues[QUEUES];
+    const char *path = scratch("go");
+    pycrew_call *held, *call;
     pycrew_crew *crew;
 
-    options.queues = 4;
+    options.queues = QUEUES;
     crew = open_with(&options);
-    for (int i = 0; i < 4; i++)
+    held = submit_held(crew, NULL, path);
+    for (int i = 0; i < QUEUES; i++)
         queues[i] = open_queue(crew);
-    GIVES(pycrew_queue_open(crew, &extra), -EAGAIN);
-    ASSERT(extra == NULL);
-    pycrew_queue_close(queues[2]);
-    OK(pycrew_queue_open(crew, &extra));
-    pycrew_close(crew); /* with queues open */
-}
-
-TEST(the_crew_closes_with_calls_in_queues)
-{
-    pycrew_crew *crew = open_crew(2);
-    pycrew_queue *queue = open_queue(crew);
-
-    for (int i = 0; i < 500; i++)
-        submit_add(crew, queue, i);
-    submit_to(crew, queue, "api_ops:swallow", scratch("running"), NULL);
+    let_go(path);
+    OK(pycrew_wait(held, BOUND));
+    pycrew_release(held);
+    for (int i = QUEUES; i-- > 0;) {
+        call = submit_echo(crew, queues[i], i);
+        await_readable(queues[i]); /* so it was the worker's eventfd that was written */
+        ASSERT(reap_one(queues[i]) == call);
+        pycrew_release(call);
+    }
     pycrew_close(crew);
 }
 
-/* ---- many ------------------------------------------------------------------------------------ */
+/* ---- user code that closes the worker's descriptors -------------------------------------------
+ */
 
-typedef struct looper {
-    pthread_t thread;
-    pycrew_crew *crew;
-    int number;
-} looper;
-
-static void *run_loop(void *data)
+static void close_all_in_worker(bool known_before)
 {
-    enum { CALLS = 3000, IN_FLIGHT = 40 };
-    const looper *l = data;
-    pycrew_queue *queue = open_queue(l->crew);
-    pycrew_call *calls[16];
-    int submitted = 0, ended = 0;
-    long long sum = 0;
+    static char variable[200];
+    const char *env[] = {variable, NULL}, *note = scratch("touched");
+    pycrew_options options = test_options(1);
+    pycrew_queue *queue, *other;
+    pycrew_crew *crew;
+    pycrew_call *call;
+    char text[64];
+    int reused;
 
-    while (ended < CALLS) {
-        int got;
-
-        while (submitted < CALLS && submitted - ended < IN_FLIGHT)
-            submit_add(l->crew, queue, l->number * CALLS + submitted++);
-        got = pycrew_queue_reap(queue, calls, 16, BOUND);
-        ASSERT(got > 0);
-        for (int i = 0; i < got; i++) {
-            int number = take_add(calls[i]);
-
-            ASSERT_INT(number / CALLS, l->number);
-            sum += number;
-        }
-        ended += got;
+    snprintf(variable, sizeof variable, "TEST_TOUCHED_NOTE=%s", note);
+    options.env = env;
+    options.exit = "queue_ops:note_touched";
+    crew = open_with(&options);
+    queue = open_queue(crew);
+    other = open_queue(crew);
+    drain_spurious(queue);
+    if (known_before) {
+        call = submit_echo(crew, queue, 1);
+        await_readable(queue);
+        ASSERT(reap_one(queue) == call);
+        pycrew_release(call);
     }
-    ASSERT_INT(sum, (long long)CALLS * l->number * CALLS + (long long)CALLS * (CALLS - 1) / 2);
-    pycrew_queue_close(queue);
+    OK(pycrew_run(crew, "queue_ops:close_all_and_reuse", "i>i", 30, &reused));
+    ASSERT_INT(reused, 30);
+    for (int i = 0; i < 4; i++) {
+        call = submit_echo(crew, i % 2 ? other : queue, i);
+        await_readable(i % 2 ? other : queue);
+        ASSERT(reap_one(i % 2 ? other : queue) == call);
+        expect_echo(call);
+        pycrew_release(call);
+    }
+    AWAIT(file_size(note) > 0);
+    pycrew_close(crew);
+    tap_read_file(note, text, sizeof text);
+    ASSERT_STR(text, "0\n");
+}
+
+TEST(a_worker_whose_descriptors_were_closed_announces_and_touches_none_of_their_successors)
+{
+    close_all_in_worker(true);
+}
+
+TEST(a_worker_that_lost_its_descriptors_before_it_knew_the_queue_announces_all_the_same)
+{
+    close_all_in_worker(false);
+}
+
+/* ---- deaths ---------------------------------------------------------------------------------- */
+
+/* Kills the worker that answered last, at a random moment after: as in test-death.c. */
+typedef struct killer {
+    pthread_t thread;
+    _Atomic bool stop;
+    _Atomic unsigned kills;
+    _Atomic int answered;
+    unsigned wanted;
+} killer;
+
+static bool is_worker(int pid)
+{
+    int pids[16], count = find_workers(pids, 16);
+
+    for (int i = 0; i < count && i < 16; i++)
+        if (pids[i] == pid)
+            return true;
+    return false;
+}
+
+static void *kill_workers(void *data)
+{
+    killer *k = data;
+    unsigned random = 54321;
+
+    while (!atomic_load(&k->stop) && atomic_load(&k->kills) < k->wanted) {
+        int pid = atomic_exchange(&k->answered, 0);
+
+        random = random * 1664525 + 1013904223;
+        pause_ns(random / 65536 % 3000 * US);
+        if (pid != 0 && is_worker(pid) && kill(pid, SIGKILL) == 0)
+            atomic_fetch_add(&k->kills, 1);
+    }
     return NULL;
 }
 
-TEST(threads_with_their_own_queues_get_their_own_calls)
+static bool wants_more(const killer *k)
 {
+    return atomic_load(&k->kills) < k->wanted;
+}
+
+/* Nobody looks but when an event comes: a wake that a dying worker took with it would be missed. */
+TEST(no_kill_between_the_end_and_the_announcement_loses_a_call)
+{
+    enum { WINDOW = 12, MAX = 2000000 };
+    static unsigned char times[MAX];
+    killer k = {.wanted = 120};
     pycrew_crew *crew = open_crew(3);
-    looper loopers[8];
+    pycrew_queue *queue = open_queue(crew);
+    int loop = edge_triggered(queue), in = 0, out = 0, died = 0, count;
+    pycrew_call *calls[WINDOW];
 
-    for (int i = 0; i < 8; i++) {
-        loopers[i] = (looper){.crew = crew, .number = i};
-        ASSERT(pthread_create(&loopers[i].thread, NULL, run_loop, &loopers[i]) == 0);
+    start_thread(&k.thread, kill_workers, &k);
+    while (out < in || wants_more(&k)) {
+        for (; in < MAX && in - out < WINDOW && wants_more(&k); in++)
+            submit_numbered(crew, queue, "queue_ops:number", in);
+        if (out == in)
+            break;
+        await_event(loop);
+        count = pycrew_queue_reap(queue, calls, WINDOW, 0);
+        ASSERT(count >= 0);
+        for (int i = 0; i < count; i++) {
+            int number = number_of(calls[i]), value = -1, pid = 0, rc = pycrew_wait(calls[i], 0);
+
+            ASSERT(number >= 0 && number < in && times[number]++ == 0);
+            if (rc == 0) {
+                OK(pycrew_result(calls[i], "ii", &value, &pid));
+                ASSERT_INT(value, number);
+                atomic_store(&k.answered, pid);
+            } else {
+                GIVES(rc, PYCREW_EDIED);
+                died++;
+            }
+            pycrew_release(calls[i]);
+        }
+        out += count;
     }
-    for (int i = 0; i < 8; i++)
-        pthread_join(loopers[i].thread, NULL);
+    atomic_store(&k.stop, true);
+    pthread_join(k.thread, NULL);
+    for (int i = 0; i < in; i++)
+        ASSERT_INT(times[i], 1);
+    DIAG("%d calls, %u kills, %d calls died", in, atomic_load(&k.kills), died);
+    reap_nothing(queue);
+    close(loop);
     pycrew_close(crew);
 }
 
-/* One thread submits as fast as calls come free, another reaps and releases. */
-typedef struct pipeline {
-    pthread_t thread;
-    pycrew_crew *crew;
-    pycrew_queue *queue;
-} pipeline;
+/* A ledger of calls of many kinds: what was asked of each, and how often it came out. */
+enum kind { KIND_PLAIN, KIND_CANCEL, KIND_DEADLINE, KIND_DIE, KIND_RELEASE, KIND_SLEEP, KINDS };
 
-enum { PIPELINE_CALLS = 5000 };
+typedef struct entry {
+    enum kind kind;
+    bool released;
+    unsigned char times;
+} entry;
 
-static void *reap_all(void *data)
+static pycrew_call *submit_kind(pycrew_crew *crew, pycrew_queue *queue, entry *e, int number)
 {
-    const pipeline *p = data;
-    pycrew_call *calls[16];
-    int ended = 0;
+    static const char *const names[KINDS] = {"queue_ops:number", "queue_ops:number",
+                                             "api_ops:sleep",    "api_ops:die_by",
+                                             "queue_ops:number", "api_ops:sleep"};
+    pycrew_call *call = prepare(crew, names[e->kind]);
 
-    while (ended < PIPELINE_CALLS) {
-        int got = pycrew_queue_reap(p->queue, calls, 16, BOUND);
-
-        ASSERT(got > 0);
-        for (int i = 0; i < got; i++)
-            take_add(calls[i]);
-        ended += got;
+    if (e->kind == KIND_DEADLINE || e->kind == KIND_SLEEP)
+        OK(pycrew_add(call, "d", e->kind == KIND_SLEEP ? 0.001 : 50.0));
+    else if (e->kind == KIND_DIE)
+        OK(pycrew_add(call, "s", number % 2 ? "kill" : "exit"));
+    else
+        OK(pycrew_add(call, "i", number));
+    if (e->kind == KIND_DEADLINE)
+        OK(pycrew_set_timeout(call, number % 3 * 2 * MS));
+    OK(pycrew_set_queue(call, queue));
+    pycrew_set_data(call, (void *)(intptr_t)number);
+    OK(pycrew_submit(call));
+    if (e->kind == KIND_CANCEL)
+        pycrew_cancel(call);
+    if (e->kind == KIND_RELEASE) {
+        pycrew_release(call);
+        e->released = true;
     }
-    return NULL;
+    return call;
 }
 
-TEST(a_thread_that_submits_waits_for_another_that_releases)
+static void check_kind(const entry *e, int rc)
 {
-    pycrew_options options = test_options(2);
-    pipeline p;
-
-    options.calls = 16;
-    p.crew = open_with(&options);
-    p.queue = open_queue(p.crew);
-    ASSERT(pthread_create(&p.thread, NULL, reap_all, &p) == 0);
-    for (int i = 0; i < PIPELINE_CALLS; i++)
-        submit_add(p.crew, p.queue, i); /* prepares with a timeout */
-    pthread_join(p.thread, NULL);
-    pycrew_queue_close(p.queue);
-    pycrew_close(p.crew);
+    ASSERT(!e->released);
+    switch (e->kind) {
+    case KIND_PLAIN:
+    case KIND_SLEEP:
+        ASSERT(rc == 0 || rc == PYCREW_EDIED);
+        break;
+    case KIND_CANCEL:
+        ASSERT(rc == 0 || rc == -ECANCELED || rc == PYCREW_EDIED);
+        break;
+    case KIND_DEADLINE:
+        GIVES(rc, -ETIMEDOUT);
+        break;
+    default:
+        GIVES(rc, PYCREW_EDIED);
+        break;
+    }
 }
 
-TEST(queues_opened_after_workers_were_replaced_work)
+TEST(the_ledger_balances_under_deaths_deadlines_cancels_and_releases)
+{
+    enum { CALLS = 3000, WINDOW = 24 };
+    static entry ledger[CALLS];
+    pycrew_options options = test_options(3);
+    unsigned random = 99, counts[KINDS] = {0};
+    int in = 0, expected = 0, out = 0;
+    pycrew_call *calls[WINDOW];
+    pycrew_queue *queue;
+    pycrew_crew *crew;
+
+    options.grace_ns = 20 * MS;
+    crew = open_with(&options);
+    queue = open_queue(crew);
+    while (in < CALLS || out < expected) {
+        int count;
+
+        for (; in < CALLS && expected - out < WINDOW; in++) {
+            random = random * 1664525 + 1013904223;
+            ledger[in].kind = (enum kind)(random / 65536 % 64);
+            if (ledger[in].kind >= KINDS) /* the costly ones are few */
+                ledger[in].kind = random / 65536 % 3 ? KIND_PLAIN : KIND_CANCEL;
+            counts[ledger[in].kind]++;
+            submit_kind(crew, queue, &ledger[in], in);
+            expected += !ledger[in].released;
+        }
+        count = pycrew_queue_reap(queue, calls, WINDOW, BOUND);
+        ASSERT(count > 0 || out == expected);
+        for (int i = 0; i < count; i++) {
+            entry *e = &ledger[number_of(calls[i])];
+
+            ASSERT_INT(e->times++, 0);
+            check_kind(e, pycrew_wait(calls[i], 0));
+            pycrew_release(calls[i]);
+        }
+        out += count;
+    }
+    reap_nothing(queue);
+    for (int i = 0; i < CALLS; i++)
+        ASSERT_INT(ledger[i].times, !ledger[i].released);
+    DIAG("%u plain, %u cancelled, %u deadlines, %u deaths, %u released, %u sleeps", counts[0],
+         counts[1], counts[2], counts[3], counts[4], counts[5]);
+    pycrew_close(crew);
+}
+
+TEST(a_killed_zygote_takes_no_announcement_with_it)
 {
     pycrew_crew *crew = open_crew(2);
-    pycrew_queue *old = open_queue(crew);
-    pycrew_call *call;
-
-    for (int i = 0; i < 10; i++) {
-        pycrew_queue *queue;
-
-        GIVES(pycrew_run(crew, "api_ops:die_by", "s>", "kill"), PYCREW_EDIED);
-        queue = open_queue(crew);
-        for (int k = 0; k < 20; k++) {
-            submit_add(crew, k % 2 ? queue : old, k);
-            ASSERT(is_readable(k % 2 ? queue : old, BOUND));
-            GIVES(pycrew_queue_reap(k % 2 ? queue : old, &call, 1, BOUND), 1);
-            take_add(call);
-            GIVES(pycrew_queue_reap(k % 2 ? queue : old, &call, 1, 0), 0);
-        }
-        pycrew_queue_close(queue);
-    }
-    pycrew_close(crew);
-}
-
-/* What user code closes, the worker must not write to; and then nobody must wait for ever. */
-TEST(a_queue_works_on_when_user_code_closed_its_descriptor_in_the_worker)
-{
-    pycrew_crew *crew = open_crew(1);
     pycrew_queue *queue = open_queue(crew);
-    pycrew_call *call;
+    int loop = edge_triggered(queue);
 
-    submit_add(crew, queue, 1);
-    GIVES(pycrew_queue_reap(queue, &call, 1, BOUND), 1);
-    take_add(call);
-    pycrew_run(crew, "api_ops:evaluate", "s>", "os.closerange(3, 1000)");
-    submit_add(crew, queue, 2);
-    GIVES(pycrew_queue_reap(queue, &call, 1, BOUND), 1);
-    take_add(call);
-    pycrew_queue_close(queue);
+    for (int round = 0; round < 4; round++) {
+        int out = 0, zygote;
+        pycrew_call *calls[20];
+
+        AWAIT((zygote = find_zygote()) != 0);
+        for (int i = 0; i < 20; i++)
+            submit_echo(crew, queue, i);
+        kill(zygote, SIGKILL);
+        while (out < 20) {
+            int count;
+
+            await_event(loop);
+            count = pycrew_queue_reap(queue, calls, 20, 0);
+            ASSERT(count >= 0);
+            for (int i = 0; i < count; i++) {
+                int rc = pycrew_wait(calls[i], 0);
+
+                ASSERT(rc == 0 || rc == PYCREW_EDIED);
+                pycrew_release(calls[i]);
+            }
+            out += count;
+        }
+        AWAIT(pycrew_run(crew, "api_ops:nothing", ">") ==
+              0); /* a worker of the old one may take it */
+    }
+    close(loop);
     pycrew_close(crew);
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/shm/announce.h"
@@ -99,13 +100,22 @@ int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *messag
     return 0;
 }
 
+/* User code may have closed it, and opened a socket of its own under its number. */
+static bool has_lifeline(const pc_worker *worker)
+{
+    struct stat status;
+
+    return fstat(worker->lifeline, &status) == 0 && S_ISSOCK(status.st_mode) &&
+           status.st_ino == worker->lifeline_inode;
+}
+
 /* The host sent it before the queue could be used, so it is in the socket. */
 static int queue_fd(pc_worker *worker, unsigned queue)
 {
     pc_message message;
     char *text;
 
-    if (worker->queue_fds[queue] >= 0)
+    if (worker->queue_fds[queue] >= 0 || !has_lifeline(worker))
         return worker->queue_fds[queue];
     text = malloc(PC_MESSAGE_TEXT_MAX + 1);
     while (text != NULL && worker->queue_fds[queue] < 0 &&
@@ -115,15 +125,18 @@ static int queue_fd(pc_worker *worker, unsigned queue)
     return worker->queue_fds[queue];
 }
 
-static void write_eventfd(pc_worker *worker, unsigned queue)
+/* False: it is not there any more. */
+static bool write_eventfd(pc_worker *worker, unsigned queue)
 {
     uint64_t one = 1;
     int fd = queue_fd(worker, queue);
 
     /* User code may have closed it, and opened something else under its number. */
-    if (fd >= 0 && eventfd_id(fd) == worker->queue_ids[queue])
-        while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
-            continue;
+    if (fd < 0 || eventfd_id(fd) != worker->queue_ids[queue])
+        return false;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+    return true;
 }
 
 /* Tells who waits for a call that has ended. */
@@ -133,8 +146,10 @@ static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
 
     if (ending->sleeper < segment->config.slots)
         pc_sleeper_post(&segment->slots[ending->sleeper].semaphore);
-    if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot))
-        write_eventfd(worker, ending->queue);
+    /* Where we cannot wake the reader, the sweep does: so we end. */
+    if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot) &&
+        !write_eventfd(worker, ending->queue))
+        worker->cut_off = true;
 }
 
 /* ---- functions ---- */
@@ -646,7 +661,7 @@ int pc_loop_run(pc_worker *worker)
     uint64_t word;
 
     pc_current_call.record = &segment->workers[worker->number];
-    while (!pc_current_call.interrupted) {
+    while (!pc_current_call.interrupted && !worker->cut_off) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))
                 pc_idle_wake_one(segment);
@@ -658,6 +673,6 @@ int pc_loop_run(pc_worker *worker)
             idle(&l);
         }
     }
-    /* The exception may have left locks held or imports half done. */
+    /* The exception may have left locks held or imports half done; or our descriptors are gone. */
     return PC_EXIT_RECYCLED;
 }

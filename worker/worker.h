@@ -27,6 +27,8 @@ typedef struct pc_worker {
     pc_heap heap;
     unsigned number, incarnation;
     int lifeline;
+    uint64_t lifeline_inode; /* to see whether the descriptor is still that */
+    bool cut_off;            /* an end could not be announced: our death has to do it */
     const pc_worker_options *options;
     int *queue_fds; /* by queue; -1: not received yet */
     uint64_t *queue_ids; /* the eventfd-id of each */

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -237,6 +238,7 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
                         .incarnation = request->incarnation,
                         .lifeline = fds[1],
                         .options = &z->options};
+    struct stat status_of_lifeline;
     int status;
 
     follow_zygote(z->pid);
@@ -249,6 +251,8 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
         (z->options.init != NULL && pc_interpreter_hook(z->options.init) < 0))
         fail_worker(&worker);
     follow_zygote(z->pid);
+    if (fstat(worker.lifeline, &status_of_lifeline) == 0)
+        worker.lifeline_inode = status_of_lifeline.st_ino;
     await_admission(&worker, z->text);
     status = pc_loop_run(&worker);
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
