@@ -1,5 +1,6 @@
 /* crew: opening, draining, closing. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,6 +26,7 @@ enum {
 #define MEMORY_MAX ((size_t)1 << 42)
 #define START_TIMEOUT_NS ((int64_t)60 * 1000 * 1000 * 1000)
 #define GRACE_NS ((int64_t)100 * 1000 * 1000)
+#define GRACE_MAX_NS (INT64_MAX / 2) /* added to the time of day, it must not overflow */
 
 /* ---- options ---- */
 
@@ -36,7 +38,8 @@ static int read_options(const pycrew_options *given, pycrew_options *ret)
     *ret = (pycrew_options)PYCREW_OPTIONS_INIT;
     if (given == NULL)
         return 0;
-    if (given->size < offsetof(pycrew_options, python))
+    /* Whole fields only: a size between them would cut a pointer in half. */
+    if (given->size < offsetof(pycrew_options, python) || given->size % _Alignof(pycrew_options) != 0)
         return pc_fail(-EINVAL, "options.size is %zu: start from PYCREW_OPTIONS_INIT", given->size);
     for (size_t i = sizeof *ret; i < given->size; i++)
         if (bytes[i] != 0)
@@ -48,13 +51,67 @@ static int read_options(const pycrew_options *given, pycrew_options *ret)
 
 static int check_hook(const char *what, const char *name)
 {
-    if (name == NULL || strchr(name, ':') != NULL)
+    if (name == NULL || pc_function_check_name(name) == 0)
         return 0;
-    return pc_fail(-EINVAL, "options.%s is \"%s\": the form is module:function", what, name);
+    return pc_fail(-EINVAL, "options.%s: %s", what, pycrew_last_error()->message);
+}
+
+/* PYCREW_FOREVER, where it means something, is the only negative time. */
+static int check_times(const pycrew_options *o)
+{
+    if (o->start_timeout_ns < PYCREW_FOREVER)
+        return pc_fail(-EINVAL, "options.start_timeout_ns is %lld; 0, PYCREW_FOREVER or more",
+                       (long long)o->start_timeout_ns);
+    if (o->timeout_ns < PYCREW_FOREVER)
+        return pc_fail(-EINVAL, "options.timeout_ns is %lld; 0, PYCREW_FOREVER or more",
+                       (long long)o->timeout_ns);
+    if (o->grace_ns < 0)
+        return pc_fail(-EINVAL, "options.grace_ns is %lld; 0 or more", (long long)o->grace_ns);
+    return 0;
+}
+
+/* A name without a slash is looked for in PATH, as a shell does. malloc'ed, or NULL with errno. */
+static char *find_program(const char *name)
+{
+    const char *at = getenv("PATH");
+    char *path = NULL;
+
+    if (strchr(name, '/') != NULL)
+        return access(name, X_OK) == 0 ? strdup(name) : NULL;
+    for (; at != NULL && *at != '\0'; at += *at == ':') {
+        int size = (int)(strchrnul(at, ':') - at);
+
+        if (size > 0 && asprintf(&path, "%.*s/%s", size, at, name) < 0)
+            return NULL;
+        if (size > 0 && access(path, X_OK) == 0)
+            return path;
+        if (size > 0)
+            free(path);
+        at += size;
+    }
+    errno = ENOENT;
+    return NULL;
+}
+
+static int check_python(const char *name)
+{
+    char *path;
+
+    if (name == NULL)
+        return 0;
+    if (*name == '\0')
+        return pc_fail(-EINVAL, "options.python is an empty string");
+    path = find_program(name);
+    if (path == NULL)
+        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", name, pycrew_strerror(-errno));
+    free(path);
+    return 0;
 }
 
 static int check_options(const pycrew_options *o)
 {
+    int rc;
+
     if (o->workers > PC_WORKERS_MAX)
         return pc_fail(-EINVAL, "options.workers is %u; at most %d", o->workers, PC_WORKERS_MAX);
     if (o->calls > CALLS_MAX)
@@ -66,9 +123,8 @@ static int check_options(const pycrew_options *o)
                        MEMORY_MIN, MEMORY_MAX);
     if (o->output < PYCREW_LOG || o->output > PYCREW_DISCARD)
         return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
-    if (o->python != NULL && strchr(o->python, '/') != NULL && access(o->python, X_OK) < 0)
-        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", o->python,
-                       pycrew_strerror(-errno));
+    if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
+        return rc;
     if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
     for (const char *const *at = o->env; at != NULL && *at != NULL; at++)
@@ -100,6 +156,8 @@ static void take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
     crew->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : PYCREW_FOREVER;
     crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
+    if (crew->grace_ns > GRACE_MAX_NS)
+        crew->grace_ns = GRACE_MAX_NS;
     crew->start_timeout_ns = o->start_timeout_ns != 0 ? o->start_timeout_ns : START_TIMEOUT_NS;
     crew->retries = o->retries;
     crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;
@@ -107,7 +165,7 @@ static void take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->output = o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
-    crew->python = copy_text(o->python);
+    crew->python = o->python == NULL ? NULL : find_program(o->python);
     crew->init = copy_text(o->init);
     crew->exit = copy_text(o->exit);
     crew->path = copy_list(o->path);

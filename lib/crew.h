@@ -189,6 +189,7 @@ struct pycrew_crew {
     int64_t zygote_not_before;
     unsigned zygote_failures;
     bool zygote_told; /* why it cannot start */
+    bool zygote_spoke; /* it is a worker program: it said HELLO */
     int fault_fd;
     char *text; /* a message's */
     struct pollfd *polls;
@@ -226,6 +227,7 @@ void pc_crew_kick(pycrew_crew *crew);
 
 /* ---- function.c ---- */
 
+int pc_function_check_name(const char *name); /* 0, or -EINVAL: "module:name" is malformed */
 void pc_functions_free(pycrew_crew *crew);
 
 /* ---- memory.c: the host's heap, and leases on the workers' ---- */
@@ -400,6 +402,9 @@ int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
 
 /* ---- spawn.c ---- */
+
+/* The program's path. */
+const char *pc_worker_path(void);
 
 /* Starts the worker program as a zygote: its PID, pidfd, control socket and output (or -1). The
  * last error is set on failure. */

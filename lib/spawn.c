@@ -19,7 +19,7 @@ extern char **environ;
 
 enum { CONTROL_FD = 3 };
 
-static const char *worker_path(void)
+const char *pc_worker_path(void)
 {
     const char *path = secure_getenv("PYCREW_WORKER");
 
@@ -116,7 +116,7 @@ static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
         if (rc == 0)
             rc = prepare_files(&actions, control, output);
         if (rc == 0)
-            rc = posix_spawn(pid, worker_path(), &actions, &attributes, arguments, environment);
+            rc = posix_spawn(pid, pc_worker_path(), &actions, &attributes, arguments, environment);
         posix_spawnattr_destroy(&attributes);
     }
     posix_spawn_file_actions_destroy(&actions);
@@ -161,12 +161,12 @@ static int fail_spawn(int rc)
 {
     if (rc == -ENOENT || rc == -EACCES || rc == -ENOEXEC)
         return pc_fail(PYCREW_ESTART, "the worker program %s cannot be run: %s (set PYCREW_WORKER "
-                       "to where it is)", worker_path(), pycrew_strerror(rc));
+                       "to where it is)", pc_worker_path(), pycrew_strerror(rc));
     if (rc == -EMFILE || rc == -ENFILE)
         return pc_fail(rc, "no descriptor is left to start the workers: a crew needs 8, 3 for each "
                        "worker and 1 for each open queue");
     return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART, "the worker program %s cannot be started: %s",
-                   worker_path(), pycrew_strerror(rc));
+                   pc_worker_path(), pycrew_strerror(rc));
 }
 
 int pc_spawn_zygote(pycrew_crew *crew)

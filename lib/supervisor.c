@@ -301,6 +301,15 @@ static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
     return false;
 }
 
+static void died_starting(pycrew_crew *crew, const pc_host_worker *w)
+{
+    char text[100];
+
+    snprintf(text, sizeof text, "a worker died while it was starting (%s %d)",
+             w->signal != 0 ? "signal" : "exit status", w->signal != 0 ? w->signal : w->status);
+    start_failed(crew, PYCREW_ESTART, text, NULL);
+}
+
 static void bury(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -319,7 +328,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
     if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
-        start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
+        died_starting(crew, w);
     pthread_mutex_lock(&crew->lock);
     pc_ladder_forget(crew, worker);
     /* It can start, so others' calls are not to wait for it for seconds. */
@@ -376,6 +385,7 @@ static void greet(pycrew_crew *crew, const pc_message *message)
     char text[500];
     size_t size;
 
+    crew->zygote_spoke = true;
     if (message->value != PC_LAYOUT_HASH) {
         snprintf(text, sizeof text, "the worker program is of another version: it is pycrew %.100s, "
                  "this library is pycrew %s", crew->text, pycrew_version());
@@ -439,6 +449,19 @@ static void hear_zygote_message(pycrew_crew *crew, const pc_message *message, in
     }
 }
 
+/* What it sent is no message, so it is no worker program. */
+static void end_stranger(pycrew_crew *crew)
+{
+    char text[500];
+
+    snprintf(text, sizeof text, "%.400s does not answer as the worker program does",
+             pc_worker_path());
+    crew->zygote_told = true;
+    start_failed(crew, PYCREW_ESTART, text, NULL);
+    if (crew->zygote_fd >= 0)
+        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
+}
+
 static void hear_zygote(pycrew_crew *crew)
 {
     pc_message message;
@@ -450,6 +473,8 @@ static void hear_zygote(pycrew_crew *crew)
         if (rc == -EAGAIN)
             return;
         if (rc != 1) {
+            if (rc < 0)
+                end_stranger(crew);
             close_fd(&crew->control);
             return;
         }
@@ -462,7 +487,7 @@ static void hear_zygote(pycrew_crew *crew)
 static void zygote_died(pycrew_crew *crew)
 {
     siginfo_t info = {0};
-    char text[200];
+    char text[600];
 
     hear_zygote(crew); /* its last words */
     /* Someone else may have reaped it: then how it died is not known. */
@@ -479,8 +504,13 @@ static void zygote_died(pycrew_crew *crew)
         }
     if (closing(crew) || crew->zygote_told)
         return;
-    snprintf(text, sizeof text, "the process that starts the workers died (%s %d)",
-             info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
+    if (crew->zygote_spoke)
+        snprintf(text, sizeof text, "the process that starts the workers died (%s %d)",
+                 info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
+    else
+        snprintf(text, sizeof text, "%.400s is no worker program: it ended without a word (%s %d)",
+                 pc_worker_path(), info.si_code == CLD_EXITED ? "exit status" : "signal",
+                 info.si_status);
     start_failed(crew, PYCREW_ESTART, text, NULL);
 }
 
@@ -498,7 +528,7 @@ static int64_t start_zygote(pycrew_crew *crew, int64_t now)
         return INT64_MAX;
     if (crew->zygote_not_before > now)
         return crew->zygote_not_before;
-    crew->zygote_told = false;
+    crew->zygote_told = crew->zygote_spoke = false;
     if (pc_spawn_zygote(crew) < 0) {
         crew->zygote_failures++;
         crew->zygote_not_before = now + back_off(crew->zygote_failures);
@@ -715,6 +745,9 @@ static void end_workers(pycrew_crew *crew)
     bool killed = false;
 
     atomic_store(&crew->segment.header->closing, 1);
+    for (unsigned i = 0; i < crew->workers; i++) /* they would wait for their admission */
+        if (crew->crew_workers[i].state == PC_WORKER_STARTING)
+            close_fd(&crew->crew_workers[i].lifeline);
     cancel_all(crew);
     pc_idle_wake_all(&crew->segment);
     while (any_alive(crew)) {
@@ -786,7 +819,7 @@ void pc_supervisor_stop(pycrew_crew *crew)
     if (crew->supervising)
         pthread_join(crew->supervisor, NULL);
     crew->supervising = false;
-    for (unsigned i = 0; i < crew->workers; i++) {
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
         free(crew->crew_workers[i].line);
         free(crew->crew_workers[i].stack);
     }
