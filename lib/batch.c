@@ -403,8 +403,10 @@ int pycrew_batch_commit(pycrew_batch *batch)
 {
     pc_builder *builder = &batch->item.builder;
     size_t start = batch->item_mark.size;
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (!batch->item_open)
         return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun");
     rc = pc_build_finish(builder);
@@ -677,8 +679,10 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
 
 int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
 {
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (batch->has_item)
         clear_item(batch);
     for (;;) {
@@ -688,8 +692,8 @@ int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
         }
         if (batch->out != NULL)
             drop_chunk(batch);
-        rc = pc_crew_check(batch->crew);
-        if (rc < 0 || (rc = next_chunk(batch, timeout_ns)) <= 0)
+        rc = next_chunk(batch, timeout_ns);
+        if (rc <= 0)
             return rc;
     }
 }
@@ -702,8 +706,10 @@ size_t pycrew_batch_index(const pycrew_batch *batch)
 int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
 {
     va_list arguments;
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (!batch->has_item)
         return pc_fail(-EALREADY, "there is no item: pycrew_batch_next did not return 1");
     if (batch->error != NULL)
@@ -742,7 +748,10 @@ int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress *ret)
                                 .failed = batch->failed,
                                 .retried = atomic_load(&batch->retried),
                                 .deaths = atomic_load(&batch->deaths)};
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (ret == NULL || ret->size == 0 || ret->size > sizeof progress)
         return pc_fail(-EINVAL, "pycrew_batch_progress: set ret->size to sizeof(pycrew_progress)");
     progress.size = ret->size;

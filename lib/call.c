@@ -258,6 +258,10 @@ int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t t
 
 static int check_prepared(const pycrew_call *call)
 {
+    int rc = pc_crew_check(call->crew); /* the slot is the parent's too */
+
+    if (rc < 0)
+        return rc;
     if (__builtin_expect(atomic_load_explicit(&call->phase, memory_order_relaxed) ==
                              PC_PHASE_PREPARED, 1))
         return 0;
@@ -459,7 +463,7 @@ int pycrew_submit(pycrew_call *call)
 {
     int rc = check_prepared(call);
 
-    if (rc < 0 || (rc = pc_crew_check(call->crew)) < 0)
+    if (rc < 0)
         return rc;
     if (atomic_load_explicit(&call->crew->ending, memory_order_relaxed) != 0)
         return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
@@ -921,6 +925,10 @@ void pc_call_requeue(pycrew_call *call, uint64_t word)
 /* The message of a call that returned, or why there is none. */
 static int result_of(pycrew_call *call, pc_cursor *ret)
 {
+    int rc = pc_crew_check(call->crew);
+
+    if (rc < 0)
+        return rc;
     if (atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_ENDED &&
         (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED ||
          !pc_call_collect(call)))

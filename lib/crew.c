@@ -1,9 +1,11 @@
 /* crew: opening, draining, closing. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -198,6 +200,7 @@ static size_t memory_cap(size_t asked, bool *prefer_memfd)
     struct statvfs status;
     uint64_t shm = 0, free_bytes = pc_budget_free();
     uint64_t cap = asked;
+    struct rlimit limit;
 
     if (statvfs("/dev/shm", &status) == 0)
         shm = (uint64_t)status.f_bavail * status.f_frsize;
@@ -205,6 +208,9 @@ static size_t memory_cap(size_t asked, bool *prefer_memfd)
         cap = free_bytes / 2;
         if (shm / 2 >= SHM_MIN && shm / 2 < cap)
             cap = shm / 2;
+        /* All of it is mapped, by the workers too, which need room for Python. */
+        if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur / 4 < cap)
+            cap = limit.rlim_cur / 4;
         if (cap < MEMORY_MIN)
             cap = MEMORY_MIN;
         if (cap > MEMORY_MAX)
@@ -252,6 +258,40 @@ static int create_segment(pycrew_crew *crew, size_t memory)
                       config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
                                                                  : HEAP_KEEP);
     return rc < 0 ? pc_fail(rc, "no memory is left") : 0;
+}
+
+/* ---- descriptors ---- */
+
+/* Of the numbers below the limit, how many are in use; 0 where that cannot be seen. */
+static unsigned count_descriptors(unsigned limit)
+{
+    DIR *directory = opendir("/proc/thread-self/fd");
+    struct dirent *entry;
+    unsigned count = 0;
+
+    while (directory != NULL && (entry = readdir(directory)) != NULL)
+        if (entry->d_name[0] != '.' && strtoul(entry->d_name, NULL, 10) < limit)
+            count++;
+    if (directory == NULL)
+        return errno == EMFILE ? limit : 0;
+    closedir(directory);
+    return count - 1; /* the directory's own */
+}
+
+/* Workers start in the background, where running out of descriptors would be nobody's error. */
+static int check_descriptors(const pycrew_crew *crew)
+{
+    unsigned needed = PC_CREW_FDS + PC_WORKER_FDS * crew->workers, open;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= UINT32_MAX)
+        return 0;
+    open = count_descriptors((unsigned)limit.rlim_cur);
+    if (open + needed <= limit.rlim_cur)
+        return 0;
+    return pc_fail(-EMFILE, "a crew of %u workers needs %u descriptors, and one for each open queue; "
+                   "of the %u that this process may have (RLIMIT_NOFILE) %u are open",
+                   crew->workers, needed, (unsigned)limit.rlim_cur, open);
 }
 
 /* ---- records ---- */
@@ -340,7 +380,7 @@ static int build(pycrew_crew *crew, const pycrew_options *options)
     int rc;
 
     take_options(crew, options);
-    if ((rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
+    if ((rc = check_descriptors(crew)) < 0 || (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
         (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
         (rc = pc_queues_init(crew)) < 0)
         return rc;

@@ -138,6 +138,9 @@ enum pc_zygote_state {
     PC_ZYGOTE_DEAD      /* its workers are being waited for */
 };
 
+/* Descriptors that a crew needs, also at its start, and more for each worker. */
+enum { PC_CREW_FDS = 8, PC_WORKER_FDS = 3 };
+
 enum { PC_FUNCTION_BUCKETS = 1024, PC_LOST_WORKER_CLAIMS_MAX = 3 };
 
 struct pycrew_crew {
@@ -397,6 +400,9 @@ void pc_deadline_remove(pycrew_call *call);
 pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 
 /* ---- supervisor.c ---- */
+
+/* What EAGAIN means where a thread or a process is started. */
+#define PC_FEW_PROCESSES " (RLIMIT_NPROC, or the pids.max of a cgroup)"
 
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);

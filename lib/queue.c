@@ -44,7 +44,8 @@ uint64_t pc_eventfd_id(int fd)
     ssize_t size;
     int info;
 
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    /* Not self: that is the main thread, which may have ended. */
+    snprintf(path, sizeof path, "/proc/thread-self/fdinfo/%d", fd);
     info = open(path, O_RDONLY | O_CLOEXEC);
     if (info < 0)
         return 0;

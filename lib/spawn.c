@@ -165,8 +165,9 @@ static int fail_spawn(int rc)
     if (rc == -EMFILE || rc == -ENFILE)
         return pc_fail(rc, "no descriptor is left to start the workers: a crew needs 8, 3 for each "
                        "worker and 1 for each open queue");
-    return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART, "the worker program %s cannot be started: %s",
-                   pc_worker_path(), pycrew_strerror(rc));
+    return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART,
+                   "the worker program %s cannot be started: %s%s", pc_worker_path(),
+                   pycrew_strerror(rc), rc == -EAGAIN ? PC_FEW_PROCESSES : "");
 }
 
 int pc_spawn_zygote(pycrew_crew *crew)

@@ -173,15 +173,26 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
     return 0;
 }
 
+static const char *fork_hint(int error)
+{
+    if (error == EMFILE)
+        return " (a crew needs 8 descriptors, and 3 for each worker)";
+    return error == EAGAIN ? PC_FEW_PROCESSES : "";
+}
+
+/* While others are on their way, that one could not be forked is no reason for open to fail. */
 static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 {
     char text[200];
 
     snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
-             error == EMFILE ? " (a crew needs 8 descriptors, and 3 for each worker)" : "");
+             fork_hint(error));
     worker_gone(crew, worker, true);
     close_fd(&crew->crew_workers[worker].output);
-    start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
+    if (any_worker(crew, PC_WORKER_FORKING) || any_worker(crew, PC_WORKER_STARTING))
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
+    else
+        start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
 }
 
 static void fork_worker(pycrew_crew *crew, unsigned worker)
@@ -484,6 +495,21 @@ static void hear_zygote(pycrew_crew *crew)
     }
 }
 
+static void zygote_death_in_words(const pycrew_crew *crew, const siginfo_t *info, char *text,
+                                  size_t capacity)
+{
+    char how[80] = "how is not known, because this process ignores SIGCHLD or waits for all";
+
+    if (info->si_pid != 0)
+        snprintf(how, sizeof how, "%s %d", info->si_code == CLD_EXITED ? "exit status" : "signal",
+                 info->si_status);
+    if (crew->zygote_spoke)
+        snprintf(text, capacity, "the process that starts the workers died (%s)", how);
+    else
+        snprintf(text, capacity, "%.400s is no worker program: it ended without a word (%s)",
+                 pc_worker_path(), how);
+}
+
 static void zygote_died(pycrew_crew *crew)
 {
     siginfo_t info = {0};
@@ -504,13 +530,7 @@ static void zygote_died(pycrew_crew *crew)
         }
     if (closing(crew) || crew->zygote_told)
         return;
-    if (crew->zygote_spoke)
-        snprintf(text, sizeof text, "the process that starts the workers died (%s %d)",
-                 info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
-    else
-        snprintf(text, sizeof text, "%.400s is no worker program: it ended without a word (%s %d)",
-                 pc_worker_path(), info.si_code == CLD_EXITED ? "exit status" : "signal",
-                 info.si_status);
+    zygote_death_in_words(crew, &info, text, sizeof text);
     start_failed(crew, PYCREW_ESTART, text, NULL);
 }
 
@@ -811,7 +831,10 @@ int pc_supervisor_start(pycrew_crew *crew)
     rc = pthread_create(&crew->supervisor, NULL, supervise, crew);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     crew->supervising = rc == 0;
-    return rc != 0 ? pc_fail(-rc, "the crew's thread cannot be started") : 0;
+    return rc != 0 ? pc_fail(rc == EAGAIN ? PYCREW_ESTART : -rc,
+                             "the crew's thread cannot be started: %s%s", pycrew_strerror(-rc),
+                             rc == EAGAIN ? " (RLIMIT_NPROC, RLIMIT_AS, or a cgroup's pids.max)" : "")
+                   : 0;
 }
 
 void pc_supervisor_stop(pycrew_crew *crew)

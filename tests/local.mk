@@ -36,6 +36,7 @@ API_TESTS = \
 	tests/test-batch \
 	tests/test-deadline \
 	tests/test-death \
+	tests/test-host \
 	tests/test-open
 
 WORKER_TESTS = \
