@@ -353,7 +353,7 @@ static int check_open(const pycrew_batch *batch)
         return pc_fail(-ESHUTDOWN, batch->cancelled ? "the batch was cancelled"
                                                     : "the batch takes no more input");
     if (atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(batch->crew);
     if (batch->added - batch->taken >= batch->window)
         return pc_fail_static(-EAGAIN, "the batch's window is full: take some items out first");
     return 0;

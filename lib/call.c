@@ -164,7 +164,7 @@ static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
     if (*ret != NULL)
         return 0;
     if (atomic_load(&crew->ending) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(crew);
     return pc_fail(-ETIME, "all %u calls were in use", crew->call_limit);
 }
 
@@ -229,7 +229,7 @@ int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
     if (rc < 0)
         return rc;
     if (atomic_load_explicit(&crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(crew);
     call = take_free(crew);
     if (call == NULL && (rc = await_free(crew, timeout_ns, &call)) < 0)
         return rc;
@@ -466,7 +466,7 @@ int pycrew_submit(pycrew_call *call)
     if (rc < 0)
         return rc;
     if (atomic_load_explicit(&call->crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(call->crew);
     if (call->slot == NULL)
         return pc_fail(-EINVAL, "a batch's item is committed, not submitted");
     rc = pc_build_finish(&call->builder);

@@ -1,12 +1,14 @@
 /* crew: opening, draining, closing. */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -443,9 +445,41 @@ int pycrew_open(pycrew_crew **ret, const pycrew_options *options)
     return 0;
 }
 
+int pc_crew_refuse(const pycrew_crew *crew)
+{
+    if (atomic_load(&crew->lost))
+        return pc_fail(PYCREW_ESTART, PC_LOST_TEXT);
+    return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+}
+
+/* The supervisor sleeps on descriptors that this process has closed, and hears nothing through
+ * numbers, but poll() still holds what they were: the zygote's death wakes it, and without
+ * descriptors the zygote is of no more use. */
+static void wake_by_zygote(const pycrew_crew *crew)
+{
+    int pidfd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
+
+    if (pidfd < 0)
+        return;
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    close(pidfd);
+}
+
 void pc_crew_kick(pycrew_crew *crew)
 {
-    pc_queue_write(&crew->queues[PC_QUEUE_SUPERVISOR]);
+    if (!pc_queue_write(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        wake_by_zygote(crew);
+}
+
+void pc_crew_forget_descriptors(pycrew_crew *crew)
+{
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        w->pidfd = w->lifeline = w->output = -1;
+    }
+    crew->control = crew->zygote_fd = crew->zygote_output = crew->fault_fd = crew->segment.fd = -1;
+    crew->queues[PC_QUEUE_SUPERVISOR].fd = -1;
 }
 
 /* ---- drain and close ---- */
@@ -551,6 +585,8 @@ static void close_fd(int *fd)
 /* The processes and the thread belong to the parent; what was inherited of them is let go. */
 static void close_in_fork(pycrew_crew *crew)
 {
+    if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        pc_crew_forget_descriptors(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
         close_fd(&crew->crew_workers[i].pidfd);
         close_fd(&crew->crew_workers[i].lifeline);

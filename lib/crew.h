@@ -88,8 +88,8 @@ struct pycrew_call {
 struct pycrew_queue {
     pycrew_crew *crew;
     unsigned number;
-    int fd;
-    uint64_t fd_id;       /* of fd, to see whether it is still ours */
+    _Atomic int fd;
+    _Atomic uint64_t fd_id; /* of fd, to see whether it is still ours */
     bool open;
     _Atomic uint32_t pending; /* calls that are to appear here */
     bool stop;            /* a wake is pending: under crew->lock */
@@ -115,6 +115,8 @@ typedef struct pc_host_worker {
     /* the supervisor's */
     enum pc_worker_state state;
     int pid, pidfd, lifeline, output;
+    unsigned long long start_time; /* with pid it names the process */
+    bool vanished; /* dead, and no pidfd is left to say so */
     int64_t started, not_before;
     unsigned failures; /* starts in a row that came to nothing */
     bool was_ready;    /* this incarnation was admitted */
@@ -158,6 +160,7 @@ struct pycrew_crew {
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
     _Atomic uint32_t inside; /* threads that sleep or spin in a function of ours */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
+    _Atomic bool lost;       /* this process closed our descriptors: no worker can start any more */
     _Atomic uint32_t stale_count;
     uint32_t spare_calls, stale_calls; /* lists; under lock */
 
@@ -185,7 +188,9 @@ struct pycrew_crew {
     pthread_t supervisor;
     bool supervising;
     enum pc_zygote_state zygote;
-    int zygote_pid, zygote_fd, control;
+    _Atomic int zygote_pid;
+    _Atomic uint64_t zygote_start_time;
+    int zygote_fd, control;
     int zygote_output;
     char *zygote_line;
     size_t zygote_line_size;
@@ -225,8 +230,15 @@ static inline int pc_crew_check(const pycrew_crew *crew)
 void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Why no call is taken any more: -ESHUTDOWN, or PYCREW_ESTART where the descriptors are lost. */
+int pc_crew_refuse(const pycrew_crew *crew);
+
 /* Makes the supervisor look around. */
 void pc_crew_kick(pycrew_crew *crew);
+
+/* The descriptors are not ours any more, by closefrom(3): their numbers may be somebody's, so they
+ * are not closed. */
+void pc_crew_forget_descriptors(pycrew_crew *crew);
 
 /* ---- function.c ---- */
 
@@ -389,7 +401,8 @@ int pc_queues_init(pycrew_crew *crew);
 void pc_queues_free(pycrew_crew *crew);
 void pc_queue_enter(pycrew_call *call); /* a submitted call is to appear in its queue, */
 void pc_queue_leave(pycrew_call *call); /* or not any more */
-void pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable */
+bool pc_queue_is_ours(const pycrew_queue *queue); /* its descriptor */
+bool pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable, if that is ours */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
 uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
 
@@ -408,6 +421,12 @@ int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
 
 /* ---- spawn.c ---- */
+
+#define PC_LOST_TEXT                                                                               \
+    "this process has closed the crew's descriptors; close the crew and open another"
+
+/* A new pidfd of this process if it is that one, else -1. */
+int pc_pidfd_of(int pid, unsigned long long start_time);
 
 /* The program's path. */
 const char *pc_worker_path(void);

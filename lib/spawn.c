@@ -170,6 +170,18 @@ static int fail_spawn(int rc)
                    pycrew_strerror(rc), rc == -EAGAIN ? PC_FEW_PROCESSES : "");
 }
 
+int pc_pidfd_of(int pid, unsigned long long start_time)
+{
+    int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+
+    /* Only now, when it cannot become another's meanwhile. */
+    if (pidfd >= 0 && pc_process_start_time(pid) != start_time) {
+        close(pidfd);
+        return -1;
+    }
+    return pidfd;
+}
+
 int pc_spawn_zygote(pycrew_crew *crew)
 {
     int ends[2], theirs, output, ours = -1, pidfd = -1, rc;
@@ -196,6 +208,7 @@ int pc_spawn_zygote(pycrew_crew *crew)
             return pc_fail(PYCREW_ESTART, "this kernel has no pidfd; Linux 5.14 or newer is needed");
         return fail_spawn(rc);
     }
+    crew->zygote_start_time = pc_process_start_time(pid);
     crew->zygote_pid = pid;
     crew->zygote_fd = pidfd;
     crew->control = ends[0];

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@
 
 enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4 };
 enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000 };
+enum { LOST_LOOK_MS = 50 }; /* without descriptors that can be relied on, it looks around */
 enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
 enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
 
@@ -82,6 +84,11 @@ static void start_failed(pycrew_crew *crew, int code, const char *message, const
 {
     pc_error error = {0};
 
+    if (crew->lost) { /* whatever failed, that is why */
+        code = PYCREW_ESTART;
+        message = PC_LOST_TEXT;
+        traceback = NULL;
+    }
     pc_error_set(&error, code, pc_text_of(NULL), pc_text_of(NULL), pc_text_of(message),
                  pc_text_of(traceback));
     if (crew->start_failures++ == 0)
@@ -147,7 +154,7 @@ static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
     close_fd(&w->lifeline);
     if (w->state == PC_WORKER_READY || w->was_ready)
         atomic_fetch_sub(&crew->segment.header->alive, 1);
-    w->was_ready = false;
+    w->was_ready = w->vanished = false;
     w->state = PC_WORKER_NONE;
     w->failures = failed ? w->failures + 1 : 0;
     w->not_before = failed ? pc_now() + back_off(w->failures) : 0;
@@ -296,9 +303,9 @@ static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
 {
     struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
 
-    if (w->pidfd < 0 || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
+    if ((w->pidfd < 0 && !w->vanished) || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
         return false;
-    return poll(&dead, 1, 0) == 1;
+    return w->vanished || poll(&dead, 1, 0) == 1;
 }
 
 static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
@@ -416,6 +423,7 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     pc_host_worker *w = &crew->crew_workers[message->worker];
 
     w->pid = message->number;
+    w->start_time = pc_process_start_time(w->pid);
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
     if (closing(crew))
@@ -528,10 +536,21 @@ static void zygote_died(pycrew_crew *crew)
             worker_gone(crew, i, false);
             close_fd(&crew->crew_workers[i].output);
         }
-    if (closing(crew) || crew->zygote_told)
+    if (closing(crew) || crew->zygote_told || (crew->lost && crew->ready_code != 0))
         return;
     zygote_death_in_words(crew, &info, text, sizeof text);
     start_failed(crew, PYCREW_ESTART, text, NULL);
+}
+
+/* No process is left of a crew without descriptors. */
+static void end_lost(pycrew_crew *crew)
+{
+    pc_error error = {0};
+
+    pc_error_set(&error, PYCREW_ESTART, pc_text_of(NULL), pc_text_of(NULL), pc_text_of(PC_LOST_TEXT),
+                 pc_text_of(NULL));
+    end_queued(crew, &error);
+    pc_error_clear(&error);
 }
 
 static int64_t start_zygote(pycrew_crew *crew, int64_t now)
@@ -544,7 +563,9 @@ static int64_t start_zygote(pycrew_crew *crew, int64_t now)
             return INT64_MAX;
         crew->zygote = PC_ZYGOTE_NONE;
     }
-    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew))
+    if (crew->lost)
+        end_lost(crew);
+    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew) || crew->lost)
         return INT64_MAX;
     if (crew->zygote_not_before > now)
         return crew->zygote_not_before;
@@ -643,6 +664,41 @@ static void drop_output(pycrew_crew *crew, int worker, int *fd, char **line, siz
     close_fd(fd);
 }
 
+/* ---- descriptors closed by the host ---- */
+
+/* This process did closefrom(3) or the like. The numbers may be anybody's by now, so nothing is read,
+ * written or closed through them. Workers cannot be started without the segment's descriptor; what
+ * lives is ended and its death confirmed by new pidfds, so that each call in flight gets its end. */
+static void lose_descriptors(pycrew_crew *crew)
+{
+    pycrew_queue *wake = &crew->queues[PC_QUEUE_SUPERVISOR];
+    uint32_t open = 0;
+
+    pthread_mutex_lock(&crew->lock);
+    pc_crew_forget_descriptors(crew);
+    atomic_store(&crew->lost, true);
+    atomic_compare_exchange_strong(&crew->ending, &open, 1);
+    wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    wake->fd_id = pc_eventfd_id(wake->fd);
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    pc_crew_log(crew, PYCREW_LOG_ERROR, PC_LOST_TEXT);
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->state != PC_WORKER_STARTING && w->state != PC_WORKER_READY)
+            continue;
+        w->pidfd = pc_pidfd_of(w->pid, w->start_time);
+        w->vanished = w->pidfd < 0;
+        kill_worker(w);
+    }
+    crew->zygote_fd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
+    if (crew->zygote_fd >= 0)
+        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
+    else if (crew->zygote == PC_ZYGOTE_STARTING || crew->zygote == PC_ZYGOTE_READY)
+        zygote_died(crew);
+}
+
 /* ---- the loop ---- */
 
 static void set_poll(struct pollfd *poll, int fd)
@@ -723,17 +779,21 @@ static int64_t least(int64_t a, int64_t b)
 static void turn(pycrew_crew *crew, int64_t extra)
 {
     int64_t now = pc_now(), next;
-    unsigned count;
+    int count;
 
+    if (crew->lost)
+        extra = least(extra, now + LOST_LOOK_MS * MS);
     next = least(extra, pc_ladder_run(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
     pc_call_reclaim_released(crew);
-    count = set_polls(crew);
-    if (poll(crew->polls, count, poll_ms(next, pc_now())) < 0)
-        return;
-    handle(crew);
+    count = poll(crew->polls, set_polls(crew), poll_ms(next, pc_now()));
+    /* Before anything is done through them. */
+    if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        lose_descriptors(crew);
+    else if (count >= 0)
+        handle(crew);
 }
 
 /* ---- the end ---- */

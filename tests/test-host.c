@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 
@@ -661,6 +662,227 @@ TEST(read_only_file_systems_are_no_obstacle)
     survives_deaths(crew);
     takes_and_gives(crew, 1 << 20);
     pycrew_close(crew);
+}
+
+/* ---- descriptors closed by the host -----------------------------------------------------------
+ */
+
+enum { STRANGERS = 40 };
+
+/* The host's own, under the numbers that were the crew's: of each kind that could be taken for one
+ * of its. What stands in them must stay. */
+typedef struct strangers {
+    int count, fds[STRANGERS];
+} strangers;
+
+static void open_strangers(strangers *s)
+{
+    s->count = 0;
+    while (s->count + 4 <= STRANGERS) {
+        int file = open(scratch("foreign"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        int ends[2];
+
+        ASSERT(file >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0);
+        ASSERT_INT(pwrite(file, "foreign", 8, 0), 8);
+        s->fds[s->count++] = file;
+        s->fds[s->count++] = ends[0];
+        s->fds[s->count++] = ends[1];
+        s->fds[s->count++] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        ASSERT_INT(send(ends[0], "one", 3, 0), 3);
+        ASSERT_INT(send(ends[1], "two", 3, 0), 3);
+    }
+}
+
+static void are_untouched(const strangers *s)
+{
+    for (int i = 0; i + 4 <= s->count; i += 4) {
+        char text[64] = "";
+        uint64_t value = 0;
+
+        ASSERT_INT(pread(s->fds[i], text, sizeof text, 0), 8);
+        ASSERT_STR(text, "foreign");
+        ASSERT_INT(recv(s->fds[i + 2], text, sizeof text, 0), 3);
+        ASSERT_MEM(text, "one", 3);
+        ASSERT_INT(recv(s->fds[i + 1], text, sizeof text, 0), 3);
+        ASSERT_MEM(text, "two", 3);
+        ASSERT(recv(s->fds[i + 1], text, sizeof text, 0) < 0 && errno == EAGAIN);
+        ASSERT(recv(s->fds[i + 2], text, sizeof text, 0) < 0 && errno == EAGAIN);
+        ASSERT(read(s->fds[i + 3], &value, sizeof value) < 0 && errno == EAGAIN);
+    }
+}
+
+static void close_strangers(strangers *s)
+{
+    for (int i = 0; i < s->count; i++)
+        ASSERT_INT(close(s->fds[i]), 0);
+}
+
+/* What may come of a call after closefrom: its result, or that the descriptors are gone. */
+static bool works_or_says_why(int rc)
+{
+    if (rc == 0)
+        return true;
+    if (rc != PYCREW_ESTART)
+        GIVES(rc, PYCREW_EDIED); /* it ran in a worker that had to go */
+    else
+        CONTAINS(pycrew_last_error()->message, "descriptors");
+    return false;
+}
+
+TEST(a_crew_whose_descriptors_were_closed_works_on_or_says_so)
+{
+    pycrew_crew *crew = open_crew(2);
+    int sum;
+
+    works(crew);
+    closefrom(3);
+    for (int i = 0; i < 100; i++)
+        works_or_says_why(pycrew_run(crew, "api_ops:add", "ii>i", i, 1, &sum));
+    pycrew_close(crew); /* and does not hang */
+}
+
+TEST(a_deadline_after_the_descriptors_were_closed_ends_its_call)
+{
+    pycrew_crew *crew = open_crew(2);
+    int rc;
+
+    works(crew);
+    closefrom(3);
+    rc = pycrew_run_within(crew, 20 * MS, "api_ops:sleep", "d", 1000.0);
+    if (rc != -ETIMEDOUT)
+        ASSERT(!works_or_says_why(rc));
+    pycrew_close(crew);
+}
+
+TEST(a_death_after_the_descriptors_were_closed_ends_all_calls)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_call *calls[10];
+
+    works(crew);
+    for (int i = 0; i < 10; i++)
+        calls[i] = i == 5 ? SUBMIT(crew, "api_ops:die_by", "s", "kill")
+                          : SUBMIT(crew, "api_ops:sleep", "d", 0.02);
+    closefrom(3);
+    for (int i = 0; i < 10; i++) {
+        works_or_says_why(pycrew_wait(calls[i], BOUND));
+        pycrew_release(calls[i]);
+    }
+    pycrew_close(crew);
+}
+
+TEST(a_close_after_the_descriptors_were_closed_ends_calls_and_processes)
+{
+    pycrew_crew *crew = open_crew(2);
+    int zygote = find_zygote(), workers[2];
+
+    AWAIT(find_workers(workers, 2) == 2);
+    (void)SUBMIT(crew, "api_ops:swallow", "");
+    closefrom(3);
+    pycrew_close(crew);
+    AWAIT(kill(zygote, 0) < 0 && kill(workers[0], 0) < 0 && kill(workers[1], 0) < 0);
+}
+
+/* With the host's own under the numbers that were the crew's. */
+TEST(descriptors_that_took_the_place_of_the_crews_are_not_touched)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_queue *queue, *another;
+    pycrew_call *call, *reaped;
+    strangers s;
+    int rc;
+
+    OK(pycrew_queue_open(crew, &queue));
+    works(crew);
+    closefrom(3);
+    open_strangers(&s);
+    for (int i = 0; i < 10; i++)
+        works_or_says_why(pycrew_run(crew, "api_ops:say", "ss>", "text", "stdout"));
+    if (pycrew_prepare(crew, function_of(crew, "api_ops:nothing"), BOUND, &call) == 0) {
+        OK(pycrew_set_queue(call, queue));
+        if (pycrew_submit(call) == 0)
+            pycrew_wait(call, BOUND);
+        pycrew_release(call);
+    }
+    rc = pycrew_queue_reap(queue, &reaped, 1, 10 * MS);
+    ASSERT(rc < 0);
+    CONTAINS(pycrew_last_error()->message, "descriptor");
+    OK(pycrew_queue_wake(queue));
+    pycrew_queue_close(queue);
+    if ((rc = pycrew_queue_open(crew, &another)) != 0)
+        ASSERT(!works_or_says_why(rc));
+    rc = pycrew_run_within(crew, 20 * MS, "api_ops:swallow", ">");
+    if (rc != -ETIMEDOUT)
+        ASSERT(!works_or_says_why(rc));
+    if (rc != PYCREW_ESTART) /* a death is where the supervisor would write */
+        works_or_says_why(pycrew_run(crew, "api_ops:die_by", "s>", "kill"));
+    AWAIT(pycrew_run(crew, "api_ops:nothing", ">") == PYCREW_ESTART);
+    works_or_says_why(PYCREW_ESTART);
+    are_untouched(&s);
+    pycrew_close(crew);
+    for (int i = 0; i < s.count; i++)
+        ASSERT(fcntl(s.fds[i], F_GETFD) >= 0); /* closed by nobody */
+    close_strangers(&s);
+}
+
+static pycrew_crew *daemons;
+
+static void be_a_daemon(void)
+{
+    strangers s;
+
+    closefrom(3);
+    open_strangers(&s);
+    FORKED(pycrew_run(daemons, "api_ops:nothing", ">"));
+    pycrew_close(daemons);
+    are_untouched(&s);
+    close_strangers(&s);
+}
+
+TEST(a_fork_that_closed_its_descriptors_keeps_those_it_opened_then)
+{
+    daemons = open_crew(2);
+    in_a_child(be_a_daemon);
+    works(daemons);
+    pycrew_close(daemons);
+}
+
+static void *work_until_it_ends(void *data)
+{
+    busy *b = data;
+    int sum, rc;
+
+    do {
+        rc = pycrew_run(b->crew, "api_ops:add", "ii>i", 1, 2, &sum);
+        works_or_says_why(rc);
+        if (rc == 0)
+            ASSERT_INT(sum, 3);
+        works_or_says_why(pycrew_run(b->crew, "api_ops:die_by", "s>", "kill"));
+        atomic_fetch_add(&b->done, 1);
+    } while (!atomic_load(&b->stop) && rc != PYCREW_ESTART);
+    return NULL;
+}
+
+TEST(descriptors_closed_amid_work_and_deaths_hang_nobody)
+{
+    enum { THREADS = 4 };
+
+    for (int round = 0; round < 5; round++) {
+        busy b = {.crew = open_crew(2)};
+        pthread_t threads[THREADS];
+        strangers s;
+
+        for (int i = 0; i < THREADS; i++)
+            threads[i] = start_thread(work_until_it_ends, &b);
+        AWAIT(atomic_load(&b.done) > 2);
+        closefrom(3);
+        open_strangers(&s);
+        for (int i = 0; i < THREADS; i++)
+            pthread_join(threads[i], NULL); /* at a death the supervisor sees it */
+        pycrew_close(b.crew);
+        are_untouched(&s);
+        close_strangers(&s);
+    }
 }
 
 /* ---- environment and user ---------------------------------------------------------------------
