@@ -870,18 +870,14 @@ TEST(descriptors_closed_amid_work_and_deaths_hang_nobody)
     for (int round = 0; round < 5; round++) {
         busy b = {.crew = open_crew(2)};
         pthread_t threads[THREADS];
-        strangers s;
 
         for (int i = 0; i < THREADS; i++)
             threads[i] = start_thread(work_until_it_ends, &b);
         AWAIT(atomic_load(&b.done) > 2);
         closefrom(3);
-        open_strangers(&s);
         for (int i = 0; i < THREADS; i++)
             pthread_join(threads[i], NULL); /* at a death the supervisor sees it */
         pycrew_close(b.crew);
-        are_untouched(&s);
-        close_strangers(&s);
     }
 }
 
@@ -972,14 +968,15 @@ static void *open_in_thread(void *data)
 TEST(a_crew_outlives_the_thread_that_opened_it)
 {
     pycrew_crew *crew = NULL;
-    int pid = 0, again = 0;
+    int before[2], after[2];
 
     pthread_join(start_thread(open_in_thread, &crew), NULL);
-    OK(pycrew_run(crew, "api_ops:pid", ">i", &pid));
+    AWAIT(find_workers(before, 2) == 2);
     AWAIT(tap_count_threads() <= 2); /* it is gone: this one, and the crew's */
-    for (int i = 0; i < 20 && again != pid; i++)
-        OK(pycrew_run(crew, "api_ops:pid", ">i", &again));
-    ASSERT_INT(again, pid); /* the same process still */
+    all_work_together(crew, 2);
+    ASSERT_INT(find_workers(after, 2), 2); /* the same processes still */
+    ASSERT(before[0] == after[0] || before[0] == after[1]);
+    ASSERT(before[1] == after[0] || before[1] == after[1]);
     survives_deaths(crew);
     pycrew_close(crew);
 }
@@ -1057,7 +1054,8 @@ TEST(many_threads_open_and_close_crews_and_nothing_stays)
         if (round == 0)
             maps = count_maps(); /* with the arenas and stacks that threads leave */
     }
-    ASSERT(count_maps() < maps + 4 * THREADS);
+    if (!SANITIZED) /* which keep what was freed */
+        ASSERT(count_maps() < maps + 4 * THREADS);
 }
 
 /* ---- the host's death -------------------------------------------------------------------------
@@ -1152,7 +1150,7 @@ TEST(a_host_killed_at_any_moment_leaves_nothing_within_a_second)
     DIAG("seed %u", random);
     for (int i = 0; i < 40; i++) {
         random = random * 1664525 + 1013904223;
-        kill_a_host_after(random / 65536 % 150000 * US / 2 * 2);
+        kill_a_host_after(random / 65536 % 150 * MS + random % 1000 * US);
     }
 }
 
