@@ -450,7 +450,7 @@ static int check_open(const pycrew_batch *batch)
         return pc_fail(-ESHUTDOWN, batch->cancelled ? "the batch was cancelled"
                                                     : "the batch takes no more input");
     if (atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(batch->crew);
     if (items_inside(batch) >= batch->window)
         return pc_fail_static(-EAGAIN, "the batch's window is full: take some items out first");
     return 0;
@@ -500,8 +500,10 @@ int pycrew_batch_commit(pycrew_batch *batch)
 {
     pc_builder *builder = &batch->item.builder;
     size_t start = batch->item_mark.size;
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (!batch->item_open)
         return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun");
     rc = pc_build_finish(builder);
@@ -931,8 +933,10 @@ static int next_chunk(pycrew_batch *batch, int64_t timeout_ns)
 
 int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
 {
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (batch->has_item)
         clear_item(batch);
     for (;;) {
@@ -943,8 +947,8 @@ int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
         }
         if (batch->out != NULL)
             drop_chunk(batch);
-        rc = pc_crew_check(batch->crew);
-        if (rc < 0 || (rc = next_chunk(batch, timeout_ns)) <= 0)
+        rc = next_chunk(batch, timeout_ns);
+        if (rc <= 0)
             return rc;
     }
 }
@@ -957,8 +961,10 @@ size_t pycrew_batch_index(const pycrew_batch *batch)
 int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
 {
     va_list arguments;
-    int rc;
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (!batch->has_item)
         return pc_fail(-EALREADY, "there is no item: pycrew_batch_next did not return 1");
     if (batch->error != NULL)
@@ -997,7 +1003,10 @@ int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress *ret)
                                 .failed = batch->failed,
                                 .retried = atomic_load(&batch->retried),
                                 .deaths = atomic_load(&batch->deaths)};
+    int rc = pc_crew_check(batch->crew);
 
+    if (rc < 0)
+        return rc;
     if (ret == NULL || ret->size == 0 || ret->size > sizeof progress)
         return pc_fail(-EINVAL, "pycrew_batch_progress: set ret->size to sizeof(pycrew_progress)");
     progress.size = ret->size;

@@ -231,7 +231,7 @@ static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
     if (pc_now() < until && atomic_load(&crew->ending) == 0)
         return fail_in_use(crew);
     if (atomic_load(&crew->ending) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(crew);
     return pc_fail(-ETIME, "all %u calls were in use", crew->call_limit);
 }
 
@@ -309,7 +309,7 @@ int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
     if (rc < 0)
         return rc;
     if (atomic_load_explicit(&crew->ending, memory_order_relaxed) != 0)
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(crew);
     call = take_free(crew);
     if (call == NULL && (rc = await_free(crew, timeout_ns, &call)) < 0)
         return rc;
@@ -338,6 +338,10 @@ int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t t
 
 static int check_prepared(const pycrew_call *call)
 {
+    int rc = pc_crew_check(call->crew); /* the slot is the parent's too */
+
+    if (rc < 0)
+        return rc;
     if (__builtin_expect(atomic_load_explicit(&call->phase, memory_order_relaxed) ==
                              PC_PHASE_PREPARED, 1))
         return 0;
@@ -554,7 +558,7 @@ int pycrew_submit(pycrew_call *call)
 {
     int rc = check_prepared(call);
 
-    if (rc < 0 || (rc = pc_crew_check(call->crew)) < 0)
+    if (rc < 0)
         return rc;
     if (call->slot == NULL)
         return pc_fail(-EINVAL, "a batch's item is committed, not submitted");
@@ -563,7 +567,7 @@ int pycrew_submit(pycrew_call *call)
         return rc;
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     if (!enter_flight(call))
-        return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+        return pc_crew_refuse(call->crew);
     if (call->timeout_ns >= 0) {
         submit_with_deadline(call);
         return 0;
@@ -1045,6 +1049,10 @@ void pc_call_requeue(pycrew_call *call, uint64_t word)
 /* The message of a call that returned, or why there is none. */
 static int result_of(pycrew_call *call, pc_cursor *ret)
 {
+    int rc = pc_crew_check(call->crew);
+
+    if (rc < 0)
+        return rc;
     if (atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_ENDED &&
         (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED ||
          !pc_call_collect(call)))

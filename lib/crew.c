@@ -1,9 +1,13 @@
 /* crew: opening, draining, closing. */
+#include <dirent.h>
 #include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <linux/membarrier.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -27,6 +31,7 @@ enum {
 #define MEMORY_MAX ((size_t)1 << 42)
 #define START_TIMEOUT_NS ((int64_t)60 * 1000 * 1000 * 1000)
 #define GRACE_NS ((int64_t)100 * 1000 * 1000)
+#define GRACE_MAX_NS (INT64_MAX / 2) /* added to the time of day, it must not overflow */
 
 /* ---- options ---- */
 
@@ -38,7 +43,8 @@ static int read_options(const pycrew_options *given, pycrew_options *ret)
     *ret = (pycrew_options)PYCREW_OPTIONS_INIT;
     if (given == NULL)
         return 0;
-    if (given->size < offsetof(pycrew_options, python))
+    /* Whole fields only: a size between them would cut a pointer in half. */
+    if (given->size < offsetof(pycrew_options, python) || given->size % _Alignof(pycrew_options) != 0)
         return pc_fail(-EINVAL, "options.size is %zu: start from PYCREW_OPTIONS_INIT", given->size);
     for (size_t i = sizeof *ret; i < given->size; i++)
         if (bytes[i] != 0)
@@ -50,13 +56,67 @@ static int read_options(const pycrew_options *given, pycrew_options *ret)
 
 static int check_hook(const char *what, const char *name)
 {
-    if (name == NULL || strchr(name, ':') != NULL)
+    if (name == NULL || pc_function_check_name(name) == 0)
         return 0;
-    return pc_fail(-EINVAL, "options.%s is \"%s\": the form is module:function", what, name);
+    return pc_fail(-EINVAL, "options.%s: %s", what, pycrew_last_error()->message);
+}
+
+/* PYCREW_FOREVER, where it means something, is the only negative time. */
+static int check_times(const pycrew_options *o)
+{
+    if (o->start_timeout_ns < PYCREW_FOREVER)
+        return pc_fail(-EINVAL, "options.start_timeout_ns is %lld; 0, PYCREW_FOREVER or more",
+                       (long long)o->start_timeout_ns);
+    if (o->timeout_ns < PYCREW_FOREVER)
+        return pc_fail(-EINVAL, "options.timeout_ns is %lld; 0, PYCREW_FOREVER or more",
+                       (long long)o->timeout_ns);
+    if (o->grace_ns < 0)
+        return pc_fail(-EINVAL, "options.grace_ns is %lld; 0 or more", (long long)o->grace_ns);
+    return 0;
+}
+
+/* A name without a slash is looked for in PATH, as a shell does. malloc'ed, or NULL with errno. */
+static char *find_program(const char *name)
+{
+    const char *at = getenv("PATH");
+    char *path = NULL;
+
+    if (strchr(name, '/') != NULL)
+        return access(name, X_OK) == 0 ? strdup(name) : NULL;
+    for (; at != NULL && *at != '\0'; at += *at == ':') {
+        int size = (int)(strchrnul(at, ':') - at);
+
+        if (size > 0 && asprintf(&path, "%.*s/%s", size, at, name) < 0)
+            return NULL;
+        if (size > 0 && access(path, X_OK) == 0)
+            return path;
+        if (size > 0)
+            free(path);
+        at += size;
+    }
+    errno = ENOENT;
+    return NULL;
+}
+
+static int check_python(const char *name)
+{
+    char *path;
+
+    if (name == NULL)
+        return 0;
+    if (*name == '\0')
+        return pc_fail(-EINVAL, "options.python is an empty string");
+    path = find_program(name);
+    if (path == NULL)
+        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", name, pycrew_strerror(-errno));
+    free(path);
+    return 0;
 }
 
 static int check_options(const pycrew_options *o)
 {
+    int rc;
+
     if (o->workers > PC_WORKERS_MAX)
         return pc_fail(-EINVAL, "options.workers is %u; at most %d", o->workers, PC_WORKERS_MAX);
     if (o->calls > CALLS_MAX)
@@ -68,9 +128,8 @@ static int check_options(const pycrew_options *o)
                        MEMORY_MIN, MEMORY_MAX);
     if (o->output < PYCREW_LOG || o->output > PYCREW_DISCARD)
         return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
-    if (o->python != NULL && strchr(o->python, '/') != NULL && access(o->python, X_OK) < 0)
-        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", o->python,
-                       pycrew_strerror(-errno));
+    if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
+        return rc;
     if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
     for (const char *const *at = o->env; at != NULL && *at != NULL; at++)
@@ -102,6 +161,8 @@ static void take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
     crew->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : PYCREW_FOREVER;
     crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
+    if (crew->grace_ns > GRACE_MAX_NS)
+        crew->grace_ns = GRACE_MAX_NS;
     crew->start_timeout_ns = o->start_timeout_ns != 0 ? o->start_timeout_ns : START_TIMEOUT_NS;
     crew->retries = o->retries;
     crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;
@@ -109,7 +170,7 @@ static void take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->output = o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
-    crew->python = copy_text(o->python);
+    crew->python = o->python == NULL ? NULL : find_program(o->python);
     crew->init = copy_text(o->init);
     crew->exit = copy_text(o->exit);
     crew->path = copy_list(o->path);
@@ -142,6 +203,7 @@ static size_t memory_cap(size_t asked, bool *prefer_memfd)
     struct statvfs status;
     uint64_t shm = 0, free_bytes = pc_budget_free();
     uint64_t cap = asked;
+    struct rlimit limit;
 
     if (statvfs("/dev/shm", &status) == 0)
         shm = (uint64_t)status.f_bavail * status.f_frsize;
@@ -149,6 +211,9 @@ static size_t memory_cap(size_t asked, bool *prefer_memfd)
         cap = free_bytes / 2;
         if (shm / 2 >= SHM_MIN && shm / 2 < cap)
             cap = shm / 2;
+        /* All of it is mapped, by the workers too, which need room for Python. */
+        if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur / 4 < cap)
+            cap = limit.rlim_cur / 4;
         if (cap < MEMORY_MIN)
             cap = MEMORY_MIN;
         if (cap > MEMORY_MAX)
@@ -196,6 +261,40 @@ static int create_segment(pycrew_crew *crew, size_t memory)
                       config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
                                                                  : HEAP_KEEP);
     return rc < 0 ? pc_fail(rc, "no memory is left") : 0;
+}
+
+/* ---- descriptors ---- */
+
+/* Of the numbers below the limit, how many are in use; 0 where that cannot be seen. */
+static unsigned count_descriptors(unsigned limit)
+{
+    DIR *directory = opendir("/proc/thread-self/fd");
+    struct dirent *entry;
+    unsigned count = 0;
+
+    while (directory != NULL && (entry = readdir(directory)) != NULL)
+        if (entry->d_name[0] != '.' && strtoul(entry->d_name, NULL, 10) < limit)
+            count++;
+    if (directory == NULL)
+        return errno == EMFILE ? limit : 0;
+    closedir(directory);
+    return count - 1; /* the directory's own */
+}
+
+/* Workers start in the background, where running out of descriptors would be nobody's error. */
+static int check_descriptors(const pycrew_crew *crew)
+{
+    unsigned needed = PC_CREW_FDS + PC_WORKER_FDS * crew->workers, open;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= UINT32_MAX)
+        return 0;
+    open = count_descriptors((unsigned)limit.rlim_cur);
+    if (open + needed <= limit.rlim_cur)
+        return 0;
+    return pc_fail(-EMFILE, "a crew of %u workers needs %u descriptors, and one for each open queue; "
+                   "of the %u that this process may have (RLIMIT_NOFILE) %u are open",
+                   crew->workers, needed, (unsigned)limit.rlim_cur, open);
 }
 
 /* ---- records ---- */
@@ -284,7 +383,7 @@ static int build(pycrew_crew *crew, const pycrew_options *options)
     int rc;
 
     take_options(crew, options);
-    if ((rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
+    if ((rc = check_descriptors(crew)) < 0 || (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
         (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
         (rc = pc_queues_init(crew)) < 0)
         return rc;
@@ -347,9 +446,41 @@ int pycrew_open(pycrew_crew **ret, const pycrew_options *options)
     return 0;
 }
 
+int pc_crew_refuse(const pycrew_crew *crew)
+{
+    if (atomic_load(&crew->lost))
+        return pc_fail(PYCREW_ESTART, PC_LOST_TEXT);
+    return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+}
+
+/* The supervisor sleeps on descriptors that this process has closed, and hears nothing through
+ * numbers, but poll() still holds what they were: the zygote's death wakes it, and without
+ * descriptors the zygote is of no more use. */
+static void wake_by_zygote(const pycrew_crew *crew)
+{
+    int pidfd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
+
+    if (pidfd < 0)
+        return;
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    close(pidfd);
+}
+
 void pc_crew_kick(pycrew_crew *crew)
 {
-    pc_queue_write(&crew->queues[PC_QUEUE_SUPERVISOR]);
+    if (!pc_queue_write(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        wake_by_zygote(crew);
+}
+
+void pc_crew_forget_descriptors(pycrew_crew *crew)
+{
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        w->pidfd = w->lifeline = w->output = -1;
+    }
+    crew->control = crew->zygote_fd = crew->zygote_output = crew->fault_fd = crew->segment.fd = -1;
+    crew->queues[PC_QUEUE_SUPERVISOR].fd = -1;
 }
 
 /* ---- drain and close ---- */
@@ -475,6 +606,8 @@ static void close_fd(int *fd)
 /* The processes and the thread belong to the parent; what was inherited of them is let go. */
 static void close_in_fork(pycrew_crew *crew)
 {
+    if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        pc_crew_forget_descriptors(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
         close_fd(&crew->crew_workers[i].pidfd);
         close_fd(&crew->crew_workers[i].lifeline);

@@ -92,7 +92,7 @@ struct pycrew_queue {
     pycrew_crew *crew;
     unsigned number;
     _Atomic int fd;
-    uint64_t fd_id;       /* of fd, to see whether it is still ours */
+    _Atomic uint64_t fd_id; /* of fd, to see whether it is still ours */
     bool open;            /* under crew->lock */
     _Atomic uint32_t pending; /* calls that are to appear here */
     _Atomic(const void *) reader; /* the thread that reaped last; NULL: none yet */
@@ -120,6 +120,8 @@ typedef struct pc_host_worker {
     /* the supervisor's */
     enum pc_worker_state state;
     int pid, pidfd, lifeline, output;
+    unsigned long long start_time; /* with pid it names the process */
+    bool vanished; /* dead, and no pidfd is left to say so */
     int64_t started, not_before;
     unsigned failures; /* starts in a row that came to nothing */
     bool was_ready;    /* this incarnation was admitted */
@@ -144,6 +146,9 @@ enum pc_zygote_state {
     PC_ZYGOTE_DEAD      /* its workers are being waited for */
 };
 
+/* Descriptors that a crew needs, also at its start, and more for each worker. */
+enum { PC_CREW_FDS = 8, PC_WORKER_FDS = 3 };
+
 enum { PC_FUNCTION_BUCKETS = 1024, PC_LOST_WORKER_CLAIMS_MAX = 3 };
 
 struct pycrew_crew {
@@ -161,6 +166,7 @@ struct pycrew_crew {
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
     _Atomic uint32_t inside; /* threads in a function of ours that may sleep */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
+    _Atomic bool lost;       /* this process closed our descriptors: no worker can start any more */
     _Atomic uint32_t stale_count;
     uint32_t spare_calls;          /* lists; under lock */
     _Atomic uint32_t stale_calls;
@@ -190,13 +196,16 @@ struct pycrew_crew {
     pthread_t supervisor;
     bool supervising;
     enum pc_zygote_state zygote;
-    int zygote_pid, zygote_fd, control;
+    _Atomic int zygote_pid;
+    _Atomic uint64_t zygote_start_time;
+    int zygote_fd, control;
     int zygote_output;
     char *zygote_line;
     size_t zygote_line_size;
     int64_t zygote_not_before;
     unsigned zygote_failures;
     bool zygote_told; /* why it cannot start */
+    bool zygote_spoke; /* it is a worker program: it said HELLO */
     int fault_fd;
     char *text; /* a message's */
     struct pollfd *polls;
@@ -241,11 +250,19 @@ static inline void pc_crew_leave(pycrew_crew *crew)
 void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Why no call is taken any more: -ESHUTDOWN, or PYCREW_ESTART where the descriptors are lost. */
+int pc_crew_refuse(const pycrew_crew *crew);
+
 /* Makes the supervisor look around. */
 void pc_crew_kick(pycrew_crew *crew);
 
+/* The descriptors are not ours any more, by closefrom(3): their numbers may be somebody's, so they
+ * are not closed. */
+void pc_crew_forget_descriptors(pycrew_crew *crew);
+
 /* ---- function.c ---- */
 
+int pc_function_check_name(const char *name); /* 0, or -EINVAL: "module:name" is malformed */
 void pc_functions_free(pycrew_crew *crew);
 
 /* ---- memory.c: the host's heap, and leases on the workers' ---- */
@@ -426,7 +443,8 @@ int pc_queues_init(pycrew_crew *crew);
 void pc_queues_free(pycrew_crew *crew);
 void pc_queue_enter(pycrew_call *call, pycrew_queue *queue); /* it is to appear there; NULL: nowhere */
 bool pc_queue_leave(pycrew_call *call); /* not any more; false: it was not to */
-void pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable */
+bool pc_queue_is_ours(const pycrew_queue *queue); /* its descriptor */
+bool pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable, if that is ours */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
 uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
 
@@ -438,10 +456,22 @@ pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 
 /* ---- supervisor.c ---- */
 
+/* What EAGAIN means where a thread or a process is started. */
+#define PC_FEW_PROCESSES " (RLIMIT_NPROC, or the pids.max of a cgroup)"
+
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
 
 /* ---- spawn.c ---- */
+
+#define PC_LOST_TEXT                                                                               \
+    "this process has closed the crew's descriptors; close the crew and open another"
+
+/* A new pidfd of this process if it is that one, else -1. */
+int pc_pidfd_of(int pid, unsigned long long start_time);
+
+/* The program's path. */
+const char *pc_worker_path(void);
 
 /* Starts the worker program as a zygote: its PID, pidfd, control socket and output (or -1). The
  * last error is set on failure. */

@@ -91,6 +91,11 @@ static int check_name(const char *name, const char *source)
     return rc < 0 ? rc : check_dotted(name, strchr(name, ':') + 1, '\0', "a name");
 }
 
+int pc_function_check_name(const char *name)
+{
+    return check_name(name, NULL);
+}
+
 static int write_block(pycrew_crew *crew, const char *name, const char *source, uint64_t *ret)
 {
     size_t name_size = strlen(name), source_size = source != NULL ? strlen(source) : 0;

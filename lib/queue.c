@@ -36,7 +36,7 @@ int pc_queues_init(pycrew_crew *crew)
 void pc_queues_free(pycrew_crew *crew)
 {
     for (unsigned i = 0; crew->queues != NULL && i < crew->segment.config.queues; i++)
-        if (crew->queues[i].fd >= 0)
+        if (pc_queue_is_ours(&crew->queues[i]))
             close(crew->queues[i].fd);
     free(crew->queues);
 }
@@ -48,7 +48,8 @@ uint64_t pc_eventfd_id(int fd)
     ssize_t size;
     int info;
 
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    /* Not self: that is the main thread, which may have ended. */
+    snprintf(path, sizeof path, "/proc/thread-self/fdinfo/%d", fd);
     info = open(path, O_RDONLY | O_CLOEXEC);
     if (info < 0)
         return 0;
@@ -59,13 +60,20 @@ uint64_t pc_eventfd_id(int fd)
     return at == NULL ? 0 : strtoull(at + strlen("eventfd-id:"), NULL, 10) + 1;
 }
 
-void pc_queue_write(pycrew_queue *queue)
+bool pc_queue_is_ours(const pycrew_queue *queue)
+{
+    return queue->fd >= 0 && pc_eventfd_id(queue->fd) == queue->fd_id;
+}
+
+bool pc_queue_write(pycrew_queue *queue)
 {
     uint64_t one = 1;
 
-    if (queue->fd >= 0)
-        while (write(queue->fd, &one, sizeof one) < 0 && errno == EINTR)
-            continue;
+    if (!pc_queue_is_ours(queue))
+        return false;
+    while (write(queue->fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+    return true;
 }
 
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline)
@@ -73,6 +81,8 @@ int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline)
     pc_message message = {.kind = PC_MESSAGE_QUEUE, .number = (int32_t)queue};
     int fd = crew->queues[queue].fd;
 
+    if (!pc_queue_is_ours(&crew->queues[queue]))
+        return -EBADF;
     return pc_control_send(lifeline, &message, NULL, 0, &fd, 1);
 }
 
@@ -81,8 +91,12 @@ static int make_fd(pycrew_queue *queue)
 {
     pycrew_crew *crew = queue->crew;
 
-    if (queue->fd >= 0 && pc_eventfd_id(queue->fd) == queue->fd_id)
+    if (pc_queue_is_ours(queue))
         return 0;
+    if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR])) {
+        pc_crew_kick(crew); /* the workers' lifelines are gone with it */
+        return pc_fail(PYCREW_ESTART, PC_LOST_TEXT);
+    }
     queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->fd < 0)
         return pc_fail(-errno, "no descriptor is left for the queue");
@@ -195,12 +209,16 @@ static unsigned take(pycrew_queue *queue, pycrew_call **calls, unsigned max)
     return count;
 }
 
-static void read_eventfd(const pycrew_queue *queue)
+/* False: it is not ours any more. */
+static bool read_eventfd(const pycrew_queue *queue)
 {
     uint64_t count;
 
+    if (!pc_queue_is_ours(queue))
+        return false;
     while (read(queue->fd, &count, sizeof count) < 0 && errno == EINTR)
         continue;
+    return true;
 }
 
 static bool take_stop(pycrew_queue *queue)
@@ -216,9 +234,9 @@ static bool take_stop(pycrew_queue *queue)
 
 /* Nothing more was there: empties the descriptor, arms, and looks for the last time. An event loop
  * that polls from here on is woken. */
-static unsigned arm_and_take(pycrew_queue *queue, pycrew_call **calls, unsigned max)
+static unsigned arm_and_take(pycrew_queue *queue, pycrew_call **calls, unsigned max, bool *ours)
 {
-    read_eventfd(queue);
+    *ours = read_eventfd(queue);
     pc_announce_arm(&queue->crew->segment, queue->number);
     return take(queue, calls, max);
 }
@@ -244,15 +262,21 @@ static int reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t 
     for (;;) {
         struct pollfd ready = {.fd = queue->fd, .events = POLLIN};
         unsigned count = take(queue, calls, max);
+        bool ours = true;
 
         if (count < max)
-            count += arm_and_take(queue, calls + count, max - count);
+            count += arm_and_take(queue, calls + count, max - count, &ours);
         if (count == max)
             pc_queue_write(queue); /* there may be more: it stays readable */
         if (atomic_load(&queue->crew->ending) == 2)
             return pc_fail(-ECANCELED, "the crew was closed");
-        if (count > 0 || take_stop(queue) || pc_now() >= until)
+        if (count > 0 || take_stop(queue))
             return (int)count;
+        if (!ours)
+            return pc_fail(-EBADF, "this process has closed the queue's descriptor; close the queue "
+                                   "and open another");
+        if (pc_now() >= until)
+            return 0;
         poll(&ready, 1, poll_ms(queue, until));
     }
 }

@@ -18,7 +18,7 @@ extern char **environ;
 
 enum { CONTROL_FD = 3 };
 
-static const char *worker_path(void)
+const char *pc_worker_path(void)
 {
     const char *path = secure_getenv("PYCREW_WORKER");
 
@@ -115,7 +115,7 @@ static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
         if (rc == 0)
             rc = prepare_files(&actions, control, output);
         if (rc == 0)
-            rc = posix_spawn(pid, worker_path(), &actions, &attributes, arguments, environment);
+            rc = posix_spawn(pid, pc_worker_path(), &actions, &attributes, arguments, environment);
         posix_spawnattr_destroy(&attributes);
     }
     posix_spawn_file_actions_destroy(&actions);
@@ -160,12 +160,25 @@ static int fail_spawn(int rc)
 {
     if (rc == -ENOENT || rc == -EACCES || rc == -ENOEXEC)
         return pc_fail(PYCREW_ESTART, "the worker program %s cannot be run: %s (set PYCREW_WORKER "
-                       "to where it is)", worker_path(), pycrew_strerror(rc));
+                       "to where it is)", pc_worker_path(), pycrew_strerror(rc));
     if (rc == -EMFILE || rc == -ENFILE)
         return pc_fail(rc, "no descriptor is left to start the workers: a crew needs 8, 3 for each "
                        "worker and 1 for each open queue");
-    return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART, "the worker program %s cannot be started: %s",
-                   worker_path(), pycrew_strerror(rc));
+    return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART,
+                   "the worker program %s cannot be started: %s%s", pc_worker_path(),
+                   pycrew_strerror(rc), rc == -EAGAIN ? PC_FEW_PROCESSES : "");
+}
+
+int pc_pidfd_of(int pid, unsigned long long start_time)
+{
+    int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+
+    /* Only now, when it cannot become another's meanwhile. */
+    if (pidfd >= 0 && pc_process_start_time(pid) != start_time) {
+        close(pidfd);
+        return -1;
+    }
+    return pidfd;
 }
 
 int pc_spawn_zygote(pycrew_crew *crew)
@@ -194,6 +207,7 @@ int pc_spawn_zygote(pycrew_crew *crew)
             return pc_fail(PYCREW_ESTART, "this kernel has no pidfd; Linux 5.14 or newer is needed");
         return fail_spawn(rc);
     }
+    crew->zygote_start_time = pc_process_start_time(pid);
     crew->zygote_pid = pid;
     crew->zygote_fd = pidfd;
     crew->control = ends[0];

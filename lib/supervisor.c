@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -22,6 +23,7 @@
 
 enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4 };
 enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000, ADMISSION_MS = 100 };
+enum { LOST_LOOK_MS = 50 }; /* without descriptors that can be relied on, it looks around */
 enum { ID_IS_PIDFD = 3 }; /* waitid's P_PIDFD, which glibc has a name for since 2.36 */
 enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
 enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
@@ -82,6 +84,11 @@ static void start_failed(pycrew_crew *crew, int code, const char *message, const
 {
     pc_error error = {0};
 
+    if (crew->lost) { /* whatever failed, that is why */
+        code = PYCREW_ESTART;
+        message = PC_LOST_TEXT;
+        traceback = NULL;
+    }
     pc_error_set(&error, code, pc_text_of(NULL), pc_text_of(NULL), pc_text_of(message),
                  pc_text_of(traceback));
     if (crew->start_failures++ == 0)
@@ -155,7 +162,7 @@ static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
     close_fd(&w->lifeline);
     if (w->state == PC_WORKER_READY || w->was_ready)
         atomic_fetch_sub(&crew->segment.header->alive, 1);
-    w->was_ready = false;
+    w->was_ready = w->vanished = false;
     w->state = PC_WORKER_NONE;
     w->failures = failed ? w->failures + 1 : 0;
     w->not_before = failed ? pc_now() + back_off(w->failures) : 0;
@@ -182,15 +189,26 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
     return 0;
 }
 
+static const char *fork_hint(int error)
+{
+    if (error == EMFILE)
+        return " (a crew needs 8 descriptors, and 3 for each worker)";
+    return error == EAGAIN ? PC_FEW_PROCESSES : "";
+}
+
+/* While others are on their way, that one could not be forked is no reason for open to fail. */
 static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 {
     char text[200];
 
     snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
-             error == EMFILE ? " (a crew needs 8 descriptors, and 3 for each worker)" : "");
+             fork_hint(error));
     worker_gone(crew, worker, true);
     close_fd(&crew->crew_workers[worker].output);
-    start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
+    if (any_worker(crew, PC_WORKER_FORKING) || any_worker(crew, PC_WORKER_STARTING))
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
+    else
+        start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
 }
 
 static void fork_worker(pycrew_crew *crew, unsigned worker)
@@ -319,9 +337,9 @@ static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
 {
     struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
 
-    if (w->pidfd < 0 || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
+    if ((w->pidfd < 0 && !w->vanished) || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
         return false;
-    return poll(&dead, 1, 0) == 1;
+    return w->vanished || poll(&dead, 1, 0) == 1;
 }
 
 static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
@@ -333,6 +351,15 @@ static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
             return true;
     }
     return false;
+}
+
+static void died_starting(pycrew_crew *crew, const pc_host_worker *w)
+{
+    char text[100];
+
+    snprintf(text, sizeof text, "a worker died while it was starting (%s %d)",
+             w->signal != 0 ? "signal" : "exit status", w->signal != 0 ? w->signal : w->status);
+    start_failed(crew, PYCREW_ESTART, text, NULL);
 }
 
 static void bury(pycrew_crew *crew, unsigned worker)
@@ -353,7 +380,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
     if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
-        start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
+        died_starting(crew, w);
     close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
     pc_ladder_forget(crew, worker);
@@ -403,6 +430,7 @@ static void greet(pycrew_crew *crew, const pc_message *message)
     char text[500];
     size_t size;
 
+    crew->zygote_spoke = true;
     if (message->value != PC_LAYOUT_HASH) {
         snprintf(text, sizeof text, "the worker program is of another version: it is pycrew %.100s, "
                  "this library is pycrew %s", crew->text, pycrew_version());
@@ -422,6 +450,7 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     pc_host_worker *w = &crew->crew_workers[message->worker];
 
     w->pid = message->number;
+    w->start_time = pc_process_start_time(w->pid);
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
     if (closing(crew))
@@ -466,6 +495,19 @@ static void hear_zygote_message(pycrew_crew *crew, const pc_message *message, in
     }
 }
 
+/* What it sent is no message, so it is no worker program. */
+static void end_stranger(pycrew_crew *crew)
+{
+    char text[500];
+
+    snprintf(text, sizeof text, "%.400s does not answer as the worker program does",
+             pc_worker_path());
+    crew->zygote_told = true;
+    start_failed(crew, PYCREW_ESTART, text, NULL);
+    if (crew->zygote_fd >= 0)
+        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
+}
+
 static void hear_zygote(pycrew_crew *crew)
 {
     pc_message message;
@@ -477,6 +519,8 @@ static void hear_zygote(pycrew_crew *crew)
         if (rc == -EAGAIN)
             return;
         if (rc != 1) {
+            if (rc < 0)
+                end_stranger(crew);
             close_fd(&crew->control);
             return;
         }
@@ -486,10 +530,25 @@ static void hear_zygote(pycrew_crew *crew)
     }
 }
 
+static void zygote_death_in_words(const pycrew_crew *crew, const siginfo_t *info, char *text,
+                                  size_t capacity)
+{
+    char how[80] = "how is not known, because this process ignores SIGCHLD or waits for all";
+
+    if (info->si_pid != 0)
+        snprintf(how, sizeof how, "%s %d", info->si_code == CLD_EXITED ? "exit status" : "signal",
+                 info->si_status);
+    if (crew->zygote_spoke)
+        snprintf(text, capacity, "the process that starts the workers died (%s)", how);
+    else
+        snprintf(text, capacity, "%.400s is no worker program: it ended without a word (%s)",
+                 pc_worker_path(), how);
+}
+
 static void zygote_died(pycrew_crew *crew)
 {
     siginfo_t info = {0};
-    char text[200];
+    char text[600];
 
     hear_zygote(crew); /* its last words */
     /* Someone else may have reaped it: then how it died is not known. */
@@ -504,11 +563,21 @@ static void zygote_died(pycrew_crew *crew)
             worker_gone(crew, i, false);
             close_fd(&crew->crew_workers[i].output);
         }
-    if (closing(crew) || crew->zygote_told)
+    if (closing(crew) || crew->zygote_told || (crew->lost && crew->ready_code != 0))
         return;
-    snprintf(text, sizeof text, "the process that starts the workers died (%s %d)",
-             info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
+    zygote_death_in_words(crew, &info, text, sizeof text);
     start_failed(crew, PYCREW_ESTART, text, NULL);
+}
+
+/* No process is left of a crew without descriptors. */
+static void end_lost(pycrew_crew *crew)
+{
+    pc_error error = {0};
+
+    pc_error_set(&error, PYCREW_ESTART, pc_text_of(NULL), pc_text_of(NULL), pc_text_of(PC_LOST_TEXT),
+                 pc_text_of(NULL));
+    end_queued(crew, &error);
+    pc_error_clear(&error);
 }
 
 static int64_t start_zygote(pycrew_crew *crew, int64_t now)
@@ -521,11 +590,13 @@ static int64_t start_zygote(pycrew_crew *crew, int64_t now)
             return INT64_MAX;
         crew->zygote = PC_ZYGOTE_NONE;
     }
-    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew))
+    if (crew->lost)
+        end_lost(crew);
+    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew) || crew->lost)
         return INT64_MAX;
     if (crew->zygote_not_before > now)
         return crew->zygote_not_before;
-    crew->zygote_told = false;
+    crew->zygote_told = crew->zygote_spoke = false;
     if (pc_spawn_zygote(crew) < 0) {
         crew->zygote_failures++;
         crew->zygote_not_before = now + back_off(crew->zygote_failures);
@@ -620,6 +691,41 @@ static void drop_output(pycrew_crew *crew, int worker, int *fd, char **line, siz
     close_fd(fd);
 }
 
+/* ---- descriptors closed by the host ---- */
+
+/* This process did closefrom(3) or the like. The numbers may be anybody's by now, so nothing is read,
+ * written or closed through them. Workers cannot be started without the segment's descriptor; what
+ * lives is ended and its death confirmed by new pidfds, so that each call in flight gets its end. */
+static void lose_descriptors(pycrew_crew *crew)
+{
+    pycrew_queue *wake = &crew->queues[PC_QUEUE_SUPERVISOR];
+    uint32_t open = 0;
+
+    pthread_mutex_lock(&crew->lock);
+    pc_crew_forget_descriptors(crew);
+    atomic_store(&crew->lost, true);
+    atomic_compare_exchange_strong(&crew->ending, &open, 1);
+    wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    wake->fd_id = pc_eventfd_id(wake->fd);
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    pc_crew_log(crew, PYCREW_LOG_ERROR, PC_LOST_TEXT);
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->state != PC_WORKER_STARTING && w->state != PC_WORKER_READY)
+            continue;
+        w->pidfd = pc_pidfd_of(w->pid, w->start_time);
+        w->vanished = w->pidfd < 0;
+        kill_worker(w);
+    }
+    crew->zygote_fd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
+    if (crew->zygote_fd >= 0)
+        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
+    else if (crew->zygote == PC_ZYGOTE_STARTING || crew->zygote == PC_ZYGOTE_READY)
+        zygote_died(crew);
+}
+
 /* ---- the loop ---- */
 
 static void set_poll(struct pollfd *poll, int fd)
@@ -700,17 +806,21 @@ static int64_t least(int64_t a, int64_t b)
 static void turn(pycrew_crew *crew, int64_t extra)
 {
     int64_t now = pc_now(), next;
-    unsigned count;
+    int count;
 
+    if (crew->lost)
+        extra = least(extra, now + LOST_LOOK_MS * MS);
     next = least(extra, pc_ladder_run(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
     pc_call_reclaim_released(crew);
-    count = set_polls(crew);
-    if (poll(crew->polls, count, poll_ms(next, pc_now())) < 0)
-        return;
-    handle(crew);
+    count = poll(crew->polls, set_polls(crew), poll_ms(next, pc_now()));
+    /* Before anything is done through them. */
+    if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
+        lose_descriptors(crew);
+    else if (count >= 0)
+        handle(crew);
 }
 
 /* ---- the end ---- */
@@ -742,6 +852,9 @@ static void end_workers(pycrew_crew *crew)
     bool killed = false;
 
     atomic_store(&crew->segment.header->closing, 1);
+    for (unsigned i = 0; i < crew->workers; i++) /* they would wait for their admission */
+        if (crew->crew_workers[i].state == PC_WORKER_STARTING)
+            close_fd(&crew->crew_workers[i].lifeline);
     cancel_all(crew);
     pc_idle_wake_all(&crew->segment);
     while (any_alive(crew)) {
@@ -805,7 +918,10 @@ int pc_supervisor_start(pycrew_crew *crew)
     rc = pthread_create(&crew->supervisor, NULL, supervise, crew);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     crew->supervising = rc == 0;
-    return rc != 0 ? pc_fail(-rc, "the crew's thread cannot be started") : 0;
+    return rc != 0 ? pc_fail(rc == EAGAIN ? PYCREW_ESTART : -rc,
+                             "the crew's thread cannot be started: %s%s", pycrew_strerror(-rc),
+                             rc == EAGAIN ? " (RLIMIT_NPROC, RLIMIT_AS, or a cgroup's pids.max)" : "")
+                   : 0;
 }
 
 void pc_supervisor_stop(pycrew_crew *crew)
@@ -813,7 +929,7 @@ void pc_supervisor_stop(pycrew_crew *crew)
     if (crew->supervising)
         pthread_join(crew->supervisor, NULL);
     crew->supervising = false;
-    for (unsigned i = 0; i < crew->workers; i++) {
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
         free(crew->crew_workers[i].line);
         free(crew->crew_workers[i].stack);
     }

@@ -43,7 +43,9 @@ API_TESTS = \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
+	tests/test-host \
 	tests/test-idle-cost \
+	tests/test-open \
 	tests/test-queue \
 	tests/test-threads
 
@@ -69,7 +71,10 @@ test_data = \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
+	tests/py/exits_at_import.py \
 	tests/py/fails_at_import.py \
+	tests/py/open_ops.py \
+	tests/py/prints_at_import.py \
 	tests/py/queue_ops.py \
 	tests/py/sleeps_at_import.py \
 	tests/shm/fixture.h

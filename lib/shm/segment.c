@@ -90,8 +90,7 @@ static int map_with_guard(pc_segment *segment)
     return 0;
 }
 
-/* The time a process started, in clock ticks since boot: with the PID it names a process. */
-static unsigned long long start_time(long pid)
+unsigned long long pc_process_start_time(long pid)
 {
     char path[64], text[1024];
     unsigned long long ticks = 0;
@@ -125,7 +124,7 @@ static int open_named(void)
     char name[96];
     int fd;
 
-    name_of(name, sizeof name, getpid(), start_time(getpid()), atomic_fetch_add(&counter, 1));
+    name_of(name, sizeof name, getpid(), pc_process_start_time(getpid()), atomic_fetch_add(&counter, 1));
     fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -160,7 +159,7 @@ void pc_segment_remove_leftovers(void)
         name_of(name, sizeof name, pid, started, number);
         if (strcmp(name + 1, entry->d_name) != 0) /* a name that only begins like ours */
             continue;
-        if (kill((pid_t)pid, 0) < 0 ? errno != ESRCH : start_time(pid) == started)
+        if (kill((pid_t)pid, 0) < 0 ? errno != ESRCH : pc_process_start_time(pid) == started)
             continue;
         shm_unlink(name);
     }

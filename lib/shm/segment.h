@@ -100,6 +100,10 @@ size_t pc_segment_fixed_size(const pc_config *config);
  * (-ENOMEM: no room for the fixed part). */
 int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memfd);
 
+/* The time a process started, in clock ticks since boot; 0: there is none. With the PID it names a
+ * process. */
+unsigned long long pc_process_start_time(long pid);
+
 /* Host: removes names in /dev/shm that owners left behind who died while creating. */
 void pc_segment_remove_leftovers(void);
 

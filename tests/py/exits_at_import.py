@@ -1,0 +1,4 @@
+"""A module whose import raises SystemExit."""
+import sys
+
+sys.exit(3)

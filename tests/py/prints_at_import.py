@@ -1,0 +1,2 @@
+"""A module that prints when it is imported."""
+print("printed at import")
