@@ -24,8 +24,6 @@ static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, c
     pycrew_call *call;
     int rc;
 
-    if (format == NULL)
-        return pc_fail(-EINVAL, "the format is NULL");
     rc = pycrew_function_get(crew, name, &function);
     if (rc < 0 || (rc = pycrew_prepare(crew, function, PYCREW_FOREVER, &call)) < 0)
         return rc;
