@@ -20,6 +20,7 @@
 #include "worker/worker.h"
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
+#define NONE SIZE_MAX
 enum { ARENA_BLOCK_MIN = 64 << 10, AHEAD = 512 /* bytes */ };
 
 typedef struct loop {
@@ -227,10 +228,14 @@ static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *ki
     return result;
 }
 
+/* Of no limit (NONE) nothing is written. */
 static int write_text(pc_writer *writer, PyObject *text, size_t limit)
 {
     pc_view view = pc_fault_text(text);
     size_t size = view.length > limit ? limit : (size_t)view.length;
+
+    if (limit == NONE)
+        return 0;
 
     while (size < view.length && size > 0 && ((unsigned char)view.data[size] & 0xc0) == 0x80)
         size--; /* not inside of a character */
@@ -242,7 +247,8 @@ static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind ki
 {
     static const struct {
         size_t type, message, traceback;
-    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, 0}, {23, 0, 0}, {0, 0, 0}};
+    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, NONE}, {23, 23, NONE}, {0, NONE, NONE}};
+    static_assert(2 * (sizeof(uint64_t) + 23 + 1) <= PC_INLINE_RESULT, "type and message fit a slot");
     size_t start = writer->size;
     pc_fault fault;
     int rc = -ENOMEM;
