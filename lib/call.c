@@ -502,6 +502,7 @@ static int code_of(const pycrew_call *call, uint32_t kind)
     case PC_RESULT_VALUE:
     case PC_RESULT_BATCH: return 0;
     case PC_RESULT_BAD_ARGUMENT: return -EINVAL;
+    case PC_RESULT_BAD_TEXT: return PYCREW_ETYPE;
     case PC_RESULT_NO_MEMORY: return -ENOMEM;
     case PC_RESULT_TOO_BIG: return -E2BIG;
     case PC_RESULT_INTERRUPTED:

@@ -203,6 +203,17 @@ static enum pc_result_kind exception_kind(const execution *e, bool decoding)
     return e->ran ? PC_RESULT_EXCEPTION : PC_RESULT_NO_FUNCTION;
 }
 
+/* The same for a result that could not be written. Lone surrogates are no fault of the function's,
+ * there is just no text that could be handed out. */
+static enum pc_result_kind encoding_kind(const execution *e)
+{
+    enum pc_result_kind kind = exception_kind(e, false);
+
+    return kind == PC_RESULT_EXCEPTION && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)
+               ? PC_RESULT_BAD_TEXT
+               : kind;
+}
+
 /* Calls the function: its result; or NULL with an exception set and *kind. */
 static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *kind)
 {
@@ -282,7 +293,7 @@ static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json,
         writer->size = start;
         if (rc != -1)
             return rc == -E2BIG ? PC_RESULT_TOO_BIG : PC_RESULT_NO_MEMORY;
-        kind = exception_kind(e, false);
+        kind = encoding_kind(e);
     }
     return write_fault(writer, kind);
 }
