@@ -157,7 +157,8 @@ static PyObject *load_function(loop *l, uint32_t number)
     const pc_function_block *block = pc_segment_at(segment, offsets[number % PC_FUNCTION_PAGE]);
 
     return block->has_source
-               ? pc_interpreter_find_in_source(block->text, block->text + block->name_size + 1)
+               ? pc_interpreter_find_in_source(number, block->text,
+                                               block->text + block->name_size + 1)
                : pc_interpreter_find(block->text);
 }
 
