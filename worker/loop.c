@@ -6,6 +6,7 @@
  * was published, but for what was read before (pc_ending). */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ typedef struct loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
+    uint32_t shortages; /* of memory, that were answered */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -254,7 +256,8 @@ static int write_text(pc_writer *writer, PyObject *text, size_t limit)
     return pc_write_data(writer, PC_TAG_STR, view.data, size);
 }
 
-/* The three texts of an exception; shorter where memory is short. The last try fits a slot. */
+/* The three texts of an exception; shorter where memory is short. What fits a slot is tried before
+ * what fits an item of a chunk. */
 static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind kind)
 {
     static const struct {
@@ -313,6 +316,34 @@ static void clear_current(void)
     atomic_signal_fence(memory_order_seq_cst);
 }
 
+/* ---- memory for results ---- */
+
+static int alloc_when_short(pc_worker *worker, size_t size, uint64_t *ret)
+{
+    int64_t until = pc_now() + PC_SHORTAGE_NS;
+    int rc;
+
+    pc_idle_call_for_memory(&worker->segment);
+    do {
+        sched_yield();
+        pc_heap_take_back(&worker->heap, worker->number);
+        rc = pc_heap_alloc(&worker->heap, size, ret);
+    } while (rc == -ENOMEM && pc_now() < until);
+    return rc;
+}
+
+/* A block of wanted bytes, or, where memory is short, of need. */
+static int alloc_block(pc_worker *worker, size_t need, size_t wanted, uint64_t *ret)
+{
+    int rc;
+
+    pc_heap_take_back(&worker->heap, worker->number);
+    rc = pc_heap_alloc(&worker->heap, need > wanted ? need : wanted, ret);
+    if (rc < 0 && need < wanted)
+        rc = pc_heap_alloc(&worker->heap, need, ret);
+    return rc == -ENOMEM ? alloc_when_short(worker, need, ret) : rc;
+}
+
 /* ---- single calls ---- */
 
 /* Writes into the slot, then into a block of the heap. */
@@ -327,12 +358,8 @@ static int slot_grow(pc_writer *writer, size_t need)
     slot_writer *w = (slot_writer *)(void *)writer;
     pc_heap *heap = &w->worker->heap;
     uint64_t block;
-    int rc;
+    int rc = alloc_block(w->worker, need, 2 * writer->capacity, &block);
 
-    pc_heap_take_back(heap, w->worker->number);
-    rc = pc_heap_alloc(heap, need > 2 * writer->capacity ? need : 2 * writer->capacity, &block);
-    if (rc < 0 && need < 2 * writer->capacity)
-        rc = pc_heap_alloc(heap, need, &block);
     if (rc < 0)
         return rc;
     memcpy(pc_segment_at(heap->segment, block), writer->data, writer->size);
@@ -396,10 +423,7 @@ static int arena_new(chunk_writer *w, size_t need)
         return -ENOMEM;
     if (count > 0)
         size = 2 * w->capacity;
-    pc_heap_take_back(&w->worker->heap, w->worker->number);
-    rc = pc_heap_alloc(&w->worker->heap, need > size ? need : size, &block);
-    if (rc < 0 && need < size)
-        rc = pc_heap_alloc(&w->worker->heap, need, &block);
+    rc = alloc_block(w->worker, need, size, &block);
     if (rc < 0)
         return rc;
     /* Listed before anything refers to it: the host must know it whenever we die. */
@@ -607,14 +631,30 @@ static void sleep_idle(pc_worker *worker)
         PyErr_WriteUnraisable(NULL);
 }
 
+/* What is kept for calls to come, where others are short of it now. */
+static bool answer_shortage(loop *l)
+{
+    pc_worker *worker = l->worker;
+    uint32_t shortages =
+        atomic_load_explicit(&worker->segment.header->shortages, memory_order_relaxed);
+
+    if (shortages == l->shortages)
+        return false;
+    l->shortages = shortages;
+    pc_heap_take_back(&worker->heap, worker->number);
+    pc_heap_trim(&worker->heap);
+    return true;
+}
+
 static void idle(loop *l)
 {
     pc_worker *worker = l->worker;
 
     pc_heap_take_back(&worker->heap, worker->number);
+    answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
-    if (pc_idle_publish(&worker->segment, worker->number))
+    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
 }
