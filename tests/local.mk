@@ -34,8 +34,10 @@ tests_shm_test_format_LDADD = lib/libpccore.la
 
 API_TESTS = \
 	tests/test-batch \
+	tests/test-call \
 	tests/test-deadline \
-	tests/test-death
+	tests/test-death \
+	tests/test-value-trip
 
 WORKER_TESTS = \
 	tests/worker/test-convert
@@ -56,9 +58,11 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/crew.h \
 	tests/py/api_ops.py \
+	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
+	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/sleeps_at_import.py \
 	tests/shm/fixture.h
