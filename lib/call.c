@@ -600,6 +600,7 @@ static int code_of(const pycrew_call *call, uint32_t kind)
     case PC_RESULT_VALUE:
     case PC_RESULT_BATCH: return 0;
     case PC_RESULT_BAD_ARGUMENT: return -EINVAL;
+    case PC_RESULT_BAD_TEXT: return PYCREW_ETYPE;
     case PC_RESULT_NO_MEMORY: return -ENOMEM;
     case PC_RESULT_TOO_BIG: return -E2BIG;
     case PC_RESULT_INTERRUPTED:
@@ -623,8 +624,10 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     int code = code_of(call, kind);
     pc_text type = next_text(&message), text = next_text(&message), trace = next_text(&message);
 
-    if (kind == PC_RESULT_NO_MEMORY)
+    if (kind == PC_RESULT_NO_MEMORY) {
         text = pc_text_of("no shared memory is left for the result");
+        pc_memory_trim(call->crew); /* for the next try */
+    }
     if (kind == PC_RESULT_TOO_BIG)
         text = pc_text_of("the result exceeds the crew's shared memory");
     if (trace.size == 0)
@@ -1046,6 +1049,20 @@ void pc_call_requeue(pycrew_call *call, uint64_t word)
 
 /* ---- results ---- */
 
+/* Whether its end is there to be looked at, without waiting for it. */
+static bool is_collected(pycrew_call *call)
+{
+    uint32_t phase = atomic_load_explicit(&call->phase, memory_order_acquire);
+
+    return phase == PC_PHASE_ENDED || (phase != PC_PHASE_PREPARED && pc_call_collect(call));
+}
+
+/* For who may only look: the end was there before, so collecting it changes nothing to be seen. */
+static bool is_seen_ended(const pycrew_call *call)
+{
+    return is_collected((pycrew_call *)(uintptr_t)call);
+}
+
 /* The message of a call that returned, or why there is none. */
 static int result_of(pycrew_call *call, pc_cursor *ret)
 {
@@ -1053,9 +1070,7 @@ static int result_of(pycrew_call *call, pc_cursor *ret)
 
     if (rc < 0)
         return rc;
-    if (atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_ENDED &&
-        (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED ||
-         !pc_call_collect(call)))
+    if (!is_collected(call))
         return pc_fail(-EALREADY, "the call has not ended");
     if (call->code < 0)
         return pc_fail_error(&call->error.public);
@@ -1121,14 +1136,14 @@ int pycrew_result_json(pycrew_call *call, const char **ret, size_t *size)
 
 pycrew_value pycrew_result_value(const pycrew_call *call)
 {
-    if (atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_ENDED || call->code < 0)
+    if (!is_seen_ended(call) || call->code < 0)
         return (pycrew_value){NULL, NULL, 0};
     return pc_result_value(call->result);
 }
 
 const pycrew_error *pycrew_call_error(const pycrew_call *call)
 {
-    if (atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_ENDED || call->code >= 0)
+    if (!is_seen_ended(call) || call->code >= 0)
         return NULL;
     return &call->error.public;
 }

@@ -384,6 +384,8 @@ static int build_other(pc_builder *builder, pc_scan *in)
 
 int pc_format_build(pc_builder *builder, const char *format, va_list *args, const char **ret_rest)
 {
+    if (!format)
+        return pc_build_fail(builder, pc_fail(-EINVAL, "the format is NULL"));
     const char *at = format;
     pc_scan in = {.format = format, .base = builder->depth, .separated = true};
     while (*at && *at != '>') {
@@ -790,6 +792,8 @@ static int store_number(pc_cursor message, char unit, void *out)
 
 int pc_format_result(pc_cursor message, const char *format, va_list *args, bool copy)
 {
+    if (!format)
+        return pc_fail(-EINVAL, "the format is NULL");
     const char *at = skip_spaces(format);
     if (*at == '>')
         at++;

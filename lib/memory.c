@@ -5,11 +5,14 @@
  * worker lives, a lease is nothing but the block's address in the private record, and its end gives
  * the block back. When the worker dies, the sweep counts the leases per span; spans without are
  * freed at once, the others when the count has come to nothing. */
+#include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "lib/crew.h"
+#include "lib/shm/idle.h"
 
-int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
+static int alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
 {
     int rc;
 
@@ -19,12 +22,41 @@ int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
     return rc;
 }
 
+/* What was just released may be a sleeping worker's to free. It gets a moment for that; where it
+ * takes longer, the next try will do. */
+static int alloc_when_short(pycrew_crew *crew, size_t size, uint64_t *ret)
+{
+    int64_t until = pc_now() + PC_SHORTAGE_NS;
+    int rc;
+
+    pc_idle_call_for_memory(&crew->segment);
+    do {
+        sched_yield();
+        rc = alloc(crew, size, ret);
+    } while (rc == -ENOMEM && pc_now() < until);
+    return rc;
+}
+
+int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
+{
+    int rc = alloc(crew, size, ret);
+
+    return rc == -ENOMEM ? alloc_when_short(crew, size, ret) : rc;
+}
+
 void pc_memory_free(pycrew_crew *crew, uint64_t block)
 {
     if (block == 0)
         return;
     pthread_mutex_lock(&crew->heap_lock);
     pc_heap_free(&crew->heap, block);
+    pthread_mutex_unlock(&crew->heap_lock);
+}
+
+void pc_memory_trim(pycrew_crew *crew)
+{
+    pthread_mutex_lock(&crew->heap_lock);
+    pc_heap_trim(&crew->heap);
     pthread_mutex_unlock(&crew->heap_lock);
 }
 

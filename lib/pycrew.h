@@ -73,10 +73,11 @@ typedef struct pycrew_value {
 typedef struct pycrew_error {
     size_t size;
     int code;
-    const char *function;  /* "module:name", or NULL where no call was involved */
+    const char *function;  /* "module:name", or NULL where no submitted call was involved */
     const char *type;      /* the exception's qualified type ("ValueError", "json.decoder.JSONDecodeError"), or NULL */
-    const char *message;   /* one line for people; str() of the exception, where there is one */
-    const char *traceback; /* the Python traceback, or the Python stack at a deadline or a crash, or NULL */
+    const char *message;   /* one line for people; str() of the exception, where there is one, at most 64 KiB */
+    const char *traceback; /* the Python traceback, or the Python stack at a deadline or a crash, or NULL;
+                              at most 256 KiB, NULL too where no memory is left for it */
     int signal;            /* of the worker, where it died by one, else 0 */
     int exit_status;       /* of the worker, where it died by exit(), else 0 */
     bool may_have_run;     /* false: the function was certainly never entered */
@@ -171,10 +172,12 @@ PYCREW_API void pycrew_close(pycrew_crew *crew);
  * pycrew_run: in its result, s, z, y# and j are copies for the caller to free().
  *   -EINVAL       the function's name, the format (the message names the byte), an argument that is
  *                 not UTF-8, or JSON text that does not parse (type and message say where)
- *   -E2BIG        the arguments exceed the memory cap         -ENOMEM  the memory is used up
+ *   -E2BIG        the arguments, or the result, exceed the memory cap
+ *   -ENOMEM       the memory is used up
  *   -EAGAIN       all calls are in use by this thread         -ESHUTDOWN  the crew drains
- *   PYCREW_ERAISED, PYCREW_EDIED, PYCREW_ETYPE, -ERANGE, -ETIMEDOUT, -ECANCELED, PYCREW_ESTART,
- *   PYCREW_EFORKED */
+ *   PYCREW_ETYPE  the result is of another type, or text with a lone surrogate
+ *   -ERANGE       it is of the type, but out of range         -EINVAL  s or z: it has a NUL inside
+ *   PYCREW_ERAISED, PYCREW_EDIED, -ETIMEDOUT, -ECANCELED, PYCREW_ESTART, PYCREW_EFORKED */
 PYCREW_API int pycrew_run(pycrew_crew *crew, const char *function, const char *format, ...);
 
 /* The same with this call's deadline instead of the crew's (nanoseconds from now). */
@@ -196,7 +199,7 @@ PYCREW_API int pycrew_function_source(pycrew_crew *crew, const char *name, const
 
 /* A call to be filled with pycrew_add and submitted. Waits up to timeout_ns for one to be free:
  * -EAGAIN (timeout 0, or all are held by this very thread: those it used last; submitted ones with a
- * queue are held by who reaps it), -ETIME, -ESHUTDOWN, PYCREW_EFORKED. */
+ * queue are held by who reaps it), -ETIME, -ESHUTDOWN, -EINVAL (function is NULL), PYCREW_EFORKED. */
 PYCREW_API int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t timeout_ns,
                               pycrew_call **ret);
 
@@ -228,25 +231,27 @@ PYCREW_API int pycrew_set_queue(pycrew_call *call, pycrew_queue *queue); /* anno
 PYCREW_API void pycrew_set_data(pycrew_call *call, void *data); /* the caller's own, at any time */
 PYCREW_API void *pycrew_data(const pycrew_call *call);
 
-/* Hands the call to the workers. Never sleeps. */
+/* Hands the call to the workers. Never sleeps. -EINVAL: a container is open, or a keyword has no
+ * value; the code of an add that failed; -EALREADY; -ESHUTDOWN. */
 PYCREW_API int pycrew_submit(pycrew_call *call);
 
 /* Waits for its end: 0 (it returned), the call's own error, or -ETIME: this wait ended, the call
- * goes on. */
+ * goes on. -EINVAL: it was not submitted. */
 PYCREW_API int pycrew_wait(pycrew_call *call, int64_t timeout_ns);
 
 /* Asks for its end: a queued call ends at once, a running one is interrupted and after the grace
- * killed; wait then returns -ECANCELED. 0: asked; -EALREADY: it has ended. */
+ * killed; wait then returns -ECANCELED. 0: asked; -EALREADY: it has ended; -EINVAL: not submitted. */
 PYCREW_API int pycrew_cancel(pycrew_call *call);
 
 /* The result of a call that ended with 0, by format (the part after '>', with or without it).
- * Pointers live until release. -EALREADY: not ended; PYCREW_ETYPE, -ERANGE, -EINVAL. */
+ * Pointers live until release. -EALREADY: not ended; PYCREW_ETYPE, -ERANGE; -EINVAL: the format,
+ * a pointer that is NULL, or a str with a NUL inside whose size was not asked for. */
 PYCREW_API int pycrew_result(pycrew_call *call, const char *format, ...);
 PYCREW_API int pycrew_result_bool(pycrew_call *call, bool *ret);
 PYCREW_API int pycrew_result_i64(pycrew_call *call, int64_t *ret);
 PYCREW_API int pycrew_result_u64(pycrew_call *call, uint64_t *ret);
 PYCREW_API int pycrew_result_f64(pycrew_call *call, double *ret);
-PYCREW_API int pycrew_result_str(pycrew_call *call, const char **ret, size_t *size); /* NUL-terminated too */
+PYCREW_API int pycrew_result_str(pycrew_call *call, const char **ret, size_t *size); /* NUL-terminated too; size may be NULL */
 PYCREW_API int pycrew_result_bytes(pycrew_call *call, const void **ret, size_t *size);
 PYCREW_API int pycrew_result_json(pycrew_call *call, const char **ret, size_t *size);
 PYCREW_API pycrew_value pycrew_result_value(const pycrew_call *call);
@@ -280,7 +285,7 @@ PYCREW_API size_t pycrew_value_count(pycrew_value value); /* items; a dict's pai
 PYCREW_API pycrew_value pycrew_value_item(pycrew_value value, size_t index); /* walks: O(index) */
 PYCREW_API pycrew_value pycrew_value_next(pycrew_value value); /* the item behind this one in its container */
 PYCREW_API pycrew_value pycrew_value_get(pycrew_value dict, const char *key);
-PYCREW_API int pycrew_value_bool(pycrew_value value, bool *ret); /* 0, PYCREW_ETYPE or -ERANGE, as all below */
+PYCREW_API int pycrew_value_bool(pycrew_value value, bool *ret); /* 0, PYCREW_ETYPE, -ERANGE or -EINVAL, as all below */
 PYCREW_API int pycrew_value_i64(pycrew_value value, int64_t *ret);
 PYCREW_API int pycrew_value_u64(pycrew_value value, uint64_t *ret);
 PYCREW_API int pycrew_value_f64(pycrew_value value, double *ret);

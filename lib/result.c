@@ -202,8 +202,15 @@ static pc_view first_view(pc_cursor cursor)
 
 /* Each of these reads the first value of a message, with the place's name for its errors. */
 
+static int fail_null(const char *where)
+{
+    return pc_fail(-EINVAL, "%s: the pointer to store it through is NULL", where);
+}
+
 static int get_bool(pc_cursor cursor, const char *where, bool *ret)
 {
+    if (!ret)
+        return fail_null(where);
     pc_view view = first_view(cursor);
     int code = pc_view_bool(&view, ret);
     return code < 0 ? pc_result_fail(code, where, "bool", "bool", &view) : 0;
@@ -211,6 +218,8 @@ static int get_bool(pc_cursor cursor, const char *where, bool *ret)
 
 static int get_i64(pc_cursor cursor, const char *where, int64_t *ret)
 {
+    if (!ret)
+        return fail_null(where);
     pc_view view = first_view(cursor);
     int code = pc_view_i64(&view, ret);
     return code < 0 ? pc_result_fail(code, where, "int", "int64_t", &view) : 0;
@@ -218,6 +227,8 @@ static int get_i64(pc_cursor cursor, const char *where, int64_t *ret)
 
 static int get_u64(pc_cursor cursor, const char *where, uint64_t *ret)
 {
+    if (!ret)
+        return fail_null(where);
     pc_view view = first_view(cursor);
     int code = pc_view_u64(&view, ret);
     return code < 0 ? pc_result_fail(code, where, "int", "uint64_t", &view) : 0;
@@ -225,6 +236,8 @@ static int get_u64(pc_cursor cursor, const char *where, uint64_t *ret)
 
 static int get_f64(pc_cursor cursor, const char *where, double *ret)
 {
+    if (!ret)
+        return fail_null(where);
     pc_view view = first_view(cursor);
     int code = pc_view_f64(&view, ret);
     return code < 0 ? pc_result_fail(code, where, "float", "double", &view) : 0;
@@ -233,6 +246,8 @@ static int get_f64(pc_cursor cursor, const char *where, double *ret)
 static int get_data(pc_cursor cursor, const char *where, enum pc_tag tag, const char **ret,
                     size_t *size)
 {
+    if (!ret)
+        return fail_null(where);
     pc_view view = first_view(cursor);
     int code = pc_view_data(&view, tag, ret, size);
     return code < 0 ? pc_result_fail(code, where, pc_tag_text(tag), "", &view) : 0;
@@ -268,13 +283,19 @@ int pc_result_json(pc_cursor message, const char **ret, size_t *size)
     return get_data(message, "result", PC_TAG_JSON, ret, size);
 }
 
-int pc_result_bytes(pc_cursor message, const void **ret, size_t *size)
+static int get_bytes(pc_cursor cursor, const char *where, enum pc_tag tag, const void **ret,
+                     size_t *size)
 {
     const char *data = NULL;
-    int code = get_data(message, "result", PC_TAG_BYTES, &data, size);
+    int code = get_data(cursor, where, tag, ret ? &data : NULL, size);
     if (code == 0)
         *ret = data;
     return code;
+}
+
+int pc_result_bytes(pc_cursor message, const void **ret, size_t *size)
+{
+    return get_bytes(message, "result", PC_TAG_BYTES, ret, size);
 }
 
 /* ---- the public walk ------------------------------------------------------------------------- */
@@ -353,7 +374,7 @@ pycrew_value pycrew_value_next(pycrew_value value)
 pycrew_value pycrew_value_get(pycrew_value dict, const char *key)
 {
     pc_view view = view_of(dict), at;
-    if (view.tag != PC_TAG_DICT)
+    if (view.tag != PC_TAG_DICT || !key)
         return no_value;
     size_t size = strlen(key);
     pc_cursor cursor = view.contents;
@@ -397,9 +418,5 @@ int pycrew_value_str(pycrew_value value, const char **ret, size_t *size)
 int pycrew_value_bytes(pycrew_value value, const void **ret, size_t *size)
 {
     enum pc_tag tag = view_of(value).tag == PC_TAG_OBJECT ? PC_TAG_OBJECT : PC_TAG_BYTES;
-    const char *data = NULL;
-    int code = get_data(cursor_of(value), "value", tag, &data, size);
-    if (code == 0)
-        *ret = data;
-    return code;
+    return get_bytes(cursor_of(value), "value", tag, ret, size);
 }

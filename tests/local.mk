@@ -47,7 +47,8 @@ API_TESTS = \
 	tests/test-idle-cost \
 	tests/test-open \
 	tests/test-queue \
-	tests/test-threads
+	tests/test-threads \
+	tests/test-value-trip
 
 WORKER_TESTS = \
 	tests/worker/test-convert
@@ -68,10 +69,12 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/crew.h \
 	tests/py/api_ops.py \
+	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
 	tests/py/exits_at_import.py \
+	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/open_ops.py \
 	tests/py/prints_at_import.py \

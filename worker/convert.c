@@ -7,7 +7,8 @@
 /* Looked up once: an import or an attribute costs more than most conversions. */
 static struct {
     PyObject *pickle_loads, *pickle_dumps, *protocol;
-    PyObject *json_decode, *json_encode, *json_error;
+    PyObject *json_decode, *json_encode;
+    bool json_failed;                    /* the last decoding, in a JSON text */
     PyObject *numpy, *generic, *ndarray; /* the name; the two types once somebody imported numpy */
     PyObject *names;                     /* the keyword names of the last call that had some */
 } tools;
@@ -67,9 +68,7 @@ int pc_convert_init(void)
     Py_XSETREF(tools.pickle_dumps, tools.pickle_loads ? attribute("pickle", "dumps") : NULL);
     Py_XSETREF(tools.protocol, tools.pickle_dumps ? PyLong_FromLong(5) : NULL);
     Py_XSETREF(tools.numpy, tools.protocol ? PyUnicode_InternFromString("numpy") : NULL);
-    Py_XSETREF(tools.json_error, tools.numpy ? attribute("json", "JSONDecodeError") : NULL);
-    Py_XSETREF(tools.json_decode,
-               tools.json_error ? json_method("JSONDecoder", "decode", NULL) : NULL);
+    Py_XSETREF(tools.json_decode, tools.numpy ? json_method("JSONDecoder", "decode", NULL) : NULL);
     Py_XSETREF(tools.json_encode,
                tools.json_decode ? json_method("JSONEncoder", "encode", keywords) : NULL);
     Py_DECREF(keywords);
@@ -78,7 +77,8 @@ int pc_convert_init(void)
 
 bool pc_convert_is_json_error(void)
 {
-    return PyErr_ExceptionMatches(tools.json_error);
+    return tools.json_failed && (PyErr_ExceptionMatches(PyExc_ValueError) ||
+                                 PyErr_ExceptionMatches(PyExc_RecursionError));
 }
 
 /* ---- values to Python ---- */
@@ -131,6 +131,7 @@ static PyObject *decode_json(const pc_view *view)
         return NULL;
     PyObject *object = PyObject_CallFunctionObjArgs(tools.json_decode, text, NULL);
     Py_DECREF(text);
+    tools.json_failed = object == NULL;
     return object;
 }
 
@@ -248,6 +249,7 @@ static PyObject *decode(pc_decoder *decoder, const pc_view *view, int depth)
 PyObject *pc_decode(const pc_view *view)
 {
     pc_decoder decoder = {0};
+    tools.json_failed = false;
     return decode(&decoder, view, 0);
 }
 
@@ -388,6 +390,7 @@ int pc_decode_arguments(pc_cursor message, void (*before_user_code)(void *), voi
     ret->items = ret->small + 1;
     ret->positional = ret->count = 0;
     ret->names = NULL;
+    tools.json_failed = false;
     for (;;) {
         const uint8_t *here = message.at; /* not the whole cursor: a 16-byte load behind the 8-byte
                                              store of the last turn would stall */

@@ -27,7 +27,9 @@ int pc_convert_init(void);
  * run user code (and the hash of a dict's key, where the key is one). */
 PyObject *pc_decode(const pc_view *view);
 
-/* Whether the exception that is set says that a JSON text does not parse. */
+/* Whether the exception that is set, by the last decoding, says that a JSON text does not parse, or
+ * that Python does not take it: nested too deep, an int of too many digits. A JSONDecodeError of a
+ * pickle's is none. */
 bool pc_convert_is_json_error(void);
 
 /* The arguments of a call, as vectorcall takes them. */

@@ -41,6 +41,17 @@ static PyObject *qualified_name(PyObject *type)
     return printable(full);
 }
 
+/* str(value), or what Python's own tracebacks say where that fails. */
+static PyObject *message_of(PyObject *value)
+{
+    PyObject *message = printable(PyObject_Str(value));
+
+    if (message == NULL)
+        message = PyUnicode_FromString("<exception str() failed>");
+    PyErr_Clear();
+    return message;
+}
+
 static PyObject *format_traceback(PyObject *type, PyObject *value, PyObject *traceback)
 {
     PyObject *module = PyImport_ImportModule("traceback");
@@ -70,7 +81,7 @@ void pc_fault_take(pc_fault *ret)
     if (value != NULL && traceback != NULL)
         PyException_SetTraceback(value, traceback);
     ret->type = qualified_name(type);
-    ret->message = value == NULL ? NULL : printable(PyObject_Str(value));
+    ret->message = value == NULL ? NULL : message_of(value);
     ret->traceback = format_traceback(type, value, traceback);
     Py_XDECREF(type);
     Py_XDECREF(value);

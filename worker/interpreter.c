@@ -191,11 +191,23 @@ PyObject *pc_interpreter_find(const char *name)
     return callable(walk(module, colon + 1), name);
 }
 
-PyObject *pc_interpreter_find_in_source(const char *name, const char *source)
+/* Tracebacks read the lines they show from linecache. */
+static int remember_source(const char *file, const char *source)
 {
-    PyObject *code = Py_CompileString(source, "<pycrew source>", Py_file_input);
-    PyObject *module;
+    PyObject *text = PyUnicode_DecodeUTF8(source, (Py_ssize_t)strlen(source), "replace");
 
+    return text == NULL ? -1 : call_own("_remember_source", Py_BuildValue("(sN)", file, text));
+}
+
+PyObject *pc_interpreter_find_in_source(unsigned number, const char *name, const char *source)
+{
+    PyObject *code, *module;
+    char file[64];
+
+    snprintf(file, sizeof file, "<pycrew source %u>", number);
+    if (remember_source(file, source) < 0)
+        return NULL;
+    code = Py_CompileString(source, file, Py_file_input);
     if (code == NULL)
         return NULL;
     module = PyImport_ExecCodeModule("__pycrew_source__", code);

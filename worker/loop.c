@@ -6,6 +6,7 @@
  * was published, but for what was read before (pc_ending). */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "worker/worker.h"
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
+#define NONE SIZE_MAX
 enum { ARENA_BLOCK_MIN = 64 << 10, ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 
 typedef struct loop {
@@ -28,6 +30,7 @@ typedef struct loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
+    uint32_t shortages; /* of memory, that were answered */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -172,7 +175,8 @@ static PyObject *load_function(loop *l, uint32_t number)
     const pc_function_block *block = pc_segment_at(segment, offsets[number % PC_FUNCTION_PAGE]);
 
     return block->has_source
-               ? pc_interpreter_find_in_source(block->text, block->text + block->name_size + 1)
+               ? pc_interpreter_find_in_source(number, block->text,
+                                               block->text + block->name_size + 1)
                : pc_interpreter_find(block->text);
 }
 
@@ -218,6 +222,17 @@ static enum pc_result_kind exception_kind(const execution *e, bool decoding)
     return e->ran ? PC_RESULT_EXCEPTION : PC_RESULT_NO_FUNCTION;
 }
 
+/* The same for a result that could not be written. Lone surrogates are no fault of the function's,
+ * there is just no text that could be handed out. */
+static enum pc_result_kind encoding_kind(const execution *e)
+{
+    enum pc_result_kind kind = exception_kind(e, false);
+
+    return kind == PC_RESULT_EXCEPTION && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)
+               ? PC_RESULT_BAD_TEXT
+               : kind;
+}
+
 /* Calls the function: its result; or NULL with an exception set and *kind. */
 static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *kind)
 {
@@ -245,22 +260,28 @@ static PyObject *call(execution *e, pc_cursor arguments, enum pc_result_kind *ki
     return result;
 }
 
+/* Of no limit (NONE) nothing is written. */
 static int write_text(pc_writer *writer, PyObject *text, size_t limit)
 {
     pc_view view = pc_fault_text(text);
     size_t size = view.length > limit ? limit : (size_t)view.length;
+
+    if (limit == NONE)
+        return 0;
 
     while (size < view.length && size > 0 && ((unsigned char)view.data[size] & 0xc0) == 0x80)
         size--; /* not inside of a character */
     return pc_write_data(writer, PC_TAG_STR, view.data, size);
 }
 
-/* The three texts of an exception; shorter where memory is short. The last try fits a slot. */
+/* The three texts of an exception; shorter where memory is short. What fits a slot is tried before
+ * what fits an item of a chunk. */
 static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind kind)
 {
     static const struct {
         size_t type, message, traceback;
-    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, 0}, {23, 0, 0}, {0, 0, 0}};
+    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, NONE}, {23, 23, NONE}, {0, NONE, NONE}};
+    static_assert(2 * (sizeof(uint64_t) + 23 + 1) <= PC_INLINE_RESULT, "type and message fit a slot");
     size_t start = writer->size;
     pc_fault fault;
     int rc = -ENOMEM;
@@ -294,7 +315,7 @@ static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json,
         writer->size = start;
         if (rc != -1)
             return rc == -E2BIG ? PC_RESULT_TOO_BIG : PC_RESULT_NO_MEMORY;
-        kind = exception_kind(e, false);
+        kind = encoding_kind(e);
     }
     return write_fault(writer, kind);
 }
@@ -313,6 +334,34 @@ static void clear_current(void)
     atomic_signal_fence(memory_order_seq_cst);
 }
 
+/* ---- memory for results ---- */
+
+static int alloc_when_short(pc_worker *worker, size_t size, uint64_t *ret)
+{
+    int64_t until = pc_now() + PC_SHORTAGE_NS;
+    int rc;
+
+    pc_idle_call_for_memory(&worker->segment);
+    do {
+        sched_yield();
+        pc_heap_take_back(&worker->heap, worker->number);
+        rc = pc_heap_alloc(&worker->heap, size, ret);
+    } while (rc == -ENOMEM && pc_now() < until);
+    return rc;
+}
+
+/* A block of wanted bytes, or, where memory is short, of need. */
+static int alloc_block(pc_worker *worker, size_t need, size_t wanted, uint64_t *ret)
+{
+    int rc;
+
+    pc_heap_take_back(&worker->heap, worker->number);
+    rc = pc_heap_alloc(&worker->heap, need > wanted ? need : wanted, ret);
+    if (rc < 0 && need < wanted)
+        rc = pc_heap_alloc(&worker->heap, need, ret);
+    return rc == -ENOMEM ? alloc_when_short(worker, need, ret) : rc;
+}
+
 /* ---- single calls ---- */
 
 /* Writes into the slot, then into a block of the heap. */
@@ -327,12 +376,8 @@ static int slot_grow(pc_writer *writer, size_t need)
     slot_writer *w = (slot_writer *)(void *)writer;
     pc_heap *heap = &w->worker->heap;
     uint64_t block;
-    int rc;
+    int rc = alloc_block(w->worker, need, 2 * writer->capacity, &block);
 
-    pc_heap_take_back(heap, w->worker->number);
-    rc = pc_heap_alloc(heap, need > 2 * writer->capacity ? need : 2 * writer->capacity, &block);
-    if (rc < 0 && need < 2 * writer->capacity)
-        rc = pc_heap_alloc(heap, need, &block);
     if (rc < 0)
         return rc;
     memcpy(pc_segment_at(heap->segment, block), writer->data, writer->size);
@@ -410,10 +455,7 @@ static int arena_new(chunk_writer *w, size_t need)
 
     if (place >= PC_CHUNK_BLOCKS)
         return -ENOMEM;
-    pc_heap_take_back(&w->worker->heap, w->worker->number);
-    rc = pc_heap_alloc(&w->worker->heap, need > size ? need : size, &block);
-    if (rc < 0 && need < size)
-        rc = pc_heap_alloc(&w->worker->heap, need, &block);
+    rc = alloc_block(w->worker, need, size, &block);
     if (rc < 0)
         return rc;
     /* Listed before anything refers to it: the host must know it whenever we die. */
@@ -641,14 +683,30 @@ static void sleep_idle(pc_worker *worker)
         PyErr_WriteUnraisable(NULL);
 }
 
+/* What is kept for calls to come, where others are short of it now. */
+static bool answer_shortage(loop *l)
+{
+    pc_worker *worker = l->worker;
+    uint32_t shortages =
+        atomic_load_explicit(&worker->segment.header->shortages, memory_order_relaxed);
+
+    if (shortages == l->shortages)
+        return false;
+    l->shortages = shortages;
+    pc_heap_take_back(&worker->heap, worker->number);
+    pc_heap_trim(&worker->heap);
+    return true;
+}
+
 static void idle(loop *l)
 {
     pc_worker *worker = l->worker;
 
     pc_heap_take_back(&worker->heap, worker->number);
+    answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
-    if (pc_idle_publish(&worker->segment, worker->number))
+    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
 }

@@ -48,8 +48,8 @@ char *pc_interpreter_start(const pc_worker_options *options);
 /* "module:name.in.it" to the object; NULL with an exception. */
 PyObject *pc_interpreter_find(const char *name);
 
-/* The same in the module that source text makes. */
-PyObject *pc_interpreter_find_in_source(const char *name, const char *source);
+/* The same in the module that source text makes. number tells its file in tracebacks from others. */
+PyObject *pc_interpreter_find_in_source(unsigned number, const char *name, const char *source);
 
 /* Calls "module:function" without arguments: 0 or -1 with an exception. */
 int pc_interpreter_hook(const char *name);

@@ -270,8 +270,7 @@ static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
     return 0;
 }
 
-/* Gives all spans back that hold nothing. */
-static void trim(pc_heap *heap)
+void pc_heap_trim(pc_heap *heap)
 {
     for (unsigned class = 0; class < PC_HEAP_CLASSES; class++)
         for (pc_heap_span *span = heap->partial[class], *next; span != NULL; span = next) {
@@ -295,7 +294,7 @@ int pc_heap_alloc(pc_heap *heap, size_t size, uint64_t *ret)
     int rc = alloc_once(heap, size, ret);
 
     if (rc == -ENOMEM && heap->empty > 0) {
-        trim(heap);
+        pc_heap_trim(heap);
         rc = alloc_once(heap, size, ret);
     }
     return rc;

@@ -61,6 +61,9 @@ size_t pc_heap_block_size(const pc_heap *heap, uint64_t offset);
 /* Host: gives a worker's block back to it. offset was checked to be in its spans. */
 void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset);
 
+/* Gives the spans back that are kept empty for what comes next. */
+void pc_heap_trim(pc_heap *heap);
+
 /* Worker: frees what was given back. */
 void pc_heap_take_back(pc_heap *heap, unsigned worker);
 

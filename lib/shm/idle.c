@@ -87,7 +87,8 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
     atomic_fetch_or_explicit(&segment->header->idle[worker / 64], UINT64_C(1) << worker % 64,
                              memory_order_release);
     /* I1: pairs with the fence in pc_idle_wake_one. Without it the look could be older than the
-     * bit: the waker sees no sleeper, the sleeper no work. */
+     * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
+     * the shortages, and pc_idle_call_for_memory. */
     atomic_thread_fence(memory_order_seq_cst);
     return !pc_ring_ready(segment) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
@@ -131,6 +132,24 @@ void pc_idle_wake_one(pc_segment *segment)
             /* One that was posted is bound to look and to hand on, so four are enough. */
             if (worker < segment->config.workers && (post(segment, worker) || ++posted == 4))
                 return;
+        }
+    }
+}
+
+void pc_idle_call_for_memory(pc_segment *segment)
+{
+    atomic_fetch_add_explicit(&segment->header->shortages, 1, memory_order_relaxed);
+    /* I4: pairs with the fence in pc_idle_publish. Without it we could miss the bit of a worker that
+     * missed the count. */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < words(segment); i++) {
+        uint64_t bits = atomic_load_explicit(&segment->header->idle[i], memory_order_acquire);
+
+        for (; bits != 0; bits &= bits - 1) {
+            unsigned worker = i * 64 + (unsigned)__builtin_ctzll(bits);
+
+            if (worker < segment->config.workers)
+                post(segment, worker);
         }
     }
 }

@@ -33,6 +33,7 @@ typedef struct pc_header {
     uint64_t layout_hash;
     pc_config config;
     _Atomic uint32_t closing; /* workers end when idle */
+    _Atomic uint32_t shortages; /* of memory, counted: see pc_idle_call_for_memory */
     _Atomic uint64_t function_pages[PC_FUNCTION_PAGES]; /* offsets of blocks of PC_FUNCTION_PAGE offsets */
 
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t ring_head; /* see ring.h */

@@ -13,6 +13,7 @@ except ImportError as error:
 
 import atexit as _atexit
 import faulthandler as _faulthandler
+import linecache as _linecache
 import signal as _signal
 import sys as _sys
 
@@ -43,6 +44,11 @@ def _after_fork(number, fault_fd, stack_signal):
     random = _sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
+
+
+def _remember_source(file, source):
+    """So that a traceback shows the lines of a function's source text."""
+    _linecache.cache[file] = len(source), None, source.splitlines(True), file
 
 
 def _end():

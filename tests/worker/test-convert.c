@@ -583,6 +583,24 @@ TEST(a_json_error_is_told_from_others)
     PyErr_SetString(PyExc_ValueError, "its base, but not one");
     ASSERT(!pc_convert_is_json_error());
     PyErr_Clear();
+    ASSERT(decode_data(PC_TAG_OBJECT, "cjson\nloads\n(S'oops'\ntR.", 24) == NULL);
+    ASSERT(!pc_convert_is_json_error());
+    PyErr_Clear();
+}
+
+TEST(json_that_python_does_not_take_is_a_json_error)
+{
+    char text[20000];
+
+    start();
+    memset(text, '[', sizeof text);
+    ASSERT(decode_data(PC_TAG_JSON, text, sizeof text) == NULL);
+    ASSERT(PyErr_ExceptionMatches(PyExc_RecursionError) && pc_convert_is_json_error());
+    PyErr_Clear();
+    memset(text, '7', sizeof text);
+    ASSERT(decode_data(PC_TAG_JSON, text, sizeof text) == NULL);
+    ASSERT(PyErr_ExceptionMatches(PyExc_ValueError) && pc_convert_is_json_error());
+    PyErr_Clear();
 }
 
 TEST(what_json_cannot_say_is_pythons_own_error)
