@@ -122,12 +122,16 @@ typedef struct pc_host_worker {
     bool told;         /* DIED came: signal and status are known */
     int signal, status;
     bool killed; /* by us */
-    char *line;  /* an unfinished line of its output */
+    bool exec;   /* it ran another program, and was killed for it */
+    int64_t leave_until; /* its exit functions may run until then; 0: it works */
+    char *line;  /* what was read of its output and not passed on */
     size_t line_size;
+    int64_t output_until; /* for a dead one's */
 
     enum pc_step step;
     uint32_t step_call, step_generation, step_item;
     int64_t step_time;
+    unsigned step_looks; /* for the stack, in vain */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -18,10 +19,36 @@
 
 #define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write */
 
+enum { STACK_LOOKS = 3 };
+
 static void send_signal(const pc_host_worker *w, int signal)
 {
     if (w->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, w->pidfd, signal, NULL, 0);
+}
+
+/* Whether its handler is there. If user code has reset it, or exec has, the signal's action is to end
+ * the process, whatever it runs by then: only a kill that was made sure of may do that. */
+static bool catches(const pc_host_worker *w, int signal)
+{
+    char path[64], line[256];
+    unsigned long long caught = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/status", w->pid);
+    file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "SigCgt: %llx", &caught) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return caught >> (signal - 1) & 1;
+}
+
+static void send_if_caught(const pc_host_worker *w, int signal)
+{
+    if (catches(w, signal))
+        send_signal(w, signal);
 }
 
 /* ---- the fault file ---- */
@@ -74,7 +101,7 @@ static void interrupt(pycrew_crew *crew, unsigned worker, pycrew_call *call, uin
     w->step_generation = call->generation;
     w->step_item = item;
     w->step_time = now + crew->grace_ns;
-    send_signal(w, SIGRTMAX - 1);
+    send_if_caught(w, SIGRTMAX - 1);
 }
 
 static bool still_runs(pycrew_crew *crew, unsigned worker)
@@ -137,13 +164,18 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
 
     if (w->step == PC_STEP_INTERRUPTED) {
         pc_fault_erase(crew, worker);
-        send_signal(w, SIGRTMAX - 2);
+        send_if_caught(w, SIGRTMAX - 2);
         w->step = PC_STEP_STACK;
+        w->step_looks = 0;
         w->step_time = now + STACK_NS;
         return;
     }
     free(w->stack);
     w->stack = pc_fault_read(crew, worker);
+    if (w->stack == NULL && ++w->step_looks < STACK_LOOKS) { /* on a loaded machine */
+        w->step_time = now + STACK_NS;
+        return;
+    }
     if (!doom(crew, worker)) {
         go_on(crew, worker, now);
         return;

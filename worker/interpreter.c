@@ -217,7 +217,21 @@ int pc_interpreter_hook(const char *name)
 
 int pc_interpreter_after_fork(unsigned worker, int fault_fd)
 {
-    return call_own("_after_fork", Py_BuildValue("(Iii)", worker, fault_fd, SIGRTMAX - 2));
+    return call_own("_after_fork", Py_BuildValue("(Iiiz)", worker, fault_fd, SIGRTMAX - 2,
+                                                   getenv("PYCREW_MARK")));
+}
+
+void pc_interpreter_flush(void)
+{
+    const char *const names[] = {"stdout", "stderr"};
+
+    for (unsigned i = 0; i < 2; i++) {
+        PyObject *stream = PySys_GetObject(names[i]);
+
+        if (stream != NULL && stream != Py_None)
+            Py_XDECREF(PyObject_CallMethod(stream, "flush", NULL));
+        PyErr_Clear();
+    }
 }
 
 void pc_interpreter_end(void)

@@ -6,11 +6,13 @@
  * was published, but for what was read before (pc_ending). */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/shm/announce.h"
@@ -27,6 +29,7 @@ typedef struct loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
+    bool lost; /* a descriptor it needs */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -98,13 +101,21 @@ int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *messag
     return 0;
 }
 
+/* User code may have closed it, and something else may stand under its number. */
+static bool has_lifeline(const pc_worker *worker)
+{
+    struct stat status;
+
+    return fstat(worker->lifeline, &status) == 0 && status.st_ino == worker->lifeline_inode;
+}
+
 /* The host sent it before the queue could be used, so it is in the socket. */
 static int queue_fd(pc_worker *worker, unsigned queue)
 {
     pc_message message;
     char *text;
 
-    if (worker->queue_fds[queue] >= 0)
+    if (worker->queue_fds[queue] >= 0 || !has_lifeline(worker))
         return worker->queue_fds[queue];
     text = malloc(PC_MESSAGE_TEXT_MAX + 1);
     while (text != NULL && worker->queue_fds[queue] < 0 &&
@@ -114,26 +125,62 @@ static int queue_fd(pc_worker *worker, unsigned queue)
     return worker->queue_fds[queue];
 }
 
-static void write_eventfd(pc_worker *worker, unsigned queue)
+/* False: user code has closed it, or no more may be opened. */
+static bool write_eventfd(pc_worker *worker, unsigned queue)
 {
-    uint64_t one = 1;
+    uint64_t one = 1, id = 0;
     int fd = queue_fd(worker, queue);
 
-    /* User code may have closed it, and opened something else under its number. */
-    if (fd >= 0 && eventfd_id(fd) == worker->queue_ids[queue])
-        while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
-            continue;
+    if (fd >= 0)
+        id = eventfd_id(fd);
+    if (id == 0 || id != worker->queue_ids[queue])
+        return false;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+    return true;
 }
 
-/* Tells who waits for a call that has ended. */
-static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
+/* Tells who waits for a call that has ended. False: it could not be told; the sweep after our death
+ * will. */
+static bool tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
 {
     const pc_segment *segment = &worker->segment;
 
     if (ending->sleeper < segment->config.slots)
         pc_sleeper_post(&segment->slots[ending->sleeper].semaphore);
     if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot))
-        write_eventfd(worker, ending->queue);
+        return write_eventfd(worker, ending->queue);
+    return true;
+}
+
+bool pc_loop_say_leaving(pc_worker *worker)
+{
+    pc_message message = {.kind = PC_MESSAGE_WORKER_LEAVING,
+                          .worker = worker->number,
+                          .incarnation = worker->incarnation};
+
+    return has_lifeline(worker) &&
+           pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) == 0;
+}
+
+/* ---- forks by user code ---- */
+
+static bool in_child;
+
+static void note_fork(void)
+{
+    in_child = true;
+    pc_current_call.record = NULL; /* it is not mapped here */
+}
+
+/* A child of the user's came out of the function: the call is its parent's to end. */
+static _Noreturn void leave_child(void)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_SystemExit))
+        PyErr_WriteUnraisable(NULL);
+    PyErr_Clear();
+    pc_interpreter_flush();
+    _exit(PC_EXIT_ORPHANED);
 }
 
 /* ---- functions ---- */
@@ -268,6 +315,8 @@ static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json,
     PyObject *result = call(e, arguments, &kind);
     int rc = -1;
 
+    if (__builtin_expect(in_child, 0))
+        leave_child();
     if (result != NULL) {
         rc = pc_encode(writer, result, json);
         Py_DECREF(result);
@@ -576,7 +625,8 @@ static void run_slot(loop *l, uint32_t number, uint64_t word)
     }
     if (!pc_slot_finish(slot, word, &ending))
         await_death(is_doomed(&e));
-    tell(worker, &ending, number);
+    if (!tell(worker, &ending, number))
+        l->lost = true;
 }
 
 static void sleep_idle(pc_worker *worker)
@@ -609,7 +659,8 @@ int pc_loop_run(pc_worker *worker)
     uint64_t word;
 
     pc_current_call.record = &segment->workers[worker->number];
-    while (!pc_current_call.interrupted) {
+    pthread_atfork(NULL, NULL, note_fork);
+    while (!pc_current_call.interrupted && !l.lost) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))
                 pc_idle_wake_one(segment);
