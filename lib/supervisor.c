@@ -138,6 +138,9 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->posted, 0);
     atomic_store(&record->interrupt, UINT64_MAX);
     atomic_store(&record->returned, 0);
+    atomic_store(&record->calls, 0);
+    atomic_store(&record->errors, 0);
+    atomic_store(&record->idle, 0);
 }
 
 static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
@@ -180,7 +183,9 @@ static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 
     snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
              error == EMFILE ? " (a crew needs 8 descriptors, and 3 for each worker)" : "");
+    pthread_mutex_lock(&crew->lock);
     worker_gone(crew, worker, true);
+    pthread_mutex_unlock(&crew->lock);
     close_fd(&crew->crew_workers[worker].output);
     start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
 }
@@ -211,7 +216,9 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
         fork_failed(crew, worker, -rc);
         return;
     }
+    pthread_mutex_lock(&crew->lock);
     w->state = PC_WORKER_FORKING;
+    pthread_mutex_unlock(&crew->lock);
     w->started = pc_now();
     w->told = w->killed = w->exec = false;
     w->leave_until = 0;
@@ -251,6 +258,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
             pc_queue_send(crew, i, w->lifeline);
     w->state = PC_WORKER_READY;
     w->was_ready = true;
+    w->admitted = pc_now();
     crew->ready_code = 1;
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
@@ -360,6 +368,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
     /* It can start, so others' calls are not to wait for it for seconds. */
     if (w->was_ready && w->failures >= READY_BACKOFF_STEPS)
         w->failures = READY_BACKOFF_STEPS - 1;
+    pc_stats_keep(crew, worker, planned || w->killed);
     worker_gone(crew, worker, failed);
     pthread_mutex_unlock(&crew->lock);
 }
@@ -441,9 +450,11 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
 {
     pc_host_worker *w = &crew->crew_workers[message->worker];
 
+    pthread_mutex_lock(&crew->lock);
     w->pid = message->number;
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
+    pthread_mutex_unlock(&crew->lock);
     if (closing(crew))
         kill_worker(w);
 }
@@ -521,7 +532,9 @@ static void zygote_died(pycrew_crew *crew)
     crew->zygote_not_before = pc_now() + back_off(crew->zygote_failures);
     for (unsigned i = 0; i < crew->workers; i++)
         if (crew->crew_workers[i].state == PC_WORKER_FORKING) {
+            pthread_mutex_lock(&crew->lock);
             worker_gone(crew, i, false);
+            pthread_mutex_unlock(&crew->lock);
             close_fd(&crew->crew_workers[i].output);
         }
     if (closing(crew) || crew->zygote_told)

@@ -36,7 +36,8 @@ API_TESTS = \
 	tests/test-batch \
 	tests/test-deadline \
 	tests/test-death \
-	tests/test-misbehaviour
+	tests/test-misbehaviour \
+	tests/test-stats
 
 WORKER_TESTS = \
 	tests/worker/test-convert

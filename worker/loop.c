@@ -30,6 +30,7 @@ typedef struct loop {
     uint32_t function_capacity;
     unsigned since_yield;
     bool lost; /* a descriptor it needs */
+    uint64_t calls, errors; /* for statistics */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -308,7 +309,7 @@ static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind ki
 }
 
 /* Runs a call and writes what came of it. */
-static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+static enum pc_result_kind run(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
 {
     enum pc_result_kind kind = PC_RESULT_VALUE;
     size_t start = writer->size;
@@ -328,6 +329,18 @@ static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json,
         kind = exception_kind(e, false);
     }
     return write_fault(writer, kind);
+}
+
+static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+{
+    enum pc_result_kind kind = run(e, arguments, json, writer);
+    loop *l = e->loop;
+    pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
+
+    atomic_store_explicit(&record->calls, ++l->calls, memory_order_relaxed);
+    if (kind != PC_RESULT_VALUE)
+        atomic_store_explicit(&record->errors, ++l->errors, memory_order_relaxed);
+    return kind;
 }
 
 static void set_current(const execution *e, uint32_t slot, uint32_t item, int64_t deadline)
@@ -639,16 +652,33 @@ static void sleep_idle(pc_worker *worker)
         PyErr_WriteUnraisable(NULL);
 }
 
-static void idle(loop *l)
+/* For statistics: busy is the rest. */
+static void note_idle(pc_worker_record *record, bool begins)
 {
-    pc_worker *worker = l->worker;
+    int64_t now = 2 * pc_now_coarse();
+    int64_t idle = atomic_load_explicit(&record->idle, memory_order_relaxed);
 
+    atomic_store_explicit(&record->idle, begins ? idle - now + 1 : idle - 1 + now,
+                          memory_order_relaxed);
+}
+
+static void idle_awhile(pc_worker *worker)
+{
     pc_heap_take_back(&worker->heap, worker->number);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
     if (pc_idle_publish(&worker->segment, worker->number))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
+}
+
+static void idle(pc_worker *worker)
+{
+    pc_worker_record *record = &worker->segment.workers[worker->number];
+
+    note_idle(record, true);
+    idle_awhile(worker);
+    note_idle(record, false);
 }
 
 int pc_loop_run(pc_worker *worker)
@@ -669,7 +699,7 @@ int pc_loop_run(pc_worker *worker)
         } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
             return PC_EXIT_CLOSED;
         } else {
-            idle(&l);
+            idle(worker);
         }
     }
     /* The exception may have left locks held or imports half done. */

@@ -303,6 +303,11 @@ def wait_for(path, seconds=20):
     return 1
 
 
+def wait_for_noting(path, note_path):
+    note(note_path)
+    return wait_for(path)
+
+
 def time_left():
     left = pycrew.deadline()
     return -1.0 if left is None else left
@@ -370,6 +375,26 @@ def init_fails():
 
 def init_dies():
     os._exit(5)
+
+
+def init_fails_if():
+    if os.path.exists(os.environ["FAIL_INIT"]):
+        raise RuntimeError("init has no mind to")
+
+
+def init_slow_if():
+    while os.path.exists(os.environ["SLOW_INIT"]):
+        time.sleep(0.001)
+
+
+def scribble_counters(value, offset):
+    """Writes over the line of worker 0's record that it counts in."""
+    with open("/proc/self/maps") as maps:
+        line = next(line for line in maps if "/dev/shm/pycrew" in line or "memfd:pycrew" in line)
+    start = int(line.split("-")[0], 16)
+    words = (ctypes.c_int64 * 3).from_address(start + offset)
+    for i in range(3):
+        words[i] = value * (2**63 - 1)
 
 
 def at_exit():
