@@ -80,12 +80,16 @@ static int call_own(const char *name, PyObject *arguments)
 /* The interrupt's handler is set here and inherited by the workers. */
 static int prepare(void)
 {
-    PyObject *module = PyImport_ImportModule("_pycrew"), *traceback;
+    PyObject *module = PyImport_ImportModule("_pycrew"), *traceback, *ast;
     PyObject *handler = module == NULL ? NULL : PyObject_GetAttrString(module, "_interrupt");
 
     Py_XDECREF(module);
     traceback = PyImport_ImportModule("traceback"); /* for fault.c: shared by the workers */
     Py_XDECREF(traceback);
+    /* What traceback imports at the first one: 5 ms, which each worker would pay at a deadline. */
+    ast = PyImport_ImportModule("ast");
+    Py_XDECREF(ast);
+    PyErr_Clear();
     if (handler == NULL || traceback == NULL) {
         Py_XDECREF(handler);
         return -1;
