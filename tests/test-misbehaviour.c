@@ -27,7 +27,8 @@ static pycrew_crew *open_misused(unsigned workers)
     return open_with(&options);
 }
 
-/* Right results, and all workers are there (orphans of theirs are children of the zygote as well). */
+/* Right results, and all workers are there (orphans of theirs are children of the zygote as well).
+ */
 static void works_on(pycrew_crew *crew, int workers)
 {
     pycrew_call *calls[16];
@@ -55,7 +56,8 @@ static void crew_closes_soon(pycrew_crew *crew)
         tap_fail("pycrew_close took %lld ms", (long long)((now_ns() - begun) / MS));
 }
 
-/* ---- ends of all kinds ------------------------------------------------------------------------ */
+/* ---- ends of all kinds ------------------------------------------------------------------------
+ */
 
 typedef struct ending {
     int code, signal, status;
@@ -168,7 +170,8 @@ TEST(a_program_run_over_the_worker_is_its_end)
 
 TEST(a_program_run_over_the_worker_that_stays_is_ended)
 {
-    ends_as("misuse_ops:leave", "exec that stays", (ending){.code = PYCREW_EDIED, .signal = SIGKILL});
+    ends_as("misuse_ops:leave", "exec that stays",
+            (ending){.code = PYCREW_EDIED, .signal = SIGKILL});
 }
 
 TEST(a_used_up_CPU_limit_is_told)
@@ -209,7 +212,8 @@ TEST(a_worker_whose_RLIMIT_AS_stays_low_tells_the_truth)
     crew_closes_soon(crew);
 }
 
-/* ---- processes -------------------------------------------------------------------------------- */
+/* ---- processes --------------------------------------------------------------------------------
+ */
 
 static void child_ends_with(const char *how, int status)
 {
@@ -418,7 +422,8 @@ TEST(a_program_may_be_run_inside_a_call)
     crew_closes_soon(crew);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------
+ */
 
 static void threads_are_left(int daemon)
 {
@@ -471,10 +476,11 @@ TEST(a_thread_that_holds_the_GIL_slows_calls_down_and_no_more)
     crew_closes_soon(crew);
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
 
-/* A queue is opened before and one after: the worker has lost the first one's descriptor, and cannot
- * be sent the second one's. Both are watched by poll, as an event loop does. */
+/* A queue is opened before and one after: the worker has lost the first one's descriptor, and
+ * cannot be sent the second one's. Both are watched by poll, as an event loop does. */
 static void queues_work_after(const char *function)
 {
     pycrew_crew *crew = open_misused(1);
@@ -580,7 +586,8 @@ TEST(a_stdout_that_is_None_is_silent)
     streams_are_closed("None", 0);
 }
 
-/* ---- output ----------------------------------------------------------------------------------- */
+/* ---- output -----------------------------------------------------------------------------------
+ */
 
 typedef struct listener {
     _Atomic long lines, bytes;
@@ -652,8 +659,9 @@ TEST(a_slow_log_does_not_hold_up_deadlines)
 
     begun = now_ns();
     /* more than fits the pipe, so that it is being written while the deadline comes */
-    GIVES(pycrew_run_within(crew, 100 * MS, "misuse_ops:say_lines", "ii>L", 100 << 14, 64, &written),
-          -ETIMEDOUT);
+    GIVES(
+        pycrew_run_within(crew, 100 * MS, "misuse_ops:say_lines", "ii>L", 100 << 14, 64, &written),
+        -ETIMEDOUT);
     if (now_ns() - begun > (int64_t)((double)(200 * MS + SLACK) * tap_scale()))
         tap_fail("the deadline of 100 ms came after %lld ms", (long long)((now_ns() - begun) / MS));
     l.slow_ns = 0;
@@ -677,7 +685,8 @@ TEST(a_line_of_ten_megabytes_comes_in_pieces)
 
 TEST(bytes_that_are_no_text_come_through_but_for_NULs)
 {
-    static const char bytes[] = "a\0b\xff\x80\x1b[31m\rc\n", logged[] = "[w0] a?b\xff\x80\x1b[31m\rc";
+    static const char bytes[] = "a\0b\xff\x80\x1b[31m\rc\n",
+                      logged[] = "[w0] a?b\xff\x80\x1b[31m\rc";
     listener l = {0};
     pycrew_crew *crew = open_listening(&l);
 
@@ -688,7 +697,8 @@ TEST(bytes_that_are_no_text_come_through_but_for_NULs)
     crew_closes_soon(crew);
 }
 
-/* ---- signals ---------------------------------------------------------------------------------- */
+/* ---- signals ----------------------------------------------------------------------------------
+ */
 
 static void deadline_holds_after(const char *function, const char *how, bool stack)
 {
@@ -742,7 +752,8 @@ TEST(a_deadline_holds_while_an_alarm_goes_off_each_millisecond)
     deadline_holds_after("misuse_ops:alarm", NULL, true);
 }
 
-/* Where its handler is gone, the interrupt's signal would end the worker, whatever it runs by then. */
+/* Where its handler is gone, the interrupt's signal would end the worker, whatever it runs by then.
+ */
 TEST(an_interrupt_without_its_handler_does_not_hit_the_next_call)
 {
     pycrew_crew *crew = open_misused(1);
@@ -806,7 +817,8 @@ TEST(a_worker_that_stopped_itself_does_not_hold_up_the_close)
     crew_closes_soon(crew);
 }
 
-/* ---- the interpreter turned upside down ------------------------------------------------------- */
+/* ---- the interpreter turned upside down -------------------------------------------------------
+ */
 
 TEST(replaced_builtins_hurt_nobody_but_their_user)
 {

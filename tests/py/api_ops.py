@@ -1,5 +1,7 @@
 """What the tests through pycrew.h call."""
+import collections
 import ctypes
+import itertools
 import os
 import re
 import signal
@@ -211,6 +213,16 @@ def die_until(path, times, how="kill"):
     return ran
 
 
+def change_and_die(values, data, path, times):
+    """Dies the first `times` times, after it has changed what it was given."""
+    seen = [list(values), bytes(bytearray(data))]
+    values[0] = "changed"
+    values.append(data)
+    ctypes.memset(id(data) + bytes.__basicsize__ - 1, 0x7F, len(data))
+    die_until(path, times)
+    return seen
+
+
 def echo_or_die(value, fatal):
     if value == fatal:
         die_by("kill")
@@ -246,10 +258,10 @@ def spin(seconds, path=None):
 
 
 def catastrophe(path=None):
-    """Holds the GIL for an age."""
+    """Holds the GIL for ever, and never looks for signals."""
     if path is not None:
         note(path)
-    re.match(r"(a*)*b", "a" * 64)
+    collections.deque(itertools.repeat(0), maxlen=0)
 
 
 def swallow(path=None):

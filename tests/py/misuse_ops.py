@@ -1,11 +1,14 @@
 """User code that misbehaves. `pycrew` is not imported here: children by multiprocessing import this."""
 import atexit
 import builtins
+import collections
 import ctypes
 import faulthandler
 import gc
+import itertools
 import multiprocessing
 import os
+import re
 import resource
 import select
 import signal
@@ -497,6 +500,10 @@ def wait_in(how, path):
 
 def hold_gil(how, path):
     note(path)
+    if how == "consume":
+        collections.deque(itertools.repeat(0), maxlen=0)
+    if how == "regex":
+        re.match(r"(a*)*b", "a" * 64)
     if how == "pow":
         pow(3, 10**9, 7**200000)
     if how == "str":
@@ -532,6 +539,13 @@ def resist(how, path):
                 next(generator)
             except BaseException:
                 pass
+
+
+def one_of(slow, function, how, path):
+    """1; or what the function does."""
+    if slow:
+        globals()[function](how, path)
+    return 1
 
 
 def swallow_and_return(path):
