@@ -9,6 +9,7 @@ function_pages = \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \
 	doc/man/pycrew_run.3 \
+	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 man_pages = \
 	doc/man/pycrew.1 \
@@ -21,6 +22,7 @@ man_pages = \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \
 	doc/man/pycrew_run.3 \
+	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
 EXTRA_DIST += doc/design.md doc/man/links

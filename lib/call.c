@@ -509,6 +509,7 @@ static void write_request(pycrew_call *call)
     pc_slot *slot = call->slot;
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
 
+    atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
     call->ticket = pc_ring_take_ticket(&call->crew->tail);
     slot->function = call->function->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),

@@ -477,7 +477,7 @@ void pc_crew_forget_descriptors(pycrew_crew *crew)
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
-        w->pidfd = w->lifeline = w->output = -1;
+        w->pidfd = w->lifeline = w->open_lifeline = w->output = -1;
     }
     crew->control = crew->zygote_fd = crew->zygote_output = crew->fault_fd = crew->segment.fd = -1;
     crew->queues[PC_QUEUE_SUPERVISOR].fd = -1;

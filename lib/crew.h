@@ -56,6 +56,7 @@ struct pycrew_call {
     uint64_t arguments_block; /* 0: in the slot */
     uint32_t ticket;
     bool queued; /* ticket is valid */
+    _Atomic int64_t submitted; /* when, by the coarse clock */
     uint16_t flags;
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
@@ -111,31 +112,42 @@ enum pc_worker_state {
 /* The steps of the deadline ladder for a worker. */
 enum pc_step { PC_STEP_NONE = 0, PC_STEP_INTERRUPTED, PC_STEP_STACK, PC_STEP_DOOMED };
 
+/* What a worker's processes have done; see stats.c. */
+typedef struct pc_worker_totals {
+    uint64_t calls, errors;
+    int64_t busy_ns;
+} pc_worker_totals;
+
 typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     bool alive; /* admitted and not swept: its memory can be given back */
     int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
 
-    /* the supervisor's */
+    /* the supervisor's; what stats.c reads is changed under crew->lock */
     enum pc_worker_state state;
     int pid, pidfd, lifeline, output;
     unsigned long long start_time; /* with pid it names the process */
     bool vanished; /* dead, and no pidfd is left to say so */
-    int64_t started, not_before;
+    int64_t started, not_before, admitted;
+    pc_worker_totals totals; /* of those before this incarnation */
+    unsigned deaths;
     unsigned failures; /* starts in a row that came to nothing */
     bool was_ready;    /* this incarnation was admitted */
     bool gone;         /* its pidfd says so */
     bool told;         /* DIED came: signal and status are known */
     int signal, status;
     bool killed; /* by us */
-    char *line;  /* an unfinished line of its output */
+    bool exec;   /* it ran another program, and was killed for it */
+    int64_t leave_until; /* its exit functions may run until then; 0: it works */
+    char *line;  /* what was read of its output and not passed on */
     size_t line_size;
+    int64_t output_until; /* for a dead one's */
 
     enum pc_step step;
     uint32_t step_call, step_generation, step_item;
     int64_t step_time;
-    unsigned stack_looks; /* for the stack, so far */
+    unsigned step_looks; /* for the stack, in vain */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
@@ -462,6 +474,11 @@ pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
+
+/* ---- stats.c ---- */
+
+/* Under crew->lock, before a dead worker's record is used again: keeps what it has counted. */
+void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned);
 
 /* ---- spawn.c ---- */
 

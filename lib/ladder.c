@@ -1,4 +1,5 @@
-/* ladder: how a call is stopped: interrupt, then after the grace the Python stack, DOOMED, SIGKILL.
+/* ladder: how a call is stopped: interrupt, then at the end of the grace the Python stack, DOOMED,
+ * SIGKILL.
  *
  * The interrupt names the call, and the worker raises only if that is its present one. The kill
  * follows only if DOOMED could be set into that call's own word (a batch's: the item's), so it never
@@ -7,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -15,13 +17,69 @@
 #include "lib/crew.h"
 #include "lib/shm/control.h"
 
-#define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write; */
-enum { STACK_LOOKS = 3 };                   /* as often where nothing is there: CPUs may be busy */
+#define STACK_NS ((int64_t)5 * 1000 * 1000) /* between looks for the stack */
+
+enum { STACK_LOOKS = 3, STACK_LOOKS_MAX = 40 };
+
+/* How long before the end of the grace the stack is asked for, for faulthandler to have time to write:
+ * a worker that spins on a loaded machine gets its next turn, and the signal, late. */
+static int64_t stack_lead(int64_t grace_ns)
+{
+    return grace_ns / 4 < 5 * STACK_NS ? grace_ns / 4 : 5 * STACK_NS;
+}
 
 static void send_signal(const pc_host_worker *w, int signal)
 {
     if (w->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, w->pidfd, signal, NULL, 0);
+}
+
+/* How the kernel sees a worker; masks of signals, the first in bit 0. */
+typedef struct process_status {
+    char state;
+    unsigned long long caught, blocked, pending;
+} process_status;
+
+static process_status read_status(const pc_host_worker *w)
+{
+    process_status status = {0};
+    char path[64], line[256];
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/status", w->pid);
+    file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        sscanf(line, "State: %c", &status.state);
+        sscanf(line, "ShdPnd: %llx", &status.pending);
+        sscanf(line, "SigBlk: %llx", &status.blocked);
+        if (sscanf(line, "SigCgt: %llx", &status.caught) == 1)
+            break;
+    }
+    if (file != NULL)
+        fclose(file);
+    return status;
+}
+
+static bool has(unsigned long long mask, int signal)
+{
+    return mask >> (signal - 1) & 1;
+}
+
+/* If user code has taken away its handler, or exec has, the signal's action is to end the process,
+ * whatever it runs by then: only a kill that was made sure of may do that. */
+static void send_if_caught(const pc_host_worker *w, int signal)
+{
+    if (has(read_status(w).caught, signal))
+        send_signal(w, signal);
+}
+
+/* It would write its stack, if it only got a CPU. */
+static bool waits_for_cpu(const pc_host_worker *w)
+{
+    process_status status = read_status(w);
+
+    return status.state == 'R' && has(status.pending, SIGRTMAX - 2) &&
+           !has(status.blocked, SIGRTMAX - 2);
 }
 
 /* ---- the fault file ---- */
@@ -75,8 +133,8 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
     w->step_call = call->index;
     w->step_generation = pc_word_generation(word);
     w->step_item = item;
-    w->step_time = now + crew->grace_ns;
-    send_signal(w, SIGRTMAX - 1);
+    w->step_time = now + crew->grace_ns - stack_lead(crew->grace_ns);
+    send_if_caught(w, SIGRTMAX - 1);
 }
 
 static bool still_runs(pycrew_crew *crew, unsigned worker)
@@ -139,15 +197,16 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
 
     if (w->step == PC_STEP_INTERRUPTED) {
         pc_fault_erase(crew, worker);
-        send_signal(w, SIGRTMAX - 2);
+        send_if_caught(w, SIGRTMAX - 2);
         w->step = PC_STEP_STACK;
-        w->stack_looks = 0;
-        w->step_time = now + STACK_NS;
+        w->step_looks = 0;
+        w->step_time = now + stack_lead(crew->grace_ns);
         return;
     }
     free(w->stack);
     w->stack = pc_fault_read(crew, worker);
-    if (w->stack == NULL && ++w->stack_looks < STACK_LOOKS) {
+    if (w->stack == NULL && w->step_looks++ < STACK_LOOKS_MAX &&
+        (w->step_looks < STACK_LOOKS || waits_for_cpu(w))) {
         w->step_time = now + STACK_NS;
         return;
     }

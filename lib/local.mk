@@ -43,6 +43,7 @@ lib_libpccore_la_SOURCES = \
 	lib/result.c lib/result.h \
 	lib/run.c \
 	lib/spawn.c \
+	lib/stats.c \
 	lib/supervisor.c \
 	lib/sweep.c
 lib_libpccore_la_CPPFLAGS = $(lib_cppflags)

@@ -369,6 +369,55 @@ PYCREW_API int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress 
 PYCREW_API int pycrew_batch_cancel(pycrew_batch *batch);
 PYCREW_API void pycrew_batch_close(pycrew_batch *batch);
 
+/* ---- statistics ------------------------------------------------------------------------------ */
+
+enum { /* pycrew_worker_stats.state */
+    PYCREW_WORKER_GONE = 0, /* no process: the next one is started, perhaps after a pause */
+    PYCREW_WORKER_STARTING = 1,
+    PYCREW_WORKER_IDLE = 2, /* alive, as the kernel says */
+    PYCREW_WORKER_BUSY = 3  /* the same, with a call */
+};
+
+/* One worker's place; counts are of all processes it has had. */
+typedef struct pycrew_worker_stats {
+    int state;       /* PYCREW_WORKER_... */
+    int pid;         /* 0: not alive */
+    unsigned deaths; /* but for those by pycrew itself, as after a deadline */
+    uint64_t calls;  /* calls and batch items that it ended, ... */
+    uint64_t errors; /* ... and those of them that did not return */
+    int64_t busy_ns; /* the time in which it was not idle, within some milliseconds */
+    size_t rss;      /* its resident memory in bytes, what is shared included; 0: not alive */
+} pycrew_worker_stats;
+
+/* Start from PYCREW_STATS_INIT. worker is the caller's array, or NULL. */
+typedef struct pycrew_stats {
+    size_t size;        /* set by PYCREW_STATS_INIT, */
+    size_t worker_size; /* as this */
+    pycrew_worker_stats *worker; /* gets the first worker_max workers */
+    unsigned worker_max;
+    unsigned workers;     /* places: alive, starting and backing_off together */
+    unsigned alive;       /* ready, and alive as the kernel says now; busy ones included */
+    unsigned busy;        /* with a call */
+    unsigned starting;    /* being forked, or in their init function */
+    unsigned backing_off; /* without a process */
+    unsigned in_flight;   /* calls submitted and not ended, queued ones included; a batch's chunk is one */
+    unsigned queued;      /* those that no worker has taken */
+    int64_t oldest_ns;    /* since the submit of the oldest in flight, within some milliseconds; 0: none */
+    size_t memory_used;   /* shared memory in bytes, in steps of 1 MiB, */
+    size_t memory_max;    /* and what it may become */
+    uint64_t deaths;      /* of all workers */
+} pycrew_stats;
+
+#ifdef __cplusplus
+#define PYCREW_STATS_INIT {sizeof(pycrew_stats), sizeof(pycrew_worker_stats), nullptr, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#else
+#define PYCREW_STATS_INIT {.size = sizeof(pycrew_stats), .worker_size = sizeof(pycrew_worker_stats)}
+#endif
+
+/* What the crew is doing. Costs calls nothing; takes some microseconds itself, with worker 10 more
+ * for each. Never sleeps, whatever state the workers are in. -EINVAL, -ENOMEM, PYCREW_EFORKED. */
+PYCREW_API int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats);
+
 #ifdef __cplusplus
 }
 #endif

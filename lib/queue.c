@@ -60,9 +60,15 @@ uint64_t pc_eventfd_id(int fd)
     return at == NULL ? 0 : strtoull(at + strlen("eventfd-id:"), NULL, 10) + 1;
 }
 
+/* Once this process has closed an eventfd, the next one that it opens may get its number and its id,
+ * too. The segment's inode is nobody else's while it is mapped: where it does not stand under its
+ * number any more, closefrom(3) or the like has gone by. */
 bool pc_queue_is_ours(const pycrew_queue *queue)
 {
-    return queue->fd >= 0 && pc_eventfd_id(queue->fd) == queue->fd_id;
+    pycrew_crew *crew = queue->crew;
+
+    return queue->fd >= 0 && pc_eventfd_id(queue->fd) == queue->fd_id &&
+           (atomic_load(&crew->lost) || pc_segment_fd_is_ours(&crew->segment));
 }
 
 bool pc_queue_write(pycrew_queue *queue)

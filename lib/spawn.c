@@ -27,6 +27,9 @@ const char *pc_worker_path(void)
 
 /* ---- the environment: the host's, with the option's entries ---- */
 
+/* First, so that it is soon found; a crew inside a worker has its own. See worker/zygote.c. */
+static char *const marks[] = {(char *)(uintptr_t) "PYCREW_MARK=----------------", NULL};
+
 static size_t name_length(const char *entry)
 {
     return (size_t)(strchrnul(entry, '=') - entry);
@@ -51,13 +54,14 @@ static size_t count_strings(char *const *list)
 
 static char **make_environment(char *const *env)
 {
-    char **all = calloc(count_strings(environ) + count_strings(env) + 1, sizeof *all);
+    char **all = calloc(count_strings(environ) + count_strings(env) + 2, sizeof *all);
     size_t count = 0;
 
     if (all == NULL)
         return NULL;
+    all[count++] = marks[0];
     for (char **entry = environ; entry != NULL && *entry != NULL; entry++)
-        if (!overridden(env, *entry))
+        if (!overridden(env, *entry) && !overridden(marks, *entry))
             all[count++] = *entry;
     for (; env != NULL && *env != NULL; env++)
         if (strchr(*env, '=') != NULL && !overridden(env + 1, *env))

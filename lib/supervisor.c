@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,6 +153,9 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->posted, 0);
     atomic_store(&record->interrupt, UINT64_MAX);
     atomic_store(&record->returned, 0);
+    atomic_store(&record->calls, 0);
+    atomic_store(&record->errors, 0);
+    atomic_store(&record->idle, 0);
 }
 
 static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
@@ -203,7 +207,9 @@ static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 
     snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
              fork_hint(error));
+    pthread_mutex_lock(&crew->lock);
     worker_gone(crew, worker, true);
+    pthread_mutex_unlock(&crew->lock);
     close_fd(&crew->crew_workers[worker].output);
     if (any_worker(crew, PC_WORKER_FORKING) || any_worker(crew, PC_WORKER_STARTING))
         pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
@@ -237,9 +243,12 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
         fork_failed(crew, worker, -rc);
         return;
     }
+    pthread_mutex_lock(&crew->lock);
     w->state = PC_WORKER_FORKING;
+    pthread_mutex_unlock(&crew->lock);
     w->started = pc_now();
-    w->told = w->killed = false;
+    w->told = w->killed = w->exec = false;
+    w->leave_until = 0;
     w->signal = w->status = 0;
 }
 
@@ -291,6 +300,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
     w->open_lifeline = w->lifeline;
     w->state = PC_WORKER_READY;
     w->was_ready = true;
+    w->admitted = pc_now();
     crew->ready_code = 1;
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
@@ -309,6 +319,28 @@ static void close_lifeline(pycrew_crew *crew, pc_host_worker *w)
     close_fd(&w->lifeline);
 }
 
+static bool read_program(int pid, struct stat *ret)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    return stat(path, ret) == 0;
+}
+
+/* User code closed its lifeline, which may do no harm, or ran another program over the worker: that
+ * ends no call. */
+static void look_at_program(pycrew_crew *crew, pc_host_worker *w)
+{
+    struct stat zygote, worker;
+
+    if (w->state != PC_WORKER_READY || w->gone || !read_program(crew->zygote_pid, &zygote) ||
+        !read_program(w->pid, &worker) ||
+        (zygote.st_dev == worker.st_dev && zygote.st_ino == worker.st_ino))
+        return;
+    w->exec = true;
+    syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
+}
+
 static void hear_worker(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -322,8 +354,11 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
             return;
         if (rc != 1) {
             close_lifeline(crew, w);
+            look_at_program(crew, w);
             return;
         }
+        if (message.kind == PC_MESSAGE_WORKER_LEAVING)
+            w->leave_until = pc_now() + crew->grace_ns;
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
             !closing(crew))
             admit(crew, worker);
@@ -387,8 +422,29 @@ static void bury(pycrew_crew *crew, unsigned worker)
     /* It can start, so others' calls are not to wait for it for seconds. */
     if (w->was_ready && w->failures >= READY_BACKOFF_STEPS)
         w->failures = READY_BACKOFF_STEPS - 1;
+    pc_stats_keep(crew, worker, planned || w->killed);
     worker_gone(crew, worker, failed);
     pthread_mutex_unlock(&crew->lock);
+}
+
+/* Workers whose exit functions do not end. */
+static int64_t end_leaving(pycrew_crew *crew, int64_t now)
+{
+    int64_t next = INT64_MAX;
+
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->leave_until == 0)
+            continue;
+        if (w->leave_until <= now) {
+            w->leave_until = 0;
+            kill_worker(w);
+        } else if (w->leave_until < next) {
+            next = w->leave_until;
+        }
+    }
+    return next;
 }
 
 /* ---- the zygote ---- */
@@ -449,10 +505,12 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
 {
     pc_host_worker *w = &crew->crew_workers[message->worker];
 
+    pthread_mutex_lock(&crew->lock);
     w->pid = message->number;
     w->start_time = pc_process_start_time(w->pid);
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
+    pthread_mutex_unlock(&crew->lock);
     if (closing(crew))
         kill_worker(w);
 }
@@ -560,7 +618,9 @@ static void zygote_died(pycrew_crew *crew)
     crew->zygote_not_before = pc_now() + back_off(crew->zygote_failures);
     for (unsigned i = 0; i < crew->workers; i++)
         if (crew->crew_workers[i].state == PC_WORKER_FORKING) {
+            pthread_mutex_lock(&crew->lock);
             worker_gone(crew, i, false);
+            pthread_mutex_unlock(&crew->lock);
             close_fd(&crew->crew_workers[i].output);
         }
     if (closing(crew) || crew->zygote_told || (crew->lost && crew->ready_code != 0))
@@ -627,68 +687,104 @@ void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     free(line);
 }
 
-static void log_line(pycrew_crew *crew, int worker, const char *line, size_t size)
+/* A NUL would hide the rest of its line. */
+static void log_line(pycrew_crew *crew, int worker, char *line, size_t size)
 {
+    for (char *at = line; (at = memchr(at, '\0', size - (size_t)(at - line))) != NULL;)
+        *at = '?';
     if (worker >= 0)
         pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[w%d] %.*s", worker, (int)size, line);
     else
         pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[zygote] %.*s", (int)size, line);
 }
 
-enum { LINE_MAX_SIZE = 64 << 10 };
+enum { LINE_MAX_SIZE = 64 << 10, OUTPUT_MS = 1, LAST_OUTPUT_MS = 1000 };
 
-/* Passes whole lines on; keeps the rest in *line. */
-static void split_lines(pycrew_crew *crew, int worker, char *line, size_t *size)
+/* Lines that were read and not passed on: the log takes its time. */
+static bool holds_lines(const char *line, size_t size)
 {
-    char *at = line, *end;
+    return line != NULL && memchr(line, '\n', size) != NULL;
+}
 
-    while ((end = memchr(at, '\n', *size - (size_t)(at - line))) != NULL) {
+/* Passes whole lines on until that time; keeps the rest in *line. */
+static void split_lines(pycrew_crew *crew, int worker, char *line, size_t *size, int64_t until)
+{
+    char *at = line, *end = line;
+
+    while (pc_now() < until && (end = memchr(at, '\n', *size - (size_t)(at - line))) != NULL) {
         log_line(crew, worker, at, (size_t)(end - at));
         at = end + 1;
     }
     *size -= (size_t)(at - line);
     memmove(line, at, *size);
-    if (*size < LINE_MAX_SIZE)
+    if (*size < LINE_MAX_SIZE || end != NULL)
         return;
     log_line(crew, worker, line, *size);
     *size = 0;
 }
 
-/* Reads what there is. At the end of all that could write, the last line goes out. Bounded, so that
- * one worker that prints without end does not keep the supervisor from its work. */
-static void pass_output(pycrew_crew *crew, int worker, int *fd, char **line, size_t *size)
+/* Reads what there is. At the end of all that could write, the last line goes out. Bounded in time,
+ * so that neither a worker that prints without end nor a log that is slow keeps the supervisor from
+ * deadlines and deaths. True: that was all for now. */
+static bool pass_output(pycrew_crew *crew, int worker, int *fd, char **line, size_t *size)
 {
+    int64_t until = pc_now() + OUTPUT_MS * MS;
+
     if (*line == NULL && (*line = malloc(LINE_MAX_SIZE + 1)) == NULL)
-        return;
-    for (unsigned i = 0; i < 64; i++) {
+        return true;
+    split_lines(crew, worker, *line, size, until);
+    while (pc_now() < until) {
         ssize_t got = read(*fd, *line + *size, LINE_MAX_SIZE - *size);
 
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)
-            return;
+            return true;
         if (got <= 0) {
             if (*size > 0)
                 log_line(crew, worker, *line, *size);
             *size = 0;
             close_fd(fd);
-            return;
+            return true;
         }
         *size += (size_t)got;
-        split_lines(crew, worker, *line, size);
+        split_lines(crew, worker, *line, size, until);
     }
+    return false;
 }
 
-/* A process that a worker left behind may hold its output: after the worker's end nobody waits. */
+/* A process that was left behind may hold it: after the end nobody waits. */
 static void drop_output(pycrew_crew *crew, int worker, int *fd, char **line, size_t *size)
 {
-    if (*fd < 0)
-        return;
-    pass_output(crew, worker, fd, line, size);
+    char *end = *line == NULL ? NULL : memchr(*line, '\n', *size);
+
     if (*fd >= 0 && *size > 0)
-        log_line(crew, worker, *line, *size);
+        log_line(crew, worker, *line, end == NULL ? *size : (size_t)(end - *line));
     *size = 0;
     close_fd(fd);
+}
+
+/* A dead worker's last words; where the log is too slow for them, its successor is not to wait. */
+static void end_output(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    if (w->output < 0 || (!pass_output(crew, (int)worker, &w->output, &w->line, &w->line_size) &&
+                          pc_now() < w->output_until))
+        return;
+    if (holds_lines(w->line, w->line_size))
+        pc_crew_log(crew, PYCREW_LOG_WARNING, "worker %u died, and the log is too slow for all its "
+                    "output: what follows is lost", worker);
+    drop_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
+}
+
+static bool any_lines(const pycrew_crew *crew)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (holds_lines(crew->crew_workers[i].line, crew->crew_workers[i].line_size) ||
+            (crew->crew_workers[i].state == PC_WORKER_NONE && crew->crew_workers[i].output >= 0))
+            return true;
+    return holds_lines(crew->zygote_line, crew->zygote_line_size);
 }
 
 /* ---- descriptors closed by the host ---- */
@@ -757,7 +853,10 @@ static void handle_worker(pycrew_crew *crew, unsigned worker, const struct pollf
 {
     pc_host_worker *w = &crew->crew_workers[worker];
 
-    if (polls[POLL_OUTPUT].revents != 0 && w->output >= 0)
+    if (w->state == PC_WORKER_NONE)
+        end_output(crew, worker);
+    else if (w->output >= 0 &&
+             (polls[POLL_OUTPUT].revents != 0 || holds_lines(w->line, w->line_size)))
         pass_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
     if (polls[POLL_LIFELINE].revents != 0)
         hear_worker(crew, worker);
@@ -767,7 +866,8 @@ static void handle_worker(pycrew_crew *crew, unsigned worker, const struct pollf
         return;
     bury(crew, worker);
     w->gone = false;
-    drop_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
+    w->output_until = pc_now() + LAST_OUTPUT_MS * MS;
+    end_output(crew, worker);
 }
 
 static void handle(pycrew_crew *crew)
@@ -777,12 +877,15 @@ static void handle(pycrew_crew *crew)
     if (crew->polls[POLL_WAKE].revents != 0)
         while (read(crew->queues[0].fd, &count, sizeof count) < 0 && errno == EINTR)
             continue;
-    if (crew->polls[POLL_ZYGOTE_OUTPUT].revents != 0)
+    if (crew->zygote_output >= 0 && (crew->polls[POLL_ZYGOTE_OUTPUT].revents != 0 ||
+                                     holds_lines(crew->zygote_line, crew->zygote_line_size)))
         pass_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
     if (crew->polls[POLL_CONTROL].revents != 0)
         hear_zygote(crew);
     if (crew->polls[POLL_ZYGOTE].revents != 0) {
         zygote_died(crew);
+        if (crew->zygote_output >= 0)
+            pass_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
         drop_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
     }
     for (unsigned i = 0; i < crew->workers; i++)
@@ -811,11 +914,12 @@ static void turn(pycrew_crew *crew, int64_t extra)
     if (crew->lost)
         extra = least(extra, now + LOST_LOOK_MS * MS);
     next = least(extra, pc_ladder_run(crew, now));
+    next = least(next, end_leaving(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
     pc_call_reclaim_released(crew);
-    count = poll(crew->polls, set_polls(crew), poll_ms(next, pc_now()));
+    count = poll(crew->polls, set_polls(crew), any_lines(crew) ? 0 : poll_ms(next, pc_now()));
     /* Before anything is done through them. */
     if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
         lose_descriptors(crew);
@@ -837,10 +941,11 @@ static void cancel_all(pycrew_crew *crew)
     pthread_mutex_unlock(&crew->lock);
 }
 
+/* Or dead, with last words to be passed on. */
 static bool any_alive(const pycrew_crew *crew)
 {
     for (unsigned i = 0; i < crew->workers; i++)
-        if (crew->crew_workers[i].state != PC_WORKER_NONE)
+        if (crew->crew_workers[i].state != PC_WORKER_NONE || crew->crew_workers[i].output >= 0)
             return true;
     return false;
 }

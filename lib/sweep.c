@@ -114,7 +114,10 @@ static void wake_everyone(pycrew_crew *crew)
 
 static void describe(const pc_host_worker *w, unsigned worker, bool oom, char *text, size_t capacity)
 {
-    if (w->signal != 0)
+    if (w->exec)
+        snprintf(text, capacity, "worker %u (PID %d) ran another program (exec), and was ended", worker,
+                 w->pid);
+    else if (w->signal != 0)
         snprintf(text, capacity, "worker %u (PID %d) was killed by signal %d (%s)%s", worker, w->pid,
                  w->signal, strsignal(w->signal),
                  oom ? ", likely the kernel's out-of-memory killer" : "");
@@ -129,7 +132,7 @@ static bool was_oom_kill(pycrew_crew *crew, const pc_host_worker *w)
     uint64_t before = crew->oom_kills;
 
     crew->oom_kills = pc_oom_kills();
-    return w->signal == SIGKILL && !w->killed && crew->oom_kills > before;
+    return w->signal == SIGKILL && !w->killed && !w->exec && crew->oom_kills > before;
 }
 
 void pc_sweep(pycrew_crew *crew, unsigned worker)

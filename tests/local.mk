@@ -45,8 +45,10 @@ API_TESTS = \
 	tests/test-death \
 	tests/test-host \
 	tests/test-idle-cost \
+	tests/test-misbehaviour \
 	tests/test-open \
 	tests/test-queue \
+	tests/test-stats \
 	tests/test-threads \
 	tests/test-value-trip
 
@@ -76,6 +78,8 @@ test_data = \
 	tests/py/exits_at_import.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
+	tests/py/imports_slowly.py \
+	tests/py/misuse_ops.py \
 	tests/py/open_ops.py \
 	tests/py/prints_at_import.py \
 	tests/py/queue_ops.py \

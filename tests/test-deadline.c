@@ -2,6 +2,23 @@
  * shows where Python was, and no other call is hit. */
 #include "tests/harness/crew.h"
 
+/* The import takes its time, which is not what is tested here. */
+static pycrew_options deadline_options(unsigned workers)
+{
+    static const char *const preload[] = {"api_ops", "misuse_ops", NULL};
+    pycrew_options options = test_options(workers);
+
+    options.preload = preload;
+    return options;
+}
+
+static pycrew_crew *open_preloaded(unsigned workers)
+{
+    pycrew_options options = deadline_options(workers);
+
+    return open_with(&options);
+}
+
 /* What a loaded machine may add to a deadline and its grace. */
 #define SLACK (3 * SECOND)
 
@@ -38,7 +55,7 @@ static const pycrew_error *times_out(pycrew_crew *crew, int64_t timeout, int64_t
 
 TEST(a_call_in_python_code_is_interrupted_at_its_deadline)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     begin_clock();
     GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:spin", "i>", 1000), -ETIMEDOUT);
@@ -50,7 +67,7 @@ TEST(a_call_in_python_code_is_interrupted_at_its_deadline)
 
 TEST(a_call_that_sleeps_is_interrupted_at_its_deadline)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     begin_clock();
     GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:sleep", "i>", 1000), -ETIMEDOUT);
@@ -61,7 +78,7 @@ TEST(a_call_that_sleeps_is_interrupted_at_its_deadline)
 
 TEST(a_call_that_holds_the_gil_is_killed_after_the_grace)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:catastrophe")->traceback, "in catastrophe");
     OK(pycrew_run(crew, "api_ops:nothing", ">"));
@@ -70,7 +87,7 @@ TEST(a_call_that_holds_the_gil_is_killed_after_the_grace)
 
 TEST(a_call_that_swallows_the_interrupt_is_killed_after_the_grace)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:swallow")->traceback, "in swallow");
     OK(pycrew_run(crew, "api_ops:nothing", ">"));
@@ -79,7 +96,7 @@ TEST(a_call_that_swallows_the_interrupt_is_killed_after_the_grace)
 
 TEST(a_del_that_swallows_the_interrupt_is_killed_after_the_grace)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     CONTAINS(times_out(crew, 50 * MS, 100 * MS, "api_ops:stubborn_del")->traceback, "__del__");
     OK(pycrew_run(crew, "api_ops:nothing", ">"));
@@ -88,7 +105,7 @@ TEST(a_del_that_swallows_the_interrupt_is_killed_after_the_grace)
 
 TEST(the_grace_is_the_callers_to_choose)
 {
-    pycrew_options options = test_options(1);
+    pycrew_options options = deadline_options(1);
     pycrew_crew *crew;
 
     options.grace_ns = 400 * MS;
@@ -101,7 +118,7 @@ TEST(the_grace_is_the_callers_to_choose)
 
 TEST(a_queued_call_ends_at_its_deadline_and_did_not_run)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *running = scratch("running"), *late = scratch("late");
     pycrew_call *first = SUBMIT(crew, "api_ops:sleep", "ds", 0.4, running), *second;
 
@@ -125,7 +142,7 @@ TEST(a_queued_call_ends_at_its_deadline_and_did_not_run)
 
 TEST(a_deadline_that_has_passed_at_submit_ends_the_call)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
 
     for (int i = 0; i < 300; i++) {
         pycrew_call *call = prepare(crew, "api_ops:swallow_once");
@@ -142,7 +159,7 @@ TEST(a_deadline_that_has_passed_at_submit_ends_the_call)
 
 TEST(a_call_that_ends_before_its_deadline_returns)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     double left;
 
     for (int i = 0; i < 2000; i++)
@@ -156,7 +173,7 @@ TEST(a_call_that_ends_before_its_deadline_returns)
 
 TEST(the_crews_timeout_holds_for_calls_that_do_not_say)
 {
-    pycrew_options options = test_options(1);
+    pycrew_options options = deadline_options(1);
     pycrew_crew *crew;
     pycrew_call *call;
 
@@ -177,7 +194,7 @@ TEST(the_crews_timeout_holds_for_calls_that_do_not_say)
 
 TEST(a_timed_out_call_is_not_run_again)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *path = scratch("notes");
 
     for (int hard = 0; hard < 2; hard++) {
@@ -197,7 +214,7 @@ TEST(a_timed_out_call_is_not_run_again)
 
 TEST(a_wait_that_is_too_short_leaves_the_call_alone)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *go = scratch("go");
     pycrew_call *call = SUBMIT(crew, "api_ops:wait_for", "s", go);
     int one;
@@ -217,7 +234,7 @@ TEST(a_wait_that_is_too_short_leaves_the_call_alone)
 
 static void cancel_running(const char *function, const char *format, int64_t most)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *path = scratch("running");
     pycrew_call *call = prepare(crew, function);
 
@@ -261,7 +278,7 @@ TEST(cancel_ends_a_call_that_swallows_the_interrupt)
 
 TEST(cancel_ends_a_queued_call_at_once)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *running = scratch("running"), *late = scratch("late");
     pycrew_call *first = SUBMIT(crew, "api_ops:sleep", "ds", 0.3, running), *second;
 
@@ -281,7 +298,7 @@ TEST(cancel_ends_a_queued_call_at_once)
 
 TEST(cancel_of_an_ended_call_changes_nothing)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     pycrew_call *call = SUBMIT(crew, "api_ops:add", "ii", 1, 2);
     int sum;
 
@@ -296,7 +313,7 @@ TEST(cancel_of_an_ended_call_changes_nothing)
 
 TEST(cancel_before_submit_is_an_error)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     pycrew_call *call = prepare(crew, "api_ops:nothing");
 
     GIVES(pycrew_cancel(call), -EINVAL);
@@ -311,7 +328,7 @@ TEST(cancel_before_submit_is_an_error)
 TEST(an_interrupt_never_hits_the_next_call)
 {
     enum { ROUNDS = 250 };
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     int timed_out = 0, returned = 0;
 
     OK(pycrew_run(crew, "api_ops:nothing", ">"));
@@ -340,7 +357,7 @@ TEST(an_interrupt_never_hits_the_next_call)
 TEST(a_kill_never_hits_the_next_call)
 {
     enum { ROUNDS = 60 };
-    pycrew_options options = test_options(1);
+    pycrew_options options = deadline_options(1);
     pycrew_crew *crew;
     int timed_out = 0, returned = 0;
 
@@ -372,7 +389,7 @@ TEST(many_deadlines_end_in_their_order)
 {
     enum { CALLS = 500 };
     static pycrew_call *calls[CALLS];
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *go = scratch("go");
     pycrew_call *blocker = SUBMIT(crew, "api_ops:wait_for", "s", go);
 
@@ -397,7 +414,7 @@ TEST(many_deadlines_end_in_their_order)
 
 TEST(calls_running_at_once_have_their_own_deadlines)
 {
-    pycrew_crew *crew = open_crew(4);
+    pycrew_crew *crew = open_preloaded(4);
     pycrew_call *calls[4];
     const char *paths[4] = {scratch("0"), scratch("1"), scratch("2"), scratch("3")};
 
@@ -420,7 +437,7 @@ TEST(calls_running_at_once_have_their_own_deadlines)
 
 TEST(an_interrupted_worker_is_replaced)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     int before, after;
 
     OK(pycrew_run(crew, "api_ops:pid", ">i", &before));
@@ -432,7 +449,7 @@ TEST(an_interrupted_worker_is_replaced)
 
 TEST(release_of_a_running_call_ends_it)
 {
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     const char *paths[2] = {scratch("0"), scratch("1")};
 
     for (int hard = 0; hard < 2; hard++) {
@@ -451,7 +468,7 @@ TEST(release_of_a_running_call_ends_it)
 
 TEST(release_right_after_submit_gives_the_call_back)
 {
-    pycrew_options options = test_options(1);
+    pycrew_options options = deadline_options(1);
     pycrew_crew *crew;
 
     options.calls = 64;
@@ -466,12 +483,291 @@ TEST(release_right_after_submit_gives_the_call_back)
     pycrew_close(crew);
 }
 
+/* ---- in every state --------------------------------------------------------------------------- */
+
+/* A function that notes in a file that it is where it is to be stopped; where that is in Python. */
+typedef struct state {
+    const char *function, *how; /* how: its first argument, or NULL */
+    const char *where;          /* in the traceback */
+    bool interrupted;           /* else it resists, and is killed */
+} state;
+
+static pycrew_call *enter_state(pycrew_crew *crew, state s, const char *path, int64_t timeout)
+{
+    pycrew_call *call = prepare(crew, s.function);
+
+    OK(s.how != NULL ? pycrew_add(call, "ss", s.how, path) : pycrew_add(call, "s", path));
+    OK(pycrew_set_timeout(call, timeout));
+    OK(pycrew_submit(call));
+    return call;
+}
+
+static void expect_stopped(pycrew_call *call, state s, int code)
+{
+    const pycrew_error *e;
+
+    GIVES(pycrew_wait(call, BOUND), code);
+    e = pycrew_call_error(call);
+    CONTAINS(e->traceback, s.where);
+    ASSERT_INT(e->attempts, 1);
+    ASSERT(e->may_have_run);
+    /* One that resists may still be on its way into it, on a loaded machine. */
+    ASSERT(e->signal == 0 || (!s.interrupted && e->signal == SIGKILL));
+    if (s.interrupted)
+        CONTAINS(e->type, "DeadlineExceeded");
+    pycrew_release(call);
+}
+
+/* One call by its deadline, one by cancel; a third beside them is not hit. */
+static void stop_in(state s)
+{
+    pycrew_options options = deadline_options(3);
+    const char *beside = scratch("beside"), *paths[2] = {scratch("0"), scratch("1")};
+    pycrew_call *timed, *cancelled, *other;
+    pycrew_crew *crew;
+    int sum;
+
+    if (s.interrupted) /* that is what is to end it, however late it gets its turn */
+        options.grace_ns = 5 * SECOND;
+    crew = open_with(&options);
+    other = SUBMIT(crew, "misuse_ops:sleep", "ds", 0.3, beside);
+    begin_clock();
+    timed = enter_state(crew, s, paths[0], 200 * MS);
+    cancelled = enter_state(crew, s, paths[1], PYCREW_FOREVER);
+    AWAIT(file_size(paths[0]) >= 1 && file_size(paths[1]) >= 1);
+    OK(pycrew_cancel(cancelled));
+    expect_stopped(cancelled, s, -ECANCELED);
+    expect_stopped(timed, s, -ETIMEDOUT);
+    expect_between(200 * MS, 300 * MS);
+    OK(pycrew_wait(other, BOUND));
+    pycrew_release(other);
+    for (int i = 0; i < 6; i++) {
+        OK(pycrew_run(crew, "misuse_ops:add", "ii>i", i, 1, &sum));
+        ASSERT_INT(sum, i + 1);
+    }
+    pycrew_close(crew);
+}
+
+#define STATE_TEST(name, ...)                                                                      \
+    TEST(deadline_and_cancel_end_a_call_##name)                                                    \
+    {                                                                                              \
+        stop_in((state){__VA_ARGS__});                                                             \
+    }
+
+STATE_TEST(in_select, "misuse_ops:wait_in", "select", "in wait_in", true)
+STATE_TEST(in_poll, "misuse_ops:wait_in", "poll", "in wait_in", true)
+STATE_TEST(that_waits_for_a_lock, "misuse_ops:wait_in", "lock", "in wait_in", true)
+STATE_TEST(that_waits_for_an_event, "misuse_ops:wait_in", "event", "in wait_in", true)
+STATE_TEST(that_waits_for_a_program, "misuse_ops:wait_in", "subprocess", "in wait_in", true)
+STATE_TEST(that_reads_a_pipe, "misuse_ops:wait_in", "read", "in wait_in", true)
+STATE_TEST(that_waits_for_a_child, "misuse_ops:wait_in", "waitpid", "in wait_in", true)
+STATE_TEST(that_joins_a_thread, "misuse_ops:wait_in", "join", "in wait_in", true)
+STATE_TEST(in_a_generator, "misuse_ops:wait_in", "generator", "in wait_in", true)
+STATE_TEST(in_a_with_block, "misuse_ops:wait_in", "with", "in wait_in", true)
+STATE_TEST(while_its_result_is_pickled, "misuse_ops:return_slow", NULL, "in __reduce__", true)
+STATE_TEST(in_a_big_pow, "misuse_ops:hold_gil", "pow", "in hold_gil", true)
+STATE_TEST(in_a_big_str, "misuse_ops:hold_gil", "str", "in hold_gil", true)
+STATE_TEST(in_a_catastrophic_regular_expression, "misuse_ops:hold_gil", "regex", "in hold_gil",
+           true)
+STATE_TEST(that_never_looks_for_signals_in_C, "misuse_ops:hold_gil", "consume", "in hold_gil",
+           false)
+STATE_TEST(in_an_except_that_swallows, "misuse_ops:resist", "except", "in resist", false)
+STATE_TEST(in_a_finally_that_loops, "misuse_ops:resist", "finally", "in resist", false)
+STATE_TEST(in_a_generator_that_swallows, "misuse_ops:resist", "generator", "in resist", false)
+
+/* Claimed, and the function not yet entered. */
+static void stop_while_claimed(pycrew_crew *crew, const char *function, const char *format,
+                               const char *argument, size_t size, const char *where)
+{
+    for (int cancel = 0; cancel < 2; cancel++) {
+        const char *path = getenv("SLOW_IMPORT");
+        pycrew_call *call = prepare(crew, function);
+        int sum;
+
+        unlink(path);
+        OK(pycrew_add(call, format, argument, size));
+        OK(pycrew_set_timeout(call, cancel ? PYCREW_FOREVER : 300 * MS));
+        begin_clock();
+        OK(pycrew_submit(call));
+        AWAIT(file_size(path) >= 1);
+        if (cancel)
+            OK(pycrew_cancel(call));
+        GIVES(pycrew_wait(call, BOUND), cancel ? -ECANCELED : -ETIMEDOUT);
+        expect_between(cancel ? 0 : 300 * MS, cancel ? 200 * MS : 400 * MS);
+        CONTAINS(pycrew_call_error(call)->traceback, where);
+        ASSERT_INT(pycrew_call_error(call)->attempts, 1);
+        /* if it had to be killed, on a loaded machine, user code did run */
+        ASSERT(!pycrew_call_error(call)->may_have_run || pycrew_call_error(call)->signal == SIGKILL);
+        pycrew_release(call);
+        OK(pycrew_run(crew, "misuse_ops:add", "ii>i", 1, 1, &sum));
+        ASSERT_INT(sum, 2);
+    }
+}
+
+TEST(a_call_is_stopped_while_its_argument_is_unpickled)
+{
+    char pickle[300];
+    const char *path = scratch("there");
+    pycrew_crew *crew;
+
+    setenv("SLOW_IMPORT", path, 1);
+    crew = open_preloaded(1);
+    snprintf(pickle, sizeof pickle, "cmisuse_ops\nsleep\n(I1000\nS'%s'\ntR.", path);
+    stop_while_claimed(crew, "api_ops:echo", "O", pickle, strlen(pickle), "in sleep");
+    pycrew_close(crew);
+}
+
+TEST(a_call_is_stopped_while_its_module_is_imported)
+{
+    pycrew_crew *crew;
+
+    setenv("SLOW_IMPORT", scratch("there"), 1);
+    crew = open_preloaded(1);
+    stop_while_claimed(crew, "imports_slowly:anything", "y#", "x", 1, "imports_slowly.py");
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_swallows_the_interrupt_and_returns_has_returned)
+{
+    pycrew_crew *crew = open_preloaded(1);
+    int five = 0, before, after;
+
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &before));
+    OK(pycrew_run_within(crew, 300 * MS, "misuse_ops:swallow_and_return", "s>i", scratch("there"),
+                         &five));
+    ASSERT_INT(five, 5);
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &after));
+    ASSERT(before != after); /* it was interrupted: locks may be held */
+    pycrew_close(crew);
+}
+
+TEST(a_finally_block_runs_when_its_call_is_interrupted)
+{
+    pycrew_crew *crew = open_preloaded(1);
+    const char *path = scratch("cleaned");
+
+    GIVES(pycrew_run_within(crew, 300 * MS, "misuse_ops:clean_up", "s>", path), -ETIMEDOUT);
+    CONTAINS(pycrew_last_error()->traceback, "in clean_up");
+    ASSERT_INT(file_size(path), 1);
+    pycrew_close(crew);
+}
+
+/* What was asked of a call in flight. */
+typedef struct entry {
+    pycrew_call *call;
+    int number;
+    int64_t timeout;
+} entry;
+
+typedef struct ledger {
+    int returned, timed_out, without_deadline;
+} ledger;
+
+static void submit_entry(pycrew_crew *crew, entry *e, int number)
+{
+    e->number = number;
+    e->timeout = number % 3 == 0 ? PYCREW_FOREVER : (250 + number * 37 % 600) * US;
+    e->call = prepare(crew, "misuse_ops:numbered");
+    OK(pycrew_add(e->call, "id", number, 0.0003));
+    OK(pycrew_set_timeout(e->call, e->timeout));
+    OK(pycrew_submit(e->call));
+}
+
+static void settle_entry(entry *e, ledger *l)
+{
+    int rc = pycrew_wait(e->call, BOUND), value = -1;
+
+    if (rc == 0) {
+        OK(pycrew_result(e->call, "i", &value));
+        ASSERT_INT(value, e->number);
+    } else if (rc != -ETIMEDOUT || e->timeout < 0) {
+        const pycrew_error *error = pycrew_last_error();
+
+        tap_fail("call %d, timeout %lld us: %d (%s: %s)\n%s", e->number,
+                 (long long)(e->timeout / US), rc, error->type ? error->type : "", error->message,
+                 error->traceback ? error->traceback : "");
+    }
+    l->returned += rc == 0;
+    l->timed_out += rc != 0;
+    l->without_deadline += e->timeout < 0;
+    pycrew_release(e->call);
+}
+
+/* Short calls whose deadlines come about when they end, beside some that have none: an interrupt
+ * that was meant for another would be seen. */
+TEST(thousands_of_deadlines_near_the_end_hit_nobody_else)
+{
+    enum { CALLS = 4000, IN_FLIGHT = 4 };
+    pycrew_crew *crew = open_preloaded(2);
+    int64_t until = now_ns() + 6 * SECOND;
+    entry entries[IN_FLIGHT];
+    ledger l = {0};
+    int count = 0;
+
+    for (; count < CALLS && now_ns() < until; count++) {
+        entry *e = &entries[count % IN_FLIGHT];
+
+        if (count >= IN_FLIGHT)
+            settle_entry(e, &l);
+        submit_entry(crew, e, count);
+    }
+    for (int i = count < IN_FLIGHT ? IN_FLIGHT - count : 0; i < IN_FLIGHT; i++, count++)
+        settle_entry(&entries[count % IN_FLIGHT], &l);
+    DIAG("%d returned, %d timed out, %d had no deadline", l.returned, l.timed_out,
+         l.without_deadline);
+    ASSERT(l.returned > 0 && l.timed_out > 0 && l.without_deadline > 0);
+    pycrew_close(crew);
+}
+
+/* ---- how late the caller hears of it ---------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* From the deadline to the caller's error. It is shown and not asserted: the machine decides. */
+static void measure_lateness(const char *what, const char *function, const char *how, int rounds)
+{
+    enum { TIMEOUT_MS = 40 };
+    pycrew_crew *crew = open_preloaded(1);
+    int64_t late[64];
+
+    for (int i = 0; i < rounds; i++) {
+        pycrew_call *call = prepare(crew, function);
+        int64_t submitted;
+
+        OK(pycrew_run(crew, "api_ops:nothing", ">")); /* the worker is there again */
+        OK(how ? pycrew_add(call, "ss", how, scratch("there")) : pycrew_add(call, "i", 1000));
+        OK(pycrew_set_timeout(call, TIMEOUT_MS * MS));
+        submitted = now_ns();
+        OK(pycrew_submit(call));
+        GIVES(pycrew_wait(call, BOUND), -ETIMEDOUT);
+        late[i] = now_ns() - submitted - TIMEOUT_MS * MS;
+        pycrew_release(call);
+    }
+    qsort(late, (size_t)rounds, sizeof late[0], compare);
+    DIAG("%s: after the deadline: least %.2f ms, median %.2f, 90%% %.2f, most %.2f", what,
+         (double)late[0] / 1e6, (double)late[rounds / 2] / 1e6, (double)late[rounds * 9 / 10] / 1e6,
+         (double)late[rounds - 1] / 1e6);
+    pycrew_close(crew);
+}
+
+TEST(the_caller_hears_of_a_deadline_at_once_or_after_the_grace)
+{
+    measure_lateness("interrupted", "misuse_ops:sleep", NULL, 20);
+    measure_lateness("killed, grace 100 ms", "misuse_ops:resist", "except", 8);
+    measure_lateness("killed in C, grace 100 ms", "misuse_ops:hold_gil", "consume", 8);
+}
+
 /* ---- in batches ------------------------------------------------------------------------------ */
 
 static void time_out_in_a_batch(const char *function, unsigned chunk, bool unordered)
 {
     enum { ITEMS = 30, SLOW = 11 };
-    pycrew_crew *crew = open_crew(2);
+    pycrew_crew *crew = open_preloaded(2);
     pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
     pycrew_batch *batch;
     int failed = 0;
@@ -528,10 +824,71 @@ TEST(an_item_that_holds_the_gil_ends_at_its_own_deadline)
     time_out_in_a_batch("api_ops:catastrophe_if", 7, false);
 }
 
+static void stop_item(const char *function, const char *how, const char *where)
+{
+    enum { ITEMS = 12 };
+    pycrew_crew *crew = open_preloaded(2);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    const char *path = scratch("there");
+    pycrew_batch *batch;
+    int ended = 0;
+
+    options.chunk = 6;
+    options.timeout_ns = 150 * MS;
+    OK(pycrew_batch_open(crew, function_of(crew, "misuse_ops:one_of"), &options, &batch));
+    for (int i = 0; i < ITEMS; i++)
+        OK(pycrew_batch_add_within(batch, BOUND, "psss", i % 6 == 3, function, how, path));
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < ITEMS; i++) {
+        int rc, one = 0;
+
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        rc = pycrew_batch_result(batch, "i", &one);
+        if (pycrew_batch_index(batch) % 6 != 3) {
+            GIVES(rc, 0);
+            ASSERT_INT(one, 1);
+            continue;
+        }
+        GIVES(rc, -ETIMEDOUT);
+        CONTAINS(pycrew_batch_error(batch)->traceback, where);
+        ASSERT_INT(pycrew_batch_error(batch)->attempts, 1);
+        ASSERT(pycrew_batch_error(batch)->may_have_run);
+        ended++;
+    }
+    ASSERT_INT(ended, 2);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(an_items_deadline_ends_it_in_a_lock)
+{
+    stop_item("wait_in", "lock", "in wait_in");
+}
+
+TEST(an_items_deadline_ends_it_in_a_big_pow)
+{
+    stop_item("hold_gil", "pow", "in hold_gil");
+}
+
+TEST(an_items_deadline_ends_it_in_C_that_never_looks_for_signals)
+{
+    stop_item("hold_gil", "consume", "in hold_gil");
+}
+
+TEST(an_items_deadline_ends_it_in_a_finally_that_loops)
+{
+    stop_item("resist", "finally", "in resist");
+}
+
+TEST(an_items_deadline_ends_it_in_a_generator)
+{
+    stop_item("wait_in", "generator", "in wait_in");
+}
+
 TEST(an_items_timeout_runs_from_its_own_start)
 {
     enum { ITEMS = 12 };
-    pycrew_crew *crew = open_crew(1);
+    pycrew_crew *crew = open_preloaded(1);
     pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
     pycrew_batch *batch;
 
@@ -553,7 +910,7 @@ TEST(an_items_timeout_runs_from_its_own_start)
 TEST(cancel_of_a_batch_ends_what_runs_and_all_items_come_out)
 {
     enum { ITEMS = 200 };
-    pycrew_crew *crew = open_crew(2);
+    pycrew_crew *crew = open_preloaded(2);
     pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
     const char *path = scratch("running");
 
@@ -594,7 +951,7 @@ TEST(cancel_of_a_batch_ends_what_runs_and_all_items_come_out)
 TEST(cancel_between_two_items_ends_the_second)
 {
     enum { ROUNDS = 150 };
-    pycrew_options crew_options = test_options(1);
+    pycrew_options crew_options = deadline_options(1);
     pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
     pycrew_crew *crew;
 

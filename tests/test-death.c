@@ -246,6 +246,193 @@ TEST(a_result_stays_readable_after_its_worker_died)
     pycrew_close(crew);
 }
 
+TEST(a_retry_sees_the_original_arguments_whatever_the_first_run_did_to_them)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *call = prepare(crew, "api_ops:change_and_die");
+    const void *data;
+    int one, two;
+    size_t size;
+
+    OK(pycrew_add(call, "[ii]y#si", 11, 22, "payload", (size_t)7, scratch("notes"), 2));
+    OK(pycrew_set_retries(call, 5));
+    OK(pycrew_submit(call));
+    OK(pycrew_wait(call, BOUND));
+    OK(pycrew_result(call, "[ii]y#", &one, &two, &data, &size));
+    ASSERT_INT(one, 11);
+    ASSERT_INT(two, 22);
+    ASSERT_INT(size, 7);
+    ASSERT_MEM(data, "payload", 7);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+TEST(a_call_that_dies_each_time_is_given_up_after_its_retries)
+{
+    pycrew_crew *crew = open_crew(2);
+    const char *path = scratch("notes");
+    pycrew_call *call = prepare(crew, "api_ops:die_noting");
+
+    OK(pycrew_add(call, "ss", path, "segfault"));
+    OK(pycrew_set_retries(call, 2));
+    OK(pycrew_submit(call));
+    GIVES(pycrew_wait(call, BOUND), PYCREW_EDIED);
+    ASSERT_INT(pycrew_call_error(call)->attempts, 3);
+    ASSERT_INT(pycrew_call_error(call)->signal, SIGSEGV);
+    CONTAINS(pycrew_call_error(call)->traceback, "in die_noting");
+    ASSERT_INT(file_size(path), 3);
+    pycrew_release(call);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+/* A tuple of lists, for the collector to be run while they are made. */
+static void add_lists(pycrew_call *call)
+{
+    OK(pycrew_add_open(call, PYCREW_TUPLE));
+    for (int i = 0; i < 300; i++) {
+        OK(pycrew_add_open(call, PYCREW_LIST));
+        OK(pycrew_add_close(call));
+    }
+    OK(pycrew_add_close(call));
+}
+
+/* The first worker has called the function before, and dies before it: that costs no retry. */
+TEST(a_call_whose_arguments_kill_is_given_up)
+{
+    pycrew_options options = test_options(1);
+    const char *flag = scratch("flag");
+    static char variable[200];
+    const char *env[] = {variable, NULL};
+    pycrew_crew *crew;
+
+    snprintf(variable, sizeof variable, "POISON=%s", flag);
+    options.env = env;
+    options.init = "misuse_ops:init_poison";
+    crew = open_with(&options);
+    for (int poisoned = 0; poisoned < 2; poisoned++) {
+        pycrew_call *call = prepare(crew, "api_ops:nothing");
+
+        add_lists(call);
+        if (poisoned)
+            fclose(fopen(flag, "w"));
+        OK(pycrew_submit(call));
+        GIVES(pycrew_wait(call, BOUND), poisoned ? PYCREW_EDIED : 0);
+        if (poisoned) {
+            ASSERT_INT(pycrew_call_error(call)->exit_status, 12);
+            ASSERT_INT(pycrew_call_error(call)->attempts, 2);
+        }
+        pycrew_release(call);
+    }
+    unlink(flag);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
+TEST(workers_that_die_as_soon_as_they_are_ready_are_started_ever_less_often)
+{
+    pycrew_options options = test_options(1);
+    const char *notes = scratch("notes");
+    static char variable[200];
+    const char *env[] = {variable, NULL};
+    pycrew_crew *crew;
+    int64_t begun;
+    long count;
+
+    snprintf(variable, sizeof variable, "DIE=%s", notes);
+    options.env = env;
+    options.init = "misuse_ops:init_then_die";
+    crew = open_with(&options);
+    fclose(fopen(notes, "w"));
+    GIVES(pycrew_run(crew, "api_ops:die_by", "s>", "kill"), PYCREW_EDIED);
+    AWAIT(file_size(notes) >= 5); /* 10, 20, 40, 80 ms between them */
+    begun = now_ns();
+    count = file_size(notes);
+    while (now_ns() - begun < SECOND)
+        pause_ns(10 * MS);
+    count = file_size(notes) - count;
+    DIAG("%ld starts in a second", count);
+    ASSERT(count <= 14);
+    unlink(notes);
+    AWAIT(pycrew_run(crew, "api_ops:nothing", ">") == 0);
+    pycrew_close(crew);
+}
+
+/* ---- out of memory ---------------------------------------------------------------------------- */
+
+/* The directory of this process's memory cgroup, v1 or v2; false: none. */
+static bool find_memory_cgroup(char *directory, size_t capacity)
+{
+    char text[4096], *rest = text, *line;
+
+    tap_read_file("/proc/self/cgroup", text, sizeof text);
+    while ((line = strsep(&rest, "\n")) != NULL) {
+        char *path = strrchr(line, ':');
+
+        if (path != NULL && strstr(line, ":memory:") != NULL)
+            snprintf(directory, capacity, "/sys/fs/cgroup/memory%s", path + 1);
+        else if (path != NULL && strncmp(line, "0::", 3) == 0 &&
+                 access("/sys/fs/cgroup/cgroup.controllers", R_OK) == 0)
+            snprintf(directory, capacity, "/sys/fs/cgroup%s", path + 1);
+        else
+            continue;
+        return access(directory, W_OK) == 0;
+    }
+    return false;
+}
+
+static bool write_to(const char *directory, const char *name, const char *text)
+{
+    char path[4400];
+    FILE *file;
+    bool done;
+
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (access(path, W_OK) < 0)
+        return false;
+    file = fopen(path, "w");
+    if (file == NULL)
+        return false;
+    done = fputs(text, file) >= 0;
+    return fclose(file) == 0 && done;
+}
+
+TEST(a_kill_by_the_kernel_for_want_of_memory_is_told_as_that)
+{
+    static char own[4200], ours[4300];
+    pycrew_crew *crew;
+    char number[32];
+    int worker;
+    bool made;
+
+    if (!find_memory_cgroup(own, sizeof own))
+        SKIP("this process has no memory cgroup that it may write to");
+    snprintf(ours, sizeof ours, "%s/pycrew-test-%d", own, getpid());
+    if (mkdir(ours, 0755) < 0)
+        SKIP("no memory cgroup can be made: %s", strerror(errno));
+    made = write_to(ours, "memory.limit_in_bytes", "134217728") ||
+           write_to(ours, "memory.max", "134217728");
+    write_to(ours, "memory.swap.max", "0");
+    crew = open_crew(1);
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &worker));
+    snprintf(number, sizeof number, "%d", worker);
+    if (!made || !write_to(ours, "cgroup.procs", number)) {
+        rmdir(ours);
+        pycrew_close(crew);
+        SKIP("the memory cgroup that was made cannot be used");
+    }
+    GIVES(pycrew_run(crew, "misuse_ops:eat_memory", ">"), PYCREW_EDIED);
+    AWAIT(rmdir(ours) == 0 || errno == ENOENT);
+    ASSERT_INT(pycrew_last_error()->signal, SIGKILL);
+    ASSERT(pycrew_last_error()->out_of_memory);
+    ASSERT(pycrew_last_error()->may_have_run);
+    CONTAINS(pycrew_last_error()->message, "out-of-memory");
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    GIVES(pycrew_run(crew, "api_ops:die_by", "s>", "kill"), PYCREW_EDIED);
+    ASSERT(!pycrew_last_error()->out_of_memory);
+    pycrew_close(crew);
+}
+
 /* ---- in a batch ------------------------------------------------------------------------------ */
 
 static void deaths_in_a_batch(bool unordered, unsigned chunk)

@@ -611,7 +611,7 @@ static void fill_shm(void)
 
 TEST(a_dev_shm_that_became_full_is_an_error_and_no_signal)
 {
-    static char data[4 << 20];
+    static char data[24 << 20]; /* more than what is kept for calls to come */
     pycrew_options options = test_options(2);
     char *back = NULL;
     size_t got = 0;
@@ -628,7 +628,7 @@ TEST(a_dev_shm_that_became_full_is_an_error_and_no_signal)
         GIVES(pycrew_run(crew, "api_ops:zeros", "i>y#", 24 << 20, &back, &got), -ENOMEM);
         works(crew); /* what needs no more memory goes on */
         ASSERT_INT(unlink("/dev/shm/filler"), 0);
-        takes_and_gives(crew, sizeof data);
+        takes_and_gives(crew, (size_t)4 << 20);
     }
     pycrew_close(crew);
 }

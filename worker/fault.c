@@ -3,6 +3,8 @@
 
 #include "worker/worker.h"
 
+enum { FRAMES_MAX = 200 };
+
 /* A str that has a UTF-8 form; steals text, which may be NULL with an exception set. */
 static PyObject *printable(PyObject *text)
 {
@@ -69,6 +71,25 @@ static PyObject *format_traceback(PyObject *type, PyObject *value, PyObject *tra
     return printable(text);
 }
 
+/* Frame by frame and without the source's lines: for where user code has broken `traceback`. */
+static PyObject *walk_traceback(PyObject *traceback)
+{
+    PyObject *text = PyUnicode_FromString("Traceback (most recent call last):\n");
+
+    for (unsigned i = 0; text != NULL && traceback != NULL && PyTraceBack_Check(traceback) &&
+                         i < FRAMES_MAX; i++) {
+        PyTracebackObject *at = (PyTracebackObject *)(void *)traceback;
+        PyCodeObject *code = PyFrame_GetCode(at->tb_frame);
+
+        PyUnicode_AppendAndDel(&text, PyUnicode_FromFormat("  File \"%U\", line %d, in %U\n",
+                                                           code->co_filename, at->tb_lineno,
+                                                           code->co_name));
+        Py_DECREF(code);
+        traceback = (PyObject *)at->tb_next;
+    }
+    return printable(text);
+}
+
 void pc_fault_take(pc_fault *ret)
 {
     PyObject *type, *value, *traceback;
@@ -83,6 +104,8 @@ void pc_fault_take(pc_fault *ret)
     ret->type = qualified_name(type);
     ret->message = value == NULL ? NULL : message_of(value);
     ret->traceback = format_traceback(type, value, traceback);
+    if (ret->traceback == NULL)
+        ret->traceback = walk_traceback(traceback);
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);

@@ -80,12 +80,16 @@ static int call_own(const char *name, PyObject *arguments)
 /* The interrupt's handler is set here and inherited by the workers. */
 static int prepare(void)
 {
-    PyObject *module = PyImport_ImportModule("_pycrew"), *traceback;
+    PyObject *module = PyImport_ImportModule("_pycrew"), *traceback, *ast;
     PyObject *handler = module == NULL ? NULL : PyObject_GetAttrString(module, "_interrupt");
 
     Py_XDECREF(module);
     traceback = PyImport_ImportModule("traceback"); /* for fault.c: shared by the workers */
     Py_XDECREF(traceback);
+    /* What traceback imports at the first one: 5 ms, which each worker would pay at a deadline. */
+    ast = PyImport_ImportModule("ast");
+    Py_XDECREF(ast);
+    PyErr_Clear();
     if (handler == NULL || traceback == NULL) {
         Py_XDECREF(handler);
         return -1;
@@ -229,7 +233,21 @@ int pc_interpreter_hook(const char *name)
 
 int pc_interpreter_after_fork(unsigned worker, int fault_fd)
 {
-    return call_own("_after_fork", Py_BuildValue("(Iii)", worker, fault_fd, SIGRTMAX - 2));
+    return call_own("_after_fork", Py_BuildValue("(Iiiz)", worker, fault_fd, SIGRTMAX - 2,
+                                                   getenv("PYCREW_MARK")));
+}
+
+void pc_interpreter_flush(void)
+{
+    const char *const names[] = {"stdout", "stderr"};
+
+    for (unsigned i = 0; i < 2; i++) {
+        PyObject *stream = PySys_GetObject(names[i]);
+
+        if (stream != NULL && stream != Py_None)
+            Py_XDECREF(PyObject_CallMethod(stream, "flush", NULL));
+        PyErr_Clear();
+    }
 }
 
 void pc_interpreter_end(void)

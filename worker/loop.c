@@ -6,6 +6,7 @@
  * was published, but for what was read before (pc_ending). */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@ typedef struct loop {
     uint32_t function_capacity;
     unsigned since_yield;
     uint32_t shortages; /* of memory, that were answered */
+    uint64_t calls, errors; /* for statistics */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -128,21 +130,24 @@ static int queue_fd(pc_worker *worker, unsigned queue)
     return worker->queue_fds[queue];
 }
 
-/* False: it is not there any more. */
+/* False: user code has closed it, or no more may be opened. */
 static bool write_eventfd(pc_worker *worker, unsigned queue)
 {
-    uint64_t one = 1;
+    uint64_t one = 1, id = 0;
     int fd = queue_fd(worker, queue);
 
     /* User code may have closed it, and opened something else under its number. */
-    if (fd < 0 || eventfd_id(fd) != worker->queue_ids[queue])
+    if (fd >= 0)
+        id = eventfd_id(fd);
+    if (id == 0 || id != worker->queue_ids[queue])
         return false;
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
         continue;
     return true;
 }
 
-/* Tells who waits for a call that has ended. */
+/* Tells who waits for a call that has ended. False: it could not be told; the sweep after our death
+ * will. */
 static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
 {
     const pc_segment *segment = &worker->segment;
@@ -153,6 +158,36 @@ static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
     if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot) &&
         !write_eventfd(worker, ending->queue))
         worker->cut_off = true;
+}
+
+bool pc_loop_say_leaving(pc_worker *worker)
+{
+    pc_message message = {.kind = PC_MESSAGE_WORKER_LEAVING,
+                          .worker = worker->number,
+                          .incarnation = worker->incarnation};
+
+    return has_lifeline(worker) &&
+           pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) == 0;
+}
+
+/* ---- forks by user code ---- */
+
+static bool in_child;
+
+static void note_fork(void)
+{
+    in_child = true;
+    pc_current_call.record = NULL; /* it is not mapped here */
+}
+
+/* A child of the user's came out of the function: the call is its parent's to end. */
+static _Noreturn void leave_child(void)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_SystemExit))
+        PyErr_WriteUnraisable(NULL);
+    PyErr_Clear();
+    pc_interpreter_flush();
+    _exit(PC_EXIT_ORPHANED);
 }
 
 /* ---- functions ---- */
@@ -300,13 +335,15 @@ static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind ki
 }
 
 /* Runs a call and writes what came of it. */
-static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+static enum pc_result_kind run(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
 {
     enum pc_result_kind kind = PC_RESULT_VALUE;
     size_t start = writer->size;
     PyObject *result = call(e, arguments, &kind);
     int rc = -1;
 
+    if (__builtin_expect(in_child, 0))
+        leave_child();
     if (result != NULL) {
         rc = pc_encode(writer, result, json);
         Py_DECREF(result);
@@ -318,6 +355,18 @@ static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json,
         kind = encoding_kind(e);
     }
     return write_fault(writer, kind);
+}
+
+static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+{
+    enum pc_result_kind kind = run(e, arguments, json, writer);
+    loop *l = e->loop;
+    pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
+
+    atomic_store_explicit(&record->calls, ++l->calls, memory_order_relaxed);
+    if (kind != PC_RESULT_VALUE)
+        atomic_store_explicit(&record->errors, ++l->errors, memory_order_relaxed);
+    return kind;
 }
 
 static void set_current(const execution *e, uint32_t slot, uint32_t item, int64_t deadline)
@@ -698,7 +747,17 @@ static bool answer_shortage(loop *l)
     return true;
 }
 
-static void idle(loop *l)
+/* For statistics: busy is the rest. */
+static void note_idle(pc_worker_record *record, bool begins)
+{
+    int64_t now = 2 * pc_now_coarse();
+    int64_t idle = atomic_load_explicit(&record->idle, memory_order_relaxed);
+
+    atomic_store_explicit(&record->idle, begins ? idle - now + 1 : idle - 1 + now,
+                          memory_order_relaxed);
+}
+
+static void idle_awhile(loop *l)
 {
     pc_worker *worker = l->worker;
 
@@ -711,6 +770,15 @@ static void idle(loop *l)
     pc_idle_retract(&worker->segment, worker->number);
 }
 
+static void idle(loop *l)
+{
+    pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
+
+    note_idle(record, true);
+    idle_awhile(l);
+    note_idle(record, false);
+}
+
 int pc_loop_run(pc_worker *worker)
 {
     loop l = {.worker = worker};
@@ -719,6 +787,7 @@ int pc_loop_run(pc_worker *worker)
     uint64_t word;
 
     pc_current_call.record = &segment->workers[worker->number];
+    pthread_atfork(NULL, NULL, note_fork);
     while (!pc_current_call.interrupted && !worker->cut_off) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))

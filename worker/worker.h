@@ -4,6 +4,7 @@
 #define PC_WORKER_WORKER_H
 
 #include <Python.h>
+#include <sys/types.h>
 
 #include "lib/shm/control.h"
 #include "lib/shm/heap.h"
@@ -57,6 +58,9 @@ int pc_interpreter_hook(const char *name);
 /* Python's side of a fork is done; now this process's own. 0 or -1 with an exception. */
 int pc_interpreter_after_fork(unsigned worker, int fault_fd);
 
+/* Writes out what stdout and stderr hold back. */
+void pc_interpreter_flush(void);
+
 /* What Python does at its end, but for freeing memory: atexit, flushing. */
 void pc_interpreter_end(void);
 
@@ -64,6 +68,10 @@ void pc_interpreter_end(void);
 
 /* Reads one message of the lifeline: 0; -EAGAIN; -EPIPE when the host is gone. */
 int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *message);
+
+/* Tells the host that what follows is user code at the worker's end, so that it is not waited for
+ * for ever. False: it cannot be told. */
+bool pc_loop_say_leaving(pc_worker *worker);
 
 /* Claims and runs calls until the crew closes: an exit status. */
 int pc_loop_run(pc_worker *worker);

@@ -4,7 +4,11 @@
  * needs comes with the request. It forks from its main thread, so that the workers' PDEATHSIG,
  * which follows the thread that forked, means "the zygote died". A dead worker is waited for
  * without being reaped, its process group is killed while its PID cannot be anyone else's, and
- * then it is reaped. The host is followed by its pidfd and by the control socket's end. */
+ * then it is reaped. The host is followed by its pidfd and by the control socket's end.
+ *
+ * It is the subreaper of what workers start. So whatever left its group or its session comes here
+ * when its parent dies, and ends with its worker if its environment still names that (the mark), else
+ * with the zygote. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -35,7 +39,10 @@ typedef struct zygote {
     child children[PC_WORKERS_MAX];
     struct pollfd polls[PC_WORKERS_MAX + 2]; /* control, host, then a pidfd for each child, or -1 */
     unsigned count;                          /* of polls in use */
+    sigset_t mask;                           /* as it was before SIGCHLD was blocked */
 } zygote;
+
+enum { ORPHAN_LOOKS = 50, LEAVING_S = 1 };
 
 static int pidfd_of(pid_t pid)
 {
@@ -48,6 +55,125 @@ static void tell(zygote *z, enum pc_message_kind kind, const pc_message *message
 
     copy.kind = kind;
     pc_control_send(z->control, &copy, text, text ? strlen(text) : 0, NULL, 0);
+}
+
+/* ---- orphans ---- */
+
+/* In the environment that the kernel shows in /proc, where the processes it starts have it from.
+ * Written in place: what is set by setenv() is not seen there. */
+#define MARK "PYCREW_MARK="
+enum { MARK_SIZE = 16 }; /* digits: see mark_worker */
+
+static void write_mark(char text[MARK_SIZE + 1], unsigned worker, unsigned incarnation)
+{
+    snprintf(text, MARK_SIZE + 1, "%06u-%09u", worker, incarnation);
+}
+
+static void mark_worker(const pc_worker *worker)
+{
+    char *mark = getenv("PYCREW_MARK");
+    char text[MARK_SIZE + 1];
+
+    write_mark(text, worker->number, worker->incarnation);
+    if (mark != NULL && strlen(mark) == MARK_SIZE)
+        memcpy(mark, text, MARK_SIZE);
+}
+
+/* Whether a process of ours has this mark. Environments are long: it stands at their beginning. */
+static bool has_mark(pid_t pid, const char *mark)
+{
+    char path[64], text[256], wanted[64];
+    size_t size = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    snprintf(wanted, sizeof wanted, MARK "%s", mark);
+    file = fopen(path, "re");
+    if (file == NULL)
+        return false;
+    for (int c; (c = getc(file)) != EOF;) {
+        if (size < sizeof text - 1)
+            text[size++] = (char)c;
+        if (c != '\0')
+            continue;
+        text[size] = '\0';
+        if (strcmp(text, wanted) == 0)
+            break;
+        size = 0;
+    }
+    fclose(file);
+    return size > 0 && strcmp(text, wanted) == 0;
+}
+
+static bool is_child(const zygote *z, pid_t pid)
+{
+    for (unsigned i = 2; i < z->count; i++)
+        if (z->children[i - 2].pid == pid)
+            return true;
+    return false;
+}
+
+/* Reaps those that have ended; kills those with the mark, all if it is "", none if it is NULL. How
+ * many it had to kill. */
+static unsigned handle_orphans(const zygote *z, const char *mark)
+{
+    char path[64];
+    unsigned killed = 0;
+    FILE *file;
+    int pid;
+
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)z->pid);
+    file = fopen(path, "re");
+    while (file != NULL && fscanf(file, "%d", &pid) == 1) {
+        if (is_child(z, pid) || waitpid(pid, NULL, WNOHANG) == pid)
+            continue;
+        if (mark == NULL || (*mark != '\0' && !has_mark(pid, mark)))
+            continue;
+        kill(pid, SIGKILL);
+        killed++;
+    }
+    if (file != NULL)
+        fclose(file);
+    return killed;
+}
+
+/* What a killed one has started comes to us by its death. */
+static void kill_orphans(const zygote *z, const char *mark)
+{
+    for (unsigned i = 0; i < ORPHAN_LOOKS && handle_orphans(z, mark) > 0; i++)
+        poll(NULL, 0, 1);
+}
+
+static void on_child(int signal)
+{
+    (void)signal; /* it ends poll() */
+}
+
+/* So that orphans do not stay zombies. A handler that a preloaded module has set does as well. The
+ * signal is let through by ppoll() alone, or one that comes just before would not end it. */
+static void become_subreaper(zygote *z)
+{
+    struct sigaction action, before;
+    sigset_t blocked;
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_child;
+    action.sa_flags = SA_NOCLDSTOP;
+    if (sigaction(SIGCHLD, NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+        sigaction(SIGCHLD, &action, NULL);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &blocked, &z->mask);
+}
+
+static void forget_handler(const zygote *z)
+{
+    struct sigaction before;
+
+    if (sigaction(SIGCHLD, NULL, &before) == 0 && before.sa_handler == on_child)
+        signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &z->mask, NULL);
 }
 
 /* ---- configuration ---- */
@@ -136,6 +262,7 @@ static int start(zygote *z)
         tell(z, PC_MESSAGE_FAILED, NULL, failure);
         return -1;
     }
+    become_subreaper(z);
     if (count_threads() > 1)
         tell(z, PC_MESSAGE_WARNING, NULL,
              "threads are alive after the preload; they do not exist in the workers, and locks they "
@@ -174,6 +301,13 @@ static int open_fault_file(int shared, unsigned worker)
     if (fd >= 0)
         lseek(fd, (off_t)worker * PC_FAULT_SIZE, SEEK_SET);
     return fd;
+}
+
+static ino_t inode_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 ? status.st_ino : 0;
 }
 
 static void close_zygote(zygote *z)
@@ -232,6 +366,19 @@ static void await_admission(pc_worker *worker, char *text)
             _exit(PC_EXIT_ORPHANED);
 }
 
+/* The host cannot be told that we leave, and would not know an exit function that does not end from
+ * a call that takes long: the kernel is to end it. */
+static void limit_leaving(void)
+{
+    sigset_t alarm_only;
+
+    signal(SIGALRM, SIG_DFL);
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    sigprocmask(SIG_UNBLOCK, &alarm_only, NULL);
+    alarm(LEAVING_S);
+}
+
 static int worker_main(zygote *z, const pc_message *request, const int *fds)
 {
     pc_worker worker = {.number = request->worker,
@@ -241,8 +388,11 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
     struct stat status_of_lifeline;
     int status;
 
+    worker.lifeline_inode = inode_of(worker.lifeline);
     follow_zygote(z->pid);
     setpgid(0, 0);
+    forget_handler(z);
+    mark_worker(&worker);
     close_zygote(z);
     PyOS_AfterFork_Child();
     set_output(&z->options, fds[3]);
@@ -255,6 +405,8 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
         worker.lifeline_inode = status_of_lifeline.st_ino;
     await_admission(&worker, z->text);
     status = pc_loop_run(&worker);
+    if (!pc_loop_say_leaving(&worker))
+        limit_leaving();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();
@@ -320,6 +472,7 @@ static void reap(zygote *z, unsigned worker)
     child *c = &z->children[worker];
     pc_message message = {.worker = worker, .incarnation = c->incarnation};
     siginfo_t info = {0};
+    char mark[MARK_SIZE + 1];
 
     if (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid == 0)
         return;
@@ -333,6 +486,8 @@ static void reap(zygote *z, unsigned worker)
     z->polls[worker + 2].fd = -1;
     c->pid = 0;
     tell(z, PC_MESSAGE_DIED, &message, NULL);
+    write_mark(mark, worker, message.incarnation);
+    kill_orphans(z, mark);
 }
 
 static void kill_all(zygote *z)
@@ -342,7 +497,9 @@ static void kill_all(zygote *z)
             kill(-z->children[i].pid, SIGKILL);
             kill(z->children[i].pid, SIGKILL);
             waitpid(z->children[i].pid, NULL, 0);
+            z->children[i].pid = 0;
         }
+    kill_orphans(z, "");
 }
 
 /* One request. False: the end, with *status. */
@@ -365,12 +522,13 @@ static int serve_all(zygote *z)
     int status = 0;
 
     for (;;) {
-        if (poll(z->polls, z->count, -1) < 0) {
+        if (ppoll(z->polls, z->count, NULL, &z->mask) < 0) {
             if (errno != EINTR)
                 break;
             /* What it preloaded may have handlers of its own. */
             if (PyErr_CheckSignals() < 0)
                 PyErr_Clear();
+            handle_orphans(z, NULL);
             continue;
         }
         for (unsigned i = 2; i < z->count; i++)

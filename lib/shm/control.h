@@ -7,7 +7,7 @@
  *   host    -> zygote  CONFIG FORK EXIT
  *   zygote  -> host    HELLO READY FAILED WARNING FORKED FORK_FAILED DIED
  *   host    -> worker  ADMIT QUEUE
- *   worker  -> host    WORKER_READY WORKER_FAILED */
+ *   worker  -> host    WORKER_READY WORKER_FAILED WORKER_LEAVING */
 #ifndef PC_SHM_CONTROL_H
 #define PC_SHM_CONTROL_H
 
@@ -28,7 +28,8 @@ enum pc_message_kind {
     PC_MESSAGE_ADMIT,         /* the worker may touch slots */
     PC_MESSAGE_QUEUE,         /* number: queue; fd: its eventfd */
     PC_MESSAGE_WORKER_READY,  /* init is done */
-    PC_MESSAGE_WORKER_FAILED  /* text: the init function's traceback; the worker ends */
+    PC_MESSAGE_WORKER_FAILED, /* text: the init function's traceback; the worker ends */
+    PC_MESSAGE_WORKER_LEAVING /* it claims no more; its exit functions run */
 };
 
 enum { PC_MESSAGE_FDS = 4, PC_MESSAGE_TEXT_MAX = 96 << 10 };

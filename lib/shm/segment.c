@@ -189,6 +189,24 @@ static int create_at(pc_segment *segment)
     return rc == -ENOSPC ? -ENOMEM : rc;
 }
 
+static void note_identity(pc_segment *segment)
+{
+    struct stat status;
+
+    if (fstat(segment->fd, &status) < 0)
+        return; /* and it never is ours */
+    segment->device = status.st_dev;
+    segment->inode = status.st_ino;
+}
+
+bool pc_segment_fd_is_ours(const pc_segment *segment)
+{
+    struct stat status;
+
+    return segment->fd >= 0 && fstat(segment->fd, &status) == 0 &&
+           status.st_dev == segment->device && status.st_ino == segment->inode;
+}
+
 int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memfd)
 {
     pc_segment segment = {.config = *config};
@@ -204,6 +222,7 @@ int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memf
         return rc == -ENOMEM && !prefer_memfd ? pc_segment_create(ret, config, true) : rc;
     }
     set_pointers(&segment);
+    note_identity(&segment);
     segment.header->layout_hash = PC_LAYOUT_HASH;
     segment.header->config = *config;
     *ret = segment;

@@ -13,6 +13,8 @@
 #ifndef PC_SHM_SEGMENT_H
 #define PC_SHM_SEGMENT_H
 
+#include <sys/types.h>
+
 #include "lib/shm/slot.h"
 
 #define PC_SPAN_SIZE ((size_t)1 << 20)
@@ -57,6 +59,14 @@ typedef struct pc_worker_record {
 
     /* Blocks given back to it: offset of the first, each with the next one's in its first 8 bytes. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t returned;
+
+    /* What the worker counts, for statistics; nobody else writes this line while it lives. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t calls; /* and items, that it ended, ... */
+    _Atomic uint64_t errors;                        /* ... and those that did not return */
+    /* How long it was idle, by the coarse clock: right on average, however short each time is. In one
+     * word, so that no reader sees half a change: twice the nanoseconds; while it is idle, less the
+     * time it began, and 1 more. */
+    _Atomic int64_t idle;
 } pc_worker_record;
 
 /* A queue's bitmap of ended slots, and whether its reader sleeps. See announce.h. */
@@ -78,6 +88,8 @@ typedef struct pc_segment {
     uint8_t *base;
     size_t size; /* mapped, without the guard page */
     int fd;      /* -1 once the worker closed it */
+    dev_t device; /* what stands under it */
+    ino_t inode;
     pc_config config;
     pc_header *header;
     pc_worker_record *workers;
@@ -110,6 +122,9 @@ void pc_segment_remove_leftovers(void);
 
 /* Worker: maps what a host created. 0, -EPROTO or a negated errno. The descriptor stays open. */
 int pc_segment_map(pc_segment *ret, int fd);
+
+/* Host: whether fd is still the segment, and not closed or something else. */
+bool pc_segment_fd_is_ours(const pc_segment *segment);
 
 void pc_segment_unmap(pc_segment *segment);
 

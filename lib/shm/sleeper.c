@@ -39,6 +39,14 @@ int64_t pc_now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+int64_t pc_now_coarse(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
 int64_t pc_until(int64_t timeout)
 {
     int64_t now = pc_now();

@@ -33,6 +33,9 @@ void pc_sleeper_post(sem_t *semaphore);
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t pc_now(void);
 
+/* The same clock as of its last tick, some milliseconds ago: for a fifth of the cost. */
+int64_t pc_now_coarse(void);
+
 /* now + timeout, INT64_MAX for none (timeout < 0) or too far. */
 int64_t pc_until(int64_t timeout);
 

@@ -14,6 +14,7 @@ except ImportError as error:
 import atexit as _atexit
 import faulthandler as _faulthandler
 import linecache as _linecache
+import os as _os
 import signal as _signal
 import sys as _sys
 
@@ -34,13 +35,23 @@ def _prepare(interrupt, interrupt_signal):
     _signal.signal(interrupt_signal, interrupt)
 
 
-def _after_fork(number, fault_fd, stack_signal):
+def _after_fork(number, fault_fd, stack_signal, mark):
     """In a worker. Python's own random is seeded anew by its at-fork hook, numpy's is not."""
     global worker
     worker = number
+    if mark is not None:
+        _os.environ["PYCREW_MARK"] = mark  # for processes that get a copy of it
     if fault_fd >= 0:
         _faulthandler.enable(file=fault_fd, all_threads=True)
         _faulthandler.register(stack_signal, file=fault_fd, all_threads=True)
+
+        # The file is the worker's: the stack of a child of the user's would be taken for its own.
+        def in_child():
+            _faulthandler.unregister(stack_signal)
+            if _faulthandler.is_enabled():
+                _faulthandler.enable(file=2)
+
+        _os.register_at_fork(after_in_child=in_child)
     random = _sys.modules.get("numpy.random")
     if random is not None:
         random.seed()

@@ -1,5 +1,7 @@
 """What the tests through pycrew.h call."""
+import collections
 import ctypes
+import itertools
 import os
 import re
 import signal
@@ -219,6 +221,16 @@ def die_until(path, times, how="kill"):
     return ran
 
 
+def change_and_die(values, data, path, times):
+    """Dies the first `times` times, after it has changed what it was given."""
+    seen = [list(values), bytes(bytearray(data))]
+    values[0] = "changed"
+    values.append(data)
+    ctypes.memset(id(data) + bytes.__basicsize__ - 1, 0x7F, len(data))
+    die_until(path, times)
+    return seen
+
+
 def echo_or_die(value, fatal):
     if value == fatal:
         die_by("kill")
@@ -254,10 +266,10 @@ def spin(seconds, path=None):
 
 
 def catastrophe(path=None):
-    """Holds the GIL for an age."""
+    """Holds the GIL for ever, and never looks for signals."""
     if path is not None:
         note(path)
-    re.match(r"(a*)*b", "a" * 64)
+    collections.deque(itertools.repeat(0), maxlen=0)
 
 
 def swallow(path=None):
@@ -309,6 +321,11 @@ def wait_for(path, seconds=20):
             raise TimeoutError(path)
         time.sleep(0.0005)
     return 1
+
+
+def wait_for_noting(path, note_path):
+    note(note_path)
+    return wait_for(path)
 
 
 def time_left():
@@ -378,6 +395,26 @@ def init_fails():
 
 def init_dies():
     os._exit(5)
+
+
+def init_fails_if():
+    if os.path.exists(os.environ["FAIL_INIT"]):
+        raise RuntimeError("init has no mind to")
+
+
+def init_slow_if():
+    while os.path.exists(os.environ["SLOW_INIT"]):
+        time.sleep(0.001)
+
+
+def scribble_counters(value, offset):
+    """Writes over the line of worker 0's record that it counts in."""
+    with open("/proc/self/maps") as maps:
+        line = next(line for line in maps if "/dev/shm/pycrew" in line or "memfd:pycrew" in line)
+    start = int(line.split("-")[0], 16)
+    words = (ctypes.c_int64 * 3).from_address(start + offset)
+    for i in range(3):
+        words[i] = value * (2**63 - 1)
 
 
 def at_exit():
