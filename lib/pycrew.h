@@ -123,7 +123,7 @@ typedef struct pycrew_options {
     size_t memory;              /* shared memory at most, in bytes, a cap and not a reservation; 0: half of what is free */
     unsigned queues;            /* completion queues at most; 0: 64 */
     int64_t start_timeout_ns;   /* for open: Python, imports, first worker; 0: 60 s */
-    int64_t timeout_ns;         /* each call's deadline unless it has its own; 0: none */
+    int64_t timeout_ns;         /* each call's deadline unless it has its own; 0 or PYCREW_FOREVER: none */
     int64_t grace_ns;           /* from the interrupt to SIGKILL; 0: 100 ms */
     unsigned retries;           /* after a worker's death, for calls that may have run; 0: none */
     int output;                 /* workers' stdout and stderr: PYCREW_LOG, _INHERIT, _DISCARD */
@@ -143,7 +143,9 @@ typedef struct pycrew_options {
  *   PYCREW_ESTART   the worker program, Python, a preload module or the init function failed: why,
  *                   with the traceback
  *   -ETIMEDOUT      not ready within start_timeout_ns
- *   -EMFILE, -ENOMEM */
+ *   -EMFILE         too few descriptors: a crew needs 8, 3 for each worker, 1 for each open queue
+ *   -E2BIG          path and preload are too long together
+ *   -ENOMEM */
 PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 
 /* New calls get -ESHUTDOWN from here on; returns when none is in flight any more, or -ETIME. */
@@ -303,7 +305,8 @@ PYCREW_API int pycrew_queue_open(pycrew_crew *crew, pycrew_queue **ret);
 PYCREW_API int pycrew_queue_fd(const pycrew_queue *queue);
 
 /* Takes up to max ended calls, each to be released: their number, 0 when the timeout passed or after
- * a wake; -ECANCELED when the crew was closed. */
+ * a wake; -ECANCELED when the crew was closed. -EBADF: this process has closed the queue's
+ * descriptor. */
 PYCREW_API int pycrew_queue_reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t timeout_ns);
 
 /* Ends a reap in another thread, or the next one, with 0. */

@@ -307,6 +307,20 @@ static void *keep_busy(void *data)
     return NULL;
 }
 
+/* Holds the crew's lock as often as may be. */
+static void *hold_lock(void *data)
+{
+    busy *b = data;
+
+    while (!atomic_load(&b->stop)) {
+        pycrew_queue *queue;
+
+        OK(pycrew_queue_open(b->crew, &queue));
+        pycrew_queue_close(queue);
+    }
+    return NULL;
+}
+
 static pycrew_crew *of_parent;
 
 /* Any lock may be held by a thread that does not exist here. */
@@ -325,7 +339,7 @@ TEST(a_fork_while_threads_are_at_work_does_not_hang)
 
     of_parent = b.crew;
     for (int i = 0; i < THREADS; i++)
-        threads[i] = start_thread(keep_busy, &b);
+        threads[i] = start_thread(i % 2 ? keep_busy : hold_lock, &b);
     for (int i = 0; i < FORKS; i++)
         in_a_child(be_a_fork_of_a_busy_process);
     done = atomic_load(&b.done);
