@@ -477,7 +477,6 @@ TEST(a_timeout_of_a_call_ends_it_and_no_other)
     OK(pycrew_set_timeout(call, 20 * MS)); /* the last one holds */
     OK(pycrew_submit(call));
     GIVES(pycrew_wait(call, BOUND), -ETIMEDOUT);
-    CONTAINS(pycrew_last_error()->traceback, "in sleep");
     pycrew_release(call);
     expect_sound(crew);
     pycrew_close(crew);
@@ -1394,46 +1393,55 @@ TEST(an_argument_larger_than_the_memory_cap_is_too_big)
     free(large);
 }
 
-/* Prepared calls with large arguments until there is no memory for one more, which is the last. */
 static char large[1000000];
 
-static int fill_with_arguments(pycrew_crew *crew, pycrew_call **calls, int max)
+/* A prepared call with a large argument. */
+static int take_arguments(pycrew_crew *crew, pycrew_call **ret)
 {
-    for (int count = 0; count < max; count++) {
-        int rc;
+    int rc;
 
-        calls[count] = prepare(crew, "api_ops:length");
-        rc = pycrew_add(calls[count], "y#", large, sizeof large);
-        if (rc == 0)
-            continue;
-        GIVES(rc, -ENOMEM);
-        CONTAINS(pycrew_last_error()->message, "no shared memory is left");
-        GIVES(pycrew_submit(calls[count]), -ENOMEM);
-        return count + 1;
-    }
-    tap_fail("there was memory for %d calls", max);
+    *ret = prepare(crew, "api_ops:length");
+    rc = pycrew_add(*ret, "y#", large, sizeof large);
+    if (rc == 0)
+        return 0;
+    GIVES(rc, -ENOMEM);
+    expect_error("add", -ENOMEM, NULL, "no shared memory is left");
+    GIVES(pycrew_submit(*ret), -ENOMEM);
+    return rc;
 }
 
-/* The same with ended calls and their results. */
-static int fill_with_results(pycrew_crew *crew, pycrew_call **calls, int max)
+/* An ended call with a large result. */
+static int take_result(pycrew_crew *crew, pycrew_call **ret)
 {
-    for (int count = 0; count < max; count++) {
-        const void *data;
-        size_t size;
-        int rc;
+    const void *data;
+    size_t size;
+    int rc;
 
-        calls[count] = SUBMIT(crew, "api_ops:zeros", "i", 1000000);
-        rc = pycrew_wait(calls[count], BOUND);
-        if (rc == 0) {
-            OK(pycrew_result_bytes(calls[count], &data, &size));
-            ASSERT_INT(size, 1000000);
-            continue;
-        }
-        GIVES(rc, -ENOMEM);
+    *ret = SUBMIT(crew, "api_ops:zeros", "i", 1000000);
+    rc = pycrew_wait(*ret, BOUND);
+    if (rc < 0) {
         expect_error("zeros", -ENOMEM, NULL, "no shared memory is left for the result");
         ASSERT(pycrew_last_error()->may_have_run);
         ASSERT_STR(pycrew_last_error()->function, "api_ops:zeros");
-        return count + 1;
+        return rc;
+    }
+    OK(pycrew_result_bytes(*ret, &data, &size));
+    ASSERT_INT(size, 1000000);
+    return 0;
+}
+
+/* Takes until there is no memory for one more, which is the last. The first of them must get
+ * theirs, if not at the first try: who keeps some is asked for it, and may need a while. */
+static int use_up(pycrew_crew *crew, int take(pycrew_crew *, pycrew_call **), pycrew_call **calls,
+                  int max, int least)
+{
+    for (int count = 0; count < max; count++) {
+        int rc = take(crew, &calls[count]);
+
+        if (count < least)
+            AWAIT(rc == 0 || (pycrew_release(calls[count]), (rc = take(crew, &calls[count])) == 0));
+        if (rc < 0)
+            return count + 1;
     }
     tap_fail("there was memory for %d calls", max);
 }
@@ -1444,18 +1452,16 @@ TEST(memory_that_was_used_up_is_there_again_after_a_release)
     enum { CALLS = 32, ROUNDS = 6 };
     pycrew_crew *crew = open_small(CALLS);
     pycrew_call *calls[CALLS];
-    int first = 0, rc;
+    int least = 6, rc;
 
     for (int round = 0; round < ROUNDS; round++) {
         bool arguments = round % 2 == 0;
-        int count = arguments ? fill_with_arguments(crew, calls, CALLS)
-                              : fill_with_results(crew, calls, CALLS);
+        int count = use_up(crew, arguments ? take_arguments : take_result, calls, CALLS, least);
 
         DIAG("%s: %d calls", arguments ? "arguments" : "results", count);
-        if (first == 0)
-            first = count;
-        ASSERT(count > 5 && count >= first - 2); /* a span of small blocks may be another's */
-        expect_sound(crew);                      /* small calls need none */
+        if (round == 0)
+            least = count - 3; /* a span of small blocks may be the other's */
+        expect_sound(crew);    /* small calls need none */
         pycrew_release(calls[--count]);
         pycrew_release(calls[--count]);
         AWAIT((rc = pycrew_run(crew, "api_ops:length", "y#>", large, sizeof large)) != -ENOMEM);

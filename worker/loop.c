@@ -315,8 +315,11 @@ static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind ki
 {
     static const struct {
         size_t type, message, traceback;
-    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX}, {100, 60, NONE}, {23, 23, NONE}, {0, NONE, NONE}};
-    static_assert(2 * (sizeof(uint64_t) + 23 + 1) <= PC_INLINE_RESULT, "type and message fit a slot");
+    } limits[] = {{TEXT_MAX, TEXT_MAX, TRACEBACK_MAX},
+                  {100, 60, NONE},
+                  {23, 23, NONE},
+                  {0, NONE, NONE}};
+    static_assert(2 * (sizeof(uint64_t) + 23 + 1) <= PC_INLINE_RESULT, "two texts fit a slot");
     size_t start = writer->size;
     pc_fault fault;
     int rc = -ENOMEM;

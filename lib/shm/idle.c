@@ -139,8 +139,8 @@ void pc_idle_wake_one(pc_segment *segment)
 void pc_idle_call_for_memory(pc_segment *segment)
 {
     atomic_fetch_add_explicit(&segment->header->shortages, 1, memory_order_relaxed);
-    /* I4: pairs with the fence in pc_idle_publish. Without it we could miss the bit of a worker that
-     * missed the count. */
+    /* I4: pairs with the fence in pc_idle_publish. Without it we could miss the bit of a worker
+     * that missed the count. */
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < words(segment); i++) {
         uint64_t bits = atomic_load_explicit(&segment->header->idle[i], memory_order_acquire);

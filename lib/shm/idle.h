@@ -40,9 +40,9 @@ void pc_idle_wake_one(pc_segment *segment);
 /* Wakes all that sleep, whatever the hints say. */
 void pc_idle_wake_all(pc_segment *segment);
 
-/* Memory is short. An idle worker may keep empty spans, and hold what it was given back since it fell
- * asleep; so those that sleep are woken, to look at header->shortages and give back what they do not
- * use. (A worker looks before it spins, and again between pc_idle_publish and its sleep.) */
+/* Memory is short. An idle worker may keep empty spans, and hold what it was given back since it
+ * fell asleep; so those that sleep are woken, to look at header->shortages and give back what they
+ * do not use. (A worker looks before it spins, and again between pc_idle_publish and its sleep.) */
 void pc_idle_call_for_memory(pc_segment *segment);
 enum { PC_SHORTAGE_NS = 1000 * 1000 }; /* for how long it is worth to try again then */
 

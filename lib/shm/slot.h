@@ -114,7 +114,7 @@ enum pc_result_kind {
     PC_RESULT_EXCEPTION,     /* it raised: STR type, STR message, STR traceback */
     PC_RESULT_INTERRUPTED,   /* by the host's interrupt: the same */
     PC_RESULT_BAD_ARGUMENT,  /* JSON that does not parse: the same; it was not entered */
-    PC_RESULT_NO_FUNCTION,   /* the import, the look-up or an unpickling raised: the same; it was not entered */
+    PC_RESULT_NO_FUNCTION,   /* import, look-up or unpickling raised: the same; it was not entered */
     PC_RESULT_BAD_TEXT,      /* it returned text that has no UTF-8 form: the same */
     PC_RESULT_NO_MEMORY,     /* no shared memory for the result: nothing follows */
     PC_RESULT_TOO_BIG,       /* the result can never fit: nothing follows */
