@@ -747,12 +747,12 @@ TEST(the_next_queue_of_a_closed_ones_number_gets_none_of_its_calls)
         queue = open_queue(crew);
         let_go(path);
         OK(pycrew_wait(held, BOUND));
-        pycrew_release(held);
-        for (int i = 0; i < 20; i++) {
+        for (int i = 0; i < 20; i++)
             OK(pycrew_wait(ended[i], BOUND));
-            pycrew_release(ended[i]);
-        }
         reap_nothing(queue);
+        pycrew_release(held);
+        for (int i = 0; i < 20; i++)
+            pycrew_release(ended[i]);
         call = submit_echo(crew, queue, 99); /* in the record of one of the old ones */
         ASSERT(reap_one(queue) == call);
         reap_nothing(queue);
@@ -826,7 +826,7 @@ TEST(a_busy_worker_does_not_hold_up_the_opening_of_all_queues)
 /* ---- user code that closes the worker's descriptors -------------------------------------------
  */
 
-static void close_all_in_worker(bool known_before)
+static void close_all_in_worker(bool known_before, const char *kind)
 {
     static char variable[200];
     const char *env[] = {variable, NULL}, *note = scratch("touched");
@@ -850,7 +850,7 @@ static void close_all_in_worker(bool known_before)
         ASSERT(reap_one(queue) == call);
         pycrew_release(call);
     }
-    OK(pycrew_run(crew, "queue_ops:close_all_and_reuse", "i>i", 30, &reused));
+    OK(pycrew_run(crew, "queue_ops:close_all_and_reuse", "is>i", 30, kind, &reused));
     ASSERT_INT(reused, 30);
     for (int i = 0; i < 4; i++) {
         call = submit_echo(crew, i % 2 ? other : queue, i);
@@ -863,16 +863,21 @@ static void close_all_in_worker(bool known_before)
     pycrew_close(crew);
     tap_read_file(note, text, sizeof text);
     ASSERT_STR(text, "0\n");
+    unlink(note);
 }
 
 TEST(a_worker_whose_descriptors_were_closed_announces_and_touches_none_of_their_successors)
 {
-    close_all_in_worker(true);
+    close_all_in_worker(true, "socket");
+    close_all_in_worker(true, "eventfd");
+    close_all_in_worker(true, "file");
 }
 
 TEST(a_worker_that_lost_its_descriptors_before_it_knew_the_queue_announces_all_the_same)
 {
-    close_all_in_worker(false);
+    close_all_in_worker(false, "socket");
+    close_all_in_worker(false, "eventfd");
+    close_all_in_worker(false, "file");
 }
 
 /* ---- deaths ---------------------------------------------------------------------------------- */
