@@ -78,8 +78,7 @@ TESTS = $(test_programs) $(SCRIPT_TESTS)
 SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
 # Not yet those with real workers: they were not all seen clean under TSan.
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS)
-# Without those that map segments of gigabytes or catch SIGSEGV: valgrind is none of theirs.
-VALGRIND_TESTS = $(filter-out tests/shm/test-heap tests/shm/test-segment,$(SHM_TESTS) $(CORE_TESTS))
+VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
 TEST_EXTENSIONS = .t
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh

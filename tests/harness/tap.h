@@ -361,6 +361,13 @@ TAP_FUNCTION int64_t tap_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Whether valgrind runs this program: it has its own library loaded into it. */
+TAP_FUNCTION bool tap_valgrind(void)
+{
+    const char *preload = getenv("LD_PRELOAD");
+    return preload && strstr(preload, "vgpreload");
+}
+
 TAP_FUNCTION double tap_scale(void)
 {
     const char *text = getenv("TAP_TIMEOUT_SCALE");

@@ -23,10 +23,10 @@
 #define SANITIZED TAP_TSAN
 #endif
 
-/* Where malloc does not fail, and everything takes its time. valgrind is in LD_PRELOAD. */
+/* Where malloc does not fail, and everything takes its time. */
 static bool instrumented(void)
 {
-    return SANITIZED || getenv("LD_PRELOAD");
+    return SANITIZED || tap_valgrind();
 }
 
 /* ---- a message ------------------------------------------------------------------------------- */

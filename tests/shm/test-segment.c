@@ -260,6 +260,8 @@ static void expect_guard(const pc_segment *segment)
 
 TEST(behind_the_end_is_a_page_that_faults_on_both_sides)
 {
+    if (tap_valgrind())
+        SKIP("valgrind reports each touch of the guard as an error, which is what is to be seen");
     pc_segment host = segment_new(64, 2, 3), worker;
     ASSERT_INT(pc_segment_map(&worker, dup(host.fd)), 0);
     expect_guard(&host);
@@ -273,7 +275,7 @@ static unsigned mapped_pages(const uint8_t *start, size_t size)
 {
     unsigned mapped = 0;
     for (size_t at = 0; at < size; at += PAGE)
-        mapped += msync((void *)(uintptr_t)(start + at), PAGE, MS_ASYNC) == 0;
+        mapped += mincore((void *)(uintptr_t)(start + at), PAGE, &(unsigned char){0}) == 0;
     return mapped;
 }
 
