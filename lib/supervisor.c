@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,6 +22,7 @@
 
 enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4 };
 enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000 };
+enum { ID_IS_PIDFD = 3 }; /* waitid's P_PIDFD, which glibc has a name for since 2.36 */
 enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
 enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
 
@@ -466,7 +466,7 @@ static void zygote_died(pycrew_crew *crew)
 
     hear_zygote(crew); /* its last words */
     /* Someone else may have reaped it: then how it died is not known. */
-    waitid(P_PIDFD, (id_t)crew->zygote_fd, &info, WEXITED | WNOHANG);
+    waitid((idtype_t)ID_IS_PIDFD, (id_t)crew->zygote_fd, &info, WEXITED | WNOHANG);
     close_fd(&crew->control);
     close_fd(&crew->zygote_fd);
     crew->zygote = PC_ZYGOTE_DEAD;
