@@ -230,6 +230,37 @@ static int grow_item(pc_writer *writer, size_t need)
     return 0;
 }
 
+static size_t items_inside(const pycrew_batch *batch)
+{
+    return batch->added - batch->taken;
+}
+
+/* Gives up the calls that the batch can do without. */
+static bool spare_a_call(pycrew_batch *batch)
+{
+    if (batch->out != NULL && pc_call_replace(batch->out))
+        return true;
+    if (batch->sleeper == NULL)
+        return false;
+    pc_call_reclaim(batch->sleeper);
+    batch->sleeper = NULL;
+    return true;
+}
+
+/* -EAGAIN: our items hold calls, and taking out gives them back. -ETIME: it is others. */
+static int take_call(pycrew_batch *batch, pycrew_call **ret)
+{
+    int rc;
+
+    while ((rc = pc_call_prepare(batch->crew, 0, ret)) == -EAGAIN) {
+        if (items_inside(batch) > 0)
+            return pc_fail_static(-EAGAIN, "all calls are in use: take some items out first");
+        if (!spare_a_call(batch))
+            return pc_fail_static(-ETIME, "others use all calls");
+    }
+    return rc;
+}
+
 static int start_chunk(pycrew_batch *batch)
 {
     pycrew_call *call;
@@ -242,7 +273,7 @@ static int start_chunk(pycrew_batch *batch)
     if (batch->count > 0 && batch->bytes >= batch->crew->segment.config.spans * PC_SPAN_SIZE / 8)
         return pc_fail(-EAGAIN, "%zu bytes of arguments are in flight: take some items out first",
                        batch->bytes);
-    if (rc < 0 || (rc = pc_call_prepare(batch->crew, 0, &call)) < 0)
+    if (rc < 0 || (rc = take_call(batch, &call)) < 0)
         return rc;
     rc = pc_chunk_init(call, batch, batch->added, batch->retries);
     if (rc < 0) {
@@ -354,7 +385,7 @@ static int check_open(const pycrew_batch *batch)
                                                     : "the batch takes no more input");
     if (atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) != 0)
         return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
-    if (batch->added - batch->taken >= batch->window)
+    if (items_inside(batch) >= batch->window)
         return pc_fail_static(-EAGAIN, "the batch's window is full: take some items out first");
     return 0;
 }
@@ -437,7 +468,8 @@ static int build_item(pycrew_batch *batch, const char *format, va_list *argument
 /* What is short of memory or calls may be helped by what goes on; a bad format never is. */
 static bool is_short(int rc, const pycrew_batch *batch)
 {
-    return rc == -ENOMEM || (rc == -EAGAIN && batch->added - batch->taken < batch->window);
+    return rc == -ENOMEM || rc == -ETIME ||
+           (rc == -EAGAIN && items_inside(batch) < batch->window);
 }
 
 static void wait_a_little(pycrew_batch *batch, int64_t until)
@@ -453,21 +485,67 @@ static void wait_a_little(pycrew_batch *batch, int64_t until)
     atomic_fetch_sub(&crew->prepare_waiters, 1);
 }
 
+/* Who waits for others holds nothing that they may wait for: no call, and no memory but a result
+ * that the caller may be reading. */
+static void drop_empty_filling(pycrew_batch *batch)
+{
+    if (batch->filling != NULL)
+        pc_call_reclaim(batch->filling);
+    batch->filling = NULL;
+}
+
 /* rc says that something is short. If it is our own items that hold it, waiting is no use. */
 static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
 {
-    if (!filling_is_empty(batch)) {
-        int submitted = submit_chunk(batch);
+    int submitted = filling_is_empty(batch) ? 0 : submit_chunk(batch);
 
-        if (submitted < 0)
-            return submitted;
-    }
-    if (batch->count > 0 || batch->out != NULL)
-        return pc_fail(-EAGAIN, "%s: take some items out first", pycrew_strerror(rc));
+    if (submitted < 0)
+        return submitted;
+    if (items_inside(batch) > 0)
+        return pc_fail_static(-EAGAIN, "the batch's own items use the calls or the memory: take "
+                                       "some out first");
+    drop_empty_filling(batch);
+    if (rc == -ENOMEM && batch->out != NULL)
+        return pc_fail_static(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives "
+                                       "it back");
+    if (rc == -ETIME && pc_call_holds_all(batch->crew))
+        return pc_fail(-ETIME, "this thread holds all %u calls itself", batch->crew->call_limit);
     if (pc_now() >= until)
-        return pc_fail(-ETIME, "calls or memory were used up by others: %s", pycrew_strerror(rc));
+        return pc_fail_static(-ETIME, rc == -ETIME ? "others use all calls"
+                                                   : "others use the shared memory");
     wait_a_little(batch, until);
     return 0;
+}
+
+/* Adds an item, or with no format begins one. */
+static int try_item(pycrew_batch *batch, const char *format, va_list *arguments)
+{
+    va_list copy;
+    int rc;
+
+    if (format == NULL)
+        return begin_item(batch);
+    va_copy(copy, *arguments);
+    rc = build_item(batch, format, &copy);
+    va_end(copy);
+    return rc;
+}
+
+static int item_within(pycrew_batch *batch, int64_t timeout_ns, const char *format,
+                       va_list *arguments)
+{
+    pycrew_crew *crew = batch->crew;
+    int64_t until = pc_until(timeout_ns);
+    int rc = try_item(batch, format, arguments);
+
+    if (!is_short(rc, batch))
+        return rc;
+    atomic_fetch_add(&crew->inside, 1);
+    do
+        rc = wait_for_others(batch, rc, until);
+    while (rc == 0 && is_short(rc = try_item(batch, format, arguments), batch));
+    atomic_fetch_sub(&crew->inside, 1);
+    return rc;
 }
 
 int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
@@ -483,35 +561,24 @@ int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
 
 int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char *format, ...)
 {
-    int64_t until = pc_until(timeout_ns);
+    va_list arguments;
     int rc;
 
-    for (;;) {
-        va_list arguments;
-
-        va_start(arguments, format);
-        rc = build_item(batch, format, &arguments);
-        va_end(arguments);
-        if (!is_short(rc, batch) || (rc = wait_for_others(batch, rc, until)) < 0)
-            return rc;
-    }
+    if (format == NULL)
+        return pc_fail(-EINVAL, "the format is NULL");
+    va_start(arguments, format);
+    rc = item_within(batch, timeout_ns, format, &arguments);
+    va_end(arguments);
+    return rc;
 }
 
 int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret)
 {
-    int64_t until = pc_until(timeout_ns);
+    int rc = timeout_ns == 0 ? begin_item(batch) : item_within(batch, timeout_ns, NULL, NULL);
 
-    for (;;) {
-        int rc = begin_item(batch);
-
-        if (rc == 0) {
-            *ret = &batch->item;
-            return 0;
-        }
-        if (timeout_ns == 0 || !is_short(rc, batch) ||
-            (rc = wait_for_others(batch, rc, until)) < 0)
-            return rc;
-    }
+    if (rc == 0)
+        *ret = &batch->item;
+    return rc;
 }
 
 int pycrew_batch_end(pycrew_batch *batch)

@@ -24,7 +24,8 @@ static uint64_t load_word(const pycrew_call *call)
  * A stack of indices with a tag against ABA, in private memory. It holds as many as the option
  * `calls` says; the slots beyond are spares. A call that ended while it was queued leaves a stale
  * entry in the ring, and its slot may not be queued again before the head is past that: it waits
- * in a list of its own, and a spare takes its place. */
+ * in a list of its own, and a spare takes its place. So one does for a batch's chunk that is kept
+ * for its last result alone: it is replaced, and becomes a spare when it is given back. */
 
 static void free_push(pycrew_crew *crew, pycrew_call *call)
 {
@@ -76,7 +77,20 @@ static void sift_stale(pycrew_crew *crew)
     }
 }
 
-/* A slot whose entry is still ahead of the head: a spare is free in its place, if there is one. */
+/* Under crew->lock. */
+static pycrew_call *pop_spare(pycrew_crew *crew)
+{
+    pycrew_call *spare = NULL;
+
+    if (crew->spare_calls != 0) {
+        spare = &crew->calls[crew->spare_calls - 1];
+        crew->spare_calls = spare->next;
+    }
+    return spare;
+}
+
+/* A slot whose entry is still ahead of the head: a spare is free in its place, if there is one, and
+ * if there is not one already. */
 static void free_stale(pycrew_crew *crew, pycrew_call *call)
 {
     pycrew_call *spare = NULL;
@@ -85,15 +99,36 @@ static void free_stale(pycrew_crew *crew, pycrew_call *call)
     call->next = crew->stale_calls;
     crew->stale_calls = call->index + 1;
     sift_stale(crew);
-    if (crew->spare_calls != 0) {
-        spare = &crew->calls[crew->spare_calls - 1];
-        crew->spare_calls = spare->next;
-    } else {
+    if (!call->replaced && (spare = pop_spare(crew)) == NULL)
         atomic_fetch_add_explicit(&crew->stale_count, 1, memory_order_relaxed);
-    }
     pthread_mutex_unlock(&crew->lock);
     if (spare != NULL)
         free_push(crew, spare);
+}
+
+static void free_replaced(pycrew_crew *crew, pycrew_call *call)
+{
+    pthread_mutex_lock(&crew->lock);
+    call->next = crew->spare_calls;
+    crew->spare_calls = call->index + 1;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+bool pc_call_replace(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+    pycrew_call *spare;
+
+    if (call->replaced)
+        return false;
+    pthread_mutex_lock(&crew->lock);
+    spare = pop_spare(crew);
+    pthread_mutex_unlock(&crew->lock);
+    if (spare == NULL)
+        return false;
+    call->replaced = true;
+    free_push(crew, spare);
+    return true;
 }
 
 /* Spares that came too late for free_stale. */
@@ -105,11 +140,8 @@ static pycrew_call *pop_owed(pycrew_crew *crew)
         return NULL;
     pthread_mutex_lock(&crew->lock);
     sift_stale(crew);
-    if (crew->spare_calls != 0 && atomic_load(&crew->stale_count) > 0) {
-        call = &crew->calls[crew->spare_calls - 1];
-        crew->spare_calls = call->next;
+    if (atomic_load(&crew->stale_count) > 0 && (call = pop_spare(crew)) != NULL)
         atomic_fetch_sub_explicit(&crew->stale_count, 1, memory_order_relaxed);
-    }
     pthread_mutex_unlock(&crew->lock);
     return call;
 }
@@ -121,8 +153,7 @@ static pycrew_call *take_free(pycrew_crew *crew)
     return call != NULL ? call : pop_owed(crew);
 }
 
-/* Whether this thread holds every call there is: then waiting for one would be for ever. */
-static bool holds_all(const pycrew_crew *crew)
+bool pc_call_holds_all(const pycrew_crew *crew)
 {
     unsigned held = 0;
 
@@ -130,7 +161,8 @@ static bool holds_all(const pycrew_crew *crew)
         const pycrew_call *call = &crew->calls[i];
         uint32_t phase = atomic_load_explicit(&call->phase, memory_order_relaxed);
 
-        if (phase != PC_PHASE_UNUSED && call->thread == &this_thread && !call->released)
+        if (phase != PC_PHASE_UNUSED && call->thread == &this_thread && !call->released &&
+            !call->replaced)
             held++;
     }
     return held >= crew->call_limit;
@@ -149,7 +181,7 @@ static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
 {
     int64_t until = pc_until(timeout_ns);
 
-    if (timeout_ns == 0 || holds_all(crew))
+    if (timeout_ns == 0 || pc_call_holds_all(crew))
         return pc_fail(-EAGAIN, "all %u calls are in use", crew->call_limit);
     atomic_fetch_add(&crew->inside, 1);
     atomic_fetch_add_explicit(&crew->prepare_waiters, 1, memory_order_seq_cst); /* F1 */
@@ -212,7 +244,7 @@ static void initialise(pycrew_call *call)
     call->retries = crew->retries;
     call->chunk_in_use = false;
     call->deadline = INT64_MAX;
-    call->released = false;
+    call->released = call->replaced = false;
     atomic_store_explicit(&call->stop, PC_STOP_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_running, 0, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_claimed, 0, memory_order_relaxed);
@@ -1033,6 +1065,8 @@ void pc_call_reclaim(pycrew_call *call)
     atomic_store_explicit(&call->phase, PC_PHASE_UNUSED, memory_order_release);
     if (stale)
         free_stale(crew, call);
+    else if (call->replaced)
+        free_replaced(crew, call);
     else
         free_push(crew, call);
 }

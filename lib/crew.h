@@ -68,6 +68,7 @@ struct pycrew_call {
     int host_code;          /* if the host ended it */
     pc_error host_error;    /* the same */
     bool released;          /* before its end: the supervisor reclaims it */
+    bool replaced;          /* a spare is free in its place already; the owner's */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
@@ -255,6 +256,13 @@ bool pc_call_await(pycrew_call *call, int64_t until);
 
 /* A new call, its builder over the slot; without function. As pycrew_prepare. */
 int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret);
+
+/* Whether this thread holds every call there is: then waiting for one would be for ever. */
+bool pc_call_holds_all(const pycrew_crew *crew);
+
+/* An ended call that is kept for its result alone: another one is free in its place. False: it has
+ * been replaced before, or there is no spare. */
+bool pc_call_replace(pycrew_call *call);
 
 /* Publishes the call's slot. */
 void pc_call_enqueue(pycrew_call *call);

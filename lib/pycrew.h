@@ -329,12 +329,16 @@ typedef struct pycrew_progress {
 PYCREW_API int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
                                  const pycrew_batch_options *options, pycrew_batch **ret);
 
-/* Adds one item. -EAGAIN: the window is full, take some out first. -ENOMEM, -E2BIG, -EINVAL: this
- * item is not in, the batch goes on. */
+/* Adds one item. Never sleeps.
+ *   -EAGAIN   the window is full, or the batch's items use the calls: there is an item inside, and
+ *             taking it out helps
+ *   -ETIME    others use all calls; nothing is inside: pycrew_batch_add_within waits for them
+ *   -ENOMEM, -E2BIG, -EINVAL  this item is not in, the batch goes on */
 PYCREW_API int pycrew_batch_add(pycrew_batch *batch, const char *format, ...);
 
-/* The same, and waits while calls or memory are used up by others (-ETIME). A full window is
- * -EAGAIN at once: only taking out helps. */
+/* The same, and waits while calls or memory are used up by others (-ETIME). What the batch itself
+ * uses is -EAGAIN at once: go on with pycrew_batch_next, and add again. If that is not an item but the
+ * last result, which lives until the next one and may leave no memory, next returns 0 and frees it. */
 PYCREW_API int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char *format, ...);
 
 /* An item without varargs: begin gives a call to fill by pycrew_add_*, for this batch only; commit
@@ -344,8 +348,8 @@ PYCREW_API int pycrew_batch_commit(pycrew_batch *batch);
 
 PYCREW_API int pycrew_batch_end(pycrew_batch *batch); /* no more input */
 
-/* The next item: 1; 0: all that was added is out (before the end: all so far); -ETIME. Ends the life of
- * the previous item's result. */
+/* The next item: 1; 0: all that was added is out, which before the end says that more is to be added;
+ * -ETIME. Ends the life of the previous item's result. */
 PYCREW_API int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns);
 PYCREW_API size_t pycrew_batch_index(const pycrew_batch *batch); /* the item's place in the input, from 0 */
 PYCREW_API int pycrew_batch_result(pycrew_batch *batch, const char *format, ...); /* its own error, or as pycrew_result */

@@ -763,29 +763,148 @@ TEST(a_batch_cancelled_after_a_drain_ends)
 
 /* ---- others on the same crew ------------------------------------------------------------------ */
 
+static void expect_calls_free(pycrew_crew *crew, int count)
+{
+    pycrew_call *calls[8];
+
+    for (int i = 0; i < count; i++)
+        OK(pycrew_prepare(crew, function_of(crew, "api_ops:nothing"), BOUND, &calls[i]));
+    GIVES(pycrew_prepare(crew, function_of(crew, "api_ops:nothing"), 0, &calls[count]), -EAGAIN);
+    for (int i = 0; i < count; i++)
+        pycrew_release(calls[i]);
+}
+
+typedef struct holder {
+    pycrew_crew *crew;
+    pycrew_call *calls[4];
+} holder;
+
+static void *hold_all_calls(void *data)
+{
+    holder *h = data;
+
+    for (int i = 0; i < 4; i++)
+        OK(pycrew_prepare(h->crew, function_of(h->crew, "api_ops:nothing"), 0, &h->calls[i]));
+    return NULL;
+}
+
 TEST(add_within_waits_while_others_hold_all_calls)
 {
     pycrew_options options = test_options(1);
-    pycrew_crew *crew;
+    holder others;
+    pthread_t thread;
     pycrew_batch *batch;
-    pycrew_call *calls[4];
+    pycrew_call *item;
     int64_t begun;
 
     options.calls = 4;
-    crew = open_with(&options);
-    batch = open_batch(crew, "api_ops:add", NULL);
-    for (int i = 0; i < 4; i++)
-        OK(pycrew_prepare(crew, function_of(crew, "api_ops:nothing"), 0, &calls[i]));
-    GIVES(pycrew_batch_add(batch, "ii", 1, 2), -EAGAIN);
+    others.crew = open_with(&options);
+    batch = open_batch(others.crew, "api_ops:add", NULL);
+    ASSERT(pthread_create(&thread, NULL, hold_all_calls, &others) == 0);
+    pthread_join(thread, NULL);
+    GIVES(pycrew_batch_add(batch, "ii", 1, 2), -ETIME);
+    GIVES(pycrew_batch_begin(batch, 0, &item), -ETIME);
     begun = now_ns();
     GIVES(pycrew_batch_add_within(batch, 50 * MS, "ii", 1, 2), -ETIME);
     ASSERT(now_ns() - begun >= 50 * MS);
-    pycrew_release(calls[0]);
+    pycrew_release(others.calls[0]);
     OK(pycrew_batch_add_within(batch, BOUND, "ii", 1, 2));
     expect_item(batch, 3);
     for (int i = 1; i < 4; i++)
-        pycrew_release(calls[i]);
+        pycrew_release(others.calls[i]);
     pycrew_batch_close(batch);
+    expect_calls_free(others.crew, 4);
+    pycrew_close(others.crew);
+}
+
+TEST(add_within_does_not_wait_for_calls_of_its_own_thread)
+{
+    pycrew_options options = test_options(1);
+    holder own;
+    pycrew_batch *batch;
+
+    options.calls = 4;
+    own.crew = open_with(&options);
+    batch = open_batch(own.crew, "api_ops:add", NULL);
+    OK(pycrew_batch_add(batch, "ii", 1, 2));
+    expect_item(batch, 3); /* holds no call any more, once another is wanted */
+    for (int i = 0; i < 3; i++)
+        OK(pycrew_prepare(own.crew, function_of(own.crew, "api_ops:nothing"), 0, &own.calls[i]));
+    OK(pycrew_batch_add(batch, "ii", 2, 2));
+    expect_item(batch, 4);
+    GIVES(pycrew_batch_next(batch, 0), 0); /* gives its call back */
+    OK(pycrew_prepare(own.crew, function_of(own.crew, "api_ops:nothing"), 0, &own.calls[3]));
+    GIVES(pycrew_batch_add_within(batch, PYCREW_FOREVER, "ii", 1, 2), -ETIME);
+    for (int i = 0; i < 4; i++)
+        pycrew_release(own.calls[i]);
+    pycrew_batch_close(batch);
+    expect_calls_free(own.crew, 4);
+    pycrew_close(own.crew);
+}
+
+static void feed_and_take(pycrew_crew *crew, bool unordered)
+{
+    enum { ITEMS = 300 };
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_batch *batch;
+    int in = 0;
+
+    options.unordered = unordered;
+    batch = open_batch(crew, "api_ops:add", &options);
+    for (int out = 0; out < ITEMS; out++) {
+        int rc = 0;
+
+        while (in < ITEMS && (rc = pycrew_batch_add(batch, "ii", in, 0)) == 0)
+            in++;
+        ASSERT(rc == 0 || rc == -EAGAIN);
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+    }
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+}
+
+TEST(a_batch_that_takes_no_more_has_an_item_to_take_out_however_few_calls_there_are)
+{
+    for (unsigned calls = 1; calls <= 4; calls++) {
+        pycrew_options options = test_options(2);
+        pycrew_crew *crew;
+
+        options.calls = calls;
+        crew = open_with(&options);
+        feed_and_take(crew, false);
+        feed_and_take(crew, true);
+        expect_calls_free(crew, (int)calls);
+        pycrew_close(crew);
+    }
+}
+
+TEST(the_last_result_stays_while_more_is_added)
+{
+    pycrew_options options = test_options(1);
+    char text[2000] = "";
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+
+    options.calls = 1;
+    crew = open_with(&options);
+    batch = open_batch(crew, "api_ops:echo", NULL);
+    OK(pycrew_batch_add(batch, "s", "0"));
+    for (int i = 1; i < 100; i++) {
+        const char *last;
+        char before[sizeof text];
+
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, "s", &last));
+        strcpy(before, last);
+        memset(text, 'a' + i % 26, (size_t)(i % 2 ? 5 : 1999));
+        text[i % 2 ? 5 : 1999] = '\0';
+        OK(pycrew_batch_add(batch, "s", text));
+        ASSERT_STR(last, before);
+    }
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+    expect_calls_free(crew, 1);
     pycrew_close(crew);
 }
 
@@ -824,13 +943,13 @@ static void *run_batch(void *data)
     return NULL;
 }
 
-TEST(batches_in_many_threads_do_not_mix)
+static void run_batches(unsigned calls)
 {
     pycrew_options options = test_options(2);
     batch_thread threads[6];
     pycrew_crew *crew;
 
-    options.calls = 64;
+    options.calls = calls;
     crew = open_with(&options);
     for (unsigned i = 0; i < 6; i++) {
         threads[i] = (batch_thread){.crew = crew, .number = i};
@@ -839,6 +958,16 @@ TEST(batches_in_many_threads_do_not_mix)
     for (unsigned i = 0; i < 6; i++)
         pthread_join(threads[i].thread, NULL);
     pycrew_close(crew);
+}
+
+TEST(batches_in_many_threads_do_not_mix)
+{
+    run_batches(64);
+}
+
+TEST(batches_in_more_threads_than_there_are_calls_all_come_to_their_end)
+{
+    run_batches(4);
 }
 
 TEST(a_million_items_come_out_in_order)
