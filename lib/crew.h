@@ -393,7 +393,9 @@ void pc_queues_free(pycrew_crew *crew);
 void pc_queue_enter(pycrew_call *call); /* a submitted call is to appear in its queue, */
 void pc_queue_leave(pycrew_call *call); /* or not any more */
 void pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable */
-int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
+/* To a worker. It may fail where many are open: a worker without it tells the supervisor. */
+int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline);
+void pc_queues_pass_on(pycrew_crew *crew); /* supervisor: for those workers */
 uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
 
 /* ---- deadline.c: a heap of calls by deadline; under crew->lock ---- */

@@ -71,6 +71,19 @@ int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline)
     return pc_control_send(lifeline, &message, NULL, 0, &crew->queues[queue].fd, 1);
 }
 
+void pc_queues_pass_on(pycrew_crew *crew)
+{
+    pc_segment *segment = &crew->segment;
+
+    if (atomic_exchange_explicit(&segment->header->untold, 0, memory_order_acquire) == 0)
+        return;
+    pthread_mutex_lock(&crew->lock);
+    for (unsigned i = 1; i < segment->config.queues; i++)
+        if (crew->queues[i].open && pc_announce_due(segment, i))
+            pc_queue_write(&crew->queues[i]);
+    pthread_mutex_unlock(&crew->lock);
+}
+
 /* Under crew->lock. */
 static int make_fd(pycrew_queue *queue)
 {

@@ -163,6 +163,7 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
         return -errno;
     w->lifeline = ends[0];
     *lifeline = ends[1];
+    fcntl(ends[0], F_SETFL, O_NONBLOCK); /* a worker in a call does not read: nobody waits for that */
     if (!log)
         return 0;
     if (pipe2(ends, O_CLOEXEC) < 0)
@@ -243,8 +244,12 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_lock(&w->lock);
     w->alive = true;
     pthread_mutex_unlock(&w->lock);
+    /* The supervisor's queue first, by which a worker can tell of any other: those that find no room
+     * are missing. */
+    pc_queue_send(crew, PC_QUEUE_SUPERVISOR, w->lifeline);
+    pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0);
     pthread_mutex_lock(&crew->lock);
-    for (unsigned i = 0; i < crew->segment.config.queues; i++)
+    for (unsigned i = 1; i < crew->segment.config.queues; i++)
         if (crew->queues[i].fd >= 0)
             pc_queue_send(crew, i, w->lifeline);
     w->state = PC_WORKER_READY;
@@ -254,7 +259,6 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&crew->lock);
     atomic_fetch_add(&crew->segment.header->alive, 1);
     crew->start_failures = 0;
-    pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0);
 }
 
 static void hear_worker(pycrew_crew *crew, unsigned worker)
@@ -679,6 +683,7 @@ static void turn(pycrew_crew *crew, int64_t extra)
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
+    pc_queues_pass_on(crew);
     pc_call_reclaim_released(crew);
     count = set_polls(crew);
     if (poll(crew->polls, count, poll_ms(next, pc_now())) < 0)

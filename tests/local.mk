@@ -35,7 +35,8 @@ tests_shm_test_format_LDADD = lib/libpccore.la
 API_TESTS = \
 	tests/test-batch \
 	tests/test-deadline \
-	tests/test-death
+	tests/test-death \
+	tests/test-reach
 
 WORKER_TESTS = \
 	tests/worker/test-convert

@@ -114,15 +114,28 @@ static int queue_fd(pc_worker *worker, unsigned queue)
     return worker->queue_fds[queue];
 }
 
-static void write_eventfd(pc_worker *worker, unsigned queue)
+/* False: it is not there. User code may have closed it, and opened something else under its
+ * number; or the lifeline was full of others'. */
+static bool write_eventfd(pc_worker *worker, unsigned queue)
 {
     uint64_t one = 1;
     int fd = queue_fd(worker, queue);
 
-    /* User code may have closed it, and opened something else under its number. */
-    if (fd >= 0 && eventfd_id(fd) == worker->queue_ids[queue])
-        while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
-            continue;
+    if (fd < 0 || eventfd_id(fd) != worker->queue_ids[queue])
+        return false;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+    return true;
+}
+
+/* Where there is no way to tell, the end of this process does: the sweep announces all again. */
+static void wake_reader(pc_worker *worker, unsigned queue)
+{
+    if (write_eventfd(worker, queue))
+        return;
+    atomic_store_explicit(&worker->segment.header->untold, 1, memory_order_release);
+    if (!write_eventfd(worker, PC_QUEUE_SUPERVISOR))
+        _exit(PC_EXIT_RECYCLED);
 }
 
 /* Tells who waits for a call that has ended. */
@@ -133,7 +146,7 @@ static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
     if (ending->sleeper < segment->config.slots)
         pc_sleeper_post(&segment->slots[ending->sleeper].semaphore);
     if (ending->queue < segment->config.queues && pc_announce(segment, ending->queue, slot))
-        write_eventfd(worker, ending->queue);
+        wake_reader(worker, ending->queue);
 }
 
 /* ---- functions ---- */

@@ -8,7 +8,9 @@
  * the reader armed, or the reader's look after arming sees the bit. Only the reader clears
  * `armed`, so an announcer that dies takes no wake with it; a worker that dies between DONE and
  * the bit is made good by the sweep, which announces all its DONE slots again and writes all
- * eventfds. A bit too many is skipped by the private record. */
+ * eventfds. A bit too many is skipped by the private record. A worker that has no descriptor for the
+ * queue says so (`untold`) to the supervisor's, which then writes the eventfds of all whose reader is
+ * armed and has bits. */
 #ifndef PC_SHM_ANNOUNCE_H
 #define PC_SHM_ANNOUNCE_H
 
@@ -37,6 +39,19 @@ static inline void pc_announce_arm(const pc_segment *segment, unsigned queue)
 static inline void pc_announce_disarm(const pc_segment *segment, unsigned queue)
 {
     atomic_store_explicit(&pc_segment_queue(segment, queue)->armed, 0, memory_order_relaxed);
+}
+
+/* Whether a reader sleeps although there is something for it. */
+static inline bool pc_announce_due(const pc_segment *segment, unsigned queue)
+{
+    const pc_queue_record *record = pc_segment_queue(segment, queue);
+    uint64_t any = 0;
+
+    if (atomic_load_explicit(&record->armed, memory_order_relaxed) == 0)
+        return false;
+    for (uint32_t word = 0; word < segment->config.slots / 64; word++)
+        any |= atomic_load_explicit(&record->bits[word], memory_order_relaxed);
+    return any != 0;
 }
 
 /* Reader: takes the bits of 64 slots. */

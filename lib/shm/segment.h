@@ -33,6 +33,7 @@ typedef struct pc_header {
     uint64_t layout_hash;
     pc_config config;
     _Atomic uint32_t closing; /* workers end when idle */
+    _Atomic uint32_t untold;  /* a worker lacks a queue's eventfd: the supervisor is to write it */
     _Atomic uint64_t function_pages[PC_FUNCTION_PAGES]; /* offsets of blocks of PC_FUNCTION_PAGE offsets */
 
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t ring_head; /* see ring.h */
@@ -89,7 +90,7 @@ typedef struct pc_segment {
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770001) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770002) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
 
