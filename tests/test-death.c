@@ -607,7 +607,7 @@ static void kill_a_host_after(int64_t delay)
     died_at = now_ns();
     for (int i = 0; i < count; i++)
         AWAIT(!is_alive(pids[i]));
-    if (now_ns() - died_at > (int64_t)((double)SECOND * tap_scale()))
+    if (now_ns() - died_at > (int64_t)((double)(5 * SECOND) * tap_scale()))
         tap_fail("%lld ms after the host's death there were still processes of it",
                  (long long)((now_ns() - died_at) / MS));
 }
@@ -619,7 +619,7 @@ TEST(a_killed_host_leaves_nothing_behind)
     for (int i = 0; i < 20; i++)
         kill_a_host_after(i * 6 * MS);
     kill_a_host_after(400 * MS);
-    ASSERT(names_in_shm() <= names);
+    AWAIT(names_in_shm() <= names); /* another program may be about to unlink its own */
 }
 
 /* ---- when no worker can start any more -------------------------------------------------------- */
