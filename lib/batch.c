@@ -30,6 +30,7 @@ enum {
 
 struct pycrew_batch {
     pycrew_crew *crew;
+    pycrew_batch *next, **link; /* in crew->batches */
     const pycrew_function *function;
     size_t window;
     uint32_t limit; /* items to a chunk */
@@ -60,6 +61,44 @@ struct pycrew_batch {
     uint64_t added, taken, failed;
     _Atomic uint64_t retried, deaths;
 };
+
+/* ---- the crew's list ---- */
+
+static void list_batch(pycrew_batch *batch)
+{
+    pycrew_crew *crew = batch->crew;
+
+    pthread_mutex_lock(&crew->lock);
+    batch->next = crew->batches;
+    batch->link = &crew->batches;
+    if (batch->next != NULL)
+        batch->next->link = &batch->next;
+    crew->batches = batch;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* Under crew->lock. */
+static void unlist_batch(pycrew_batch *batch)
+{
+    *batch->link = batch->next;
+    if (batch->next != NULL)
+        batch->next->link = batch->link;
+}
+
+static void free_batch(pycrew_batch *batch)
+{
+    pc_error_clear(&batch->error_space);
+    free(batch->chunks);
+    free(batch);
+}
+
+void pc_batches_free(pycrew_crew *crew)
+{
+    for (pycrew_batch *batch = crew->batches, *next; batch != NULL; batch = next) {
+        next = batch->next;
+        free_batch(batch);
+    }
+}
 
 /* ---- opening ---- */
 
@@ -126,6 +165,7 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     /* Where none is free, chunks' own semaphores have to do: see await_any. */
     if (batch->unordered)
         (void)pc_call_prepare(crew, 0, &batch->sleeper);
+    list_batch(batch);
     *ret = batch;
     return 0;
 }
@@ -485,9 +525,7 @@ static void wait_a_little(pycrew_batch *batch, int64_t until)
     atomic_fetch_sub(&crew->prepare_waiters, 1);
 }
 
-/* Who waits for others holds nothing that they may wait for: no call, and no memory but a result
- * that the caller may be reading. */
-static void drop_empty_filling(pycrew_batch *batch)
+static void drop_filling(pycrew_batch *batch)
 {
     if (batch->filling != NULL)
         pc_call_reclaim(batch->filling);
@@ -504,7 +542,7 @@ static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
     if (items_inside(batch) > 0)
         return pc_fail_static(-EAGAIN, "the batch's own items use the calls or the memory: take "
                                        "some out first");
-    drop_empty_filling(batch);
+    drop_filling(batch); /* is empty: who waits for others holds nothing they may wait for */
     if (rc == -ENOMEM && batch->out != NULL)
         return pc_fail_static(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives "
                                        "it back");
@@ -540,11 +578,11 @@ static int item_within(pycrew_batch *batch, int64_t timeout_ns, const char *form
 
     if (!is_short(rc, batch))
         return rc;
-    atomic_fetch_add(&crew->inside, 1);
+    pc_crew_enter(crew);
     do
         rc = wait_for_others(batch, rc, until);
     while (rc == 0 && is_short(rc = try_item(batch, format, arguments), batch));
-    atomic_fetch_sub(&crew->inside, 1);
+    pc_crew_leave(crew);
     return rc;
 }
 
@@ -680,19 +718,15 @@ static void drop_chunk(pycrew_batch *batch)
  * or where none was free, of the first chunk. */
 static void await_any(pycrew_batch *batch, int64_t until)
 {
-    pycrew_crew *crew = batch->crew;
     const pycrew_call *sleeper = batch->sleeper != NULL ? batch->sleeper : chunk_at(batch, 0);
     sem_t *semaphore = &sleeper->slot->semaphore;
     int64_t now = pc_now();
 
-    atomic_fetch_add(&crew->inside, 1);
     pc_sleeper_drain(semaphore);
     for (uint32_t i = 0; i < batch->count; i++)
         if (!pc_call_publish_sleeper(chunk_at(batch, i), sleeper->index))
-            goto out;
+            return;
     pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
-out:
-    atomic_fetch_sub(&crew->inside, 1);
 }
 
 /* False: no time is left, or the crew closes. */
@@ -756,7 +790,12 @@ int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
         if (batch->out != NULL)
             drop_chunk(batch);
         rc = pc_crew_check(batch->crew);
-        if (rc < 0 || (rc = next_chunk(batch, timeout_ns)) <= 0)
+        if (rc < 0)
+            return rc;
+        pc_crew_enter(batch->crew);
+        rc = next_chunk(batch, timeout_ns);
+        pc_crew_leave(batch->crew);
+        if (rc <= 0)
             return rc;
     }
 }
@@ -842,24 +881,21 @@ int pycrew_batch_cancel(pycrew_batch *batch)
 
 void pycrew_batch_close(pycrew_batch *batch)
 {
-    if (batch == NULL)
+    /* In a fork it goes with the crew. */
+    if (batch == NULL || *(const volatile char *)batch->crew->fork_guard == 0)
         return;
-    if (*(const volatile char *)batch->crew->fork_guard != 0) {
-        clear_item(batch);
-        if (batch->filling != NULL)
-            pc_call_reclaim(batch->filling);
-        batch->filling = NULL;
-        pycrew_batch_cancel(batch);
-        pthread_mutex_lock(&batch->crew->lock);
-        for (uint32_t i = 0; i < batch->count; i++)
-            chunk_at(batch, i)->chunk->batch = NULL;
-        pthread_mutex_unlock(&batch->crew->lock);
-        while (batch->count > 0)
-            pycrew_release(list_remove(batch, 0));
-        pycrew_release(batch->out);
-        if (batch->sleeper != NULL)
-            pc_call_reclaim(batch->sleeper);
-    }
-    free(batch->chunks);
-    free(batch);
+    clear_item(batch);
+    drop_filling(batch);
+    pycrew_batch_cancel(batch);
+    pthread_mutex_lock(&batch->crew->lock);
+    for (uint32_t i = 0; i < batch->count; i++)
+        chunk_at(batch, i)->chunk->batch = NULL;
+    unlist_batch(batch);
+    pthread_mutex_unlock(&batch->crew->lock);
+    while (batch->count > 0)
+        pycrew_release(list_remove(batch, 0));
+    pycrew_release(batch->out);
+    if (batch->sleeper != NULL)
+        pc_call_reclaim(batch->sleeper);
+    free_batch(batch);
 }

@@ -183,7 +183,6 @@ static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
 
     if (timeout_ns == 0 || pc_call_holds_all(crew))
         return pc_fail(-EAGAIN, "all %u calls are in use", crew->call_limit);
-    atomic_fetch_add(&crew->inside, 1);
     atomic_fetch_add_explicit(&crew->prepare_waiters, 1, memory_order_seq_cst); /* F1 */
     while ((*ret = take_free(crew)) == NULL && pc_now() < until && atomic_load(&crew->ending) == 0) {
         pthread_mutex_lock(&crew->lock);
@@ -192,7 +191,6 @@ static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
         pthread_mutex_unlock(&crew->lock);
     }
     atomic_fetch_sub(&crew->prepare_waiters, 1);
-    atomic_fetch_sub(&crew->inside, 1);
     if (*ret != NULL)
         return 0;
     if (atomic_load(&crew->ending) != 0)
@@ -263,7 +261,12 @@ int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
     if (atomic_load_explicit(&crew->ending, memory_order_relaxed) != 0)
         return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
     call = take_free(crew);
-    if (call == NULL && (rc = await_free(crew, timeout_ns, &call)) < 0)
+    if (call == NULL) {
+        pc_crew_enter(crew);
+        rc = await_free(crew, timeout_ns, &call);
+        pc_crew_leave(crew);
+    }
+    if (rc < 0)
         return rc;
     initialise(call);
     *ret = call;
@@ -784,12 +787,8 @@ static void sleep_until_ended(pycrew_call *call, int64_t until)
 
 bool pc_call_await(pycrew_call *call, int64_t until)
 {
-    pycrew_crew *crew = call->crew;
-
-    atomic_fetch_add_explicit(&crew->inside, 1, memory_order_acq_rel);
     if (!spin(call, until))
         sleep_until_ended(call, until);
-    atomic_fetch_sub_explicit(&crew->inside, 1, memory_order_acq_rel);
     return pc_call_collect(call);
 }
 
@@ -823,9 +822,29 @@ static int fail_not_submitted(void)
     return pc_fail(-EINVAL, "the call was not submitted");
 }
 
+static int end_of(const pycrew_call *call)
+{
+    return call->code < 0 ? pc_fail_error(&call->error.public) : 0;
+}
+
+static int wait_slowly(pycrew_call *call, int64_t timeout_ns)
+{
+    if (pc_call_await(call, pc_until(timeout_ns)))
+        return end_of(call);
+    if (atomic_load(&call->crew->ending) == 2)
+        return pc_fail(-ECANCELED, "the crew was closed");
+    return pc_fail_static(-ETIME, "the call has not ended yet");
+}
+
+int pc_call_wait(pycrew_call *call)
+{
+    return pc_call_collect(call) ? end_of(call) : wait_slowly(call, PYCREW_FOREVER);
+}
+
 int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 {
-    int rc = pc_crew_check(call->crew);
+    pycrew_crew *crew = call->crew;
+    int rc = pc_crew_check(crew);
     bool ended;
 
     if (rc < 0)
@@ -834,12 +853,14 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
         return fail_not_submitted();
     ended = pc_call_collect(call);
     note_hit(call, ended);
-    if (!ended && (timeout_ns == 0 || !pc_call_await(call, pc_until(timeout_ns)))) {
-        if (atomic_load(&call->crew->ending) == 2)
-            return pc_fail(-ECANCELED, "the crew was closed");
+    if (ended)
+        return end_of(call);
+    if (timeout_ns == 0)
         return pc_fail_static(-ETIME, "the call has not ended yet");
-    }
-    return call->code < 0 ? pc_fail_error(&call->error.public) : 0;
+    pc_crew_enter(crew);
+    rc = wait_slowly(call, timeout_ns);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 /* ---- ends by the host ---- */

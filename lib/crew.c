@@ -382,17 +382,23 @@ int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns)
 
     if (rc < 0)
         return rc;
+    pc_crew_enter(crew);
     atomic_compare_exchange_strong(&crew->ending, &open, 1);
-    while (any_in_flight(crew)) {
-        if (pc_now() >= until)
-            return pc_fail(-ETIME, "calls are still in flight");
-        sleep_ns(pause_ns);
+    while (rc == 0 && any_in_flight(crew)) {
+        if (atomic_load(&crew->ending) == 2)
+            rc = pc_fail(-ECANCELED, "the crew was closed");
+        else if (pc_now() >= until)
+            rc = pc_fail(-ETIME, "calls are still in flight");
+        else
+            sleep_ns(pause_ns);
         pause_ns = pause_ns < 5 * 1000 * 1000 ? pause_ns * 2 : pause_ns;
     }
-    return 0;
+    pc_crew_leave(crew);
+    return rc;
 }
 
-/* Threads that sleep in our functions come out with -ECANCELED. */
+/* Threads that sleep in our functions come out with -ECANCELED (or -ESHUTDOWN, from those that make
+ * calls). */
 static void send_threads_out(pycrew_crew *crew)
 {
     while (atomic_load(&crew->inside) > 0) {
@@ -424,6 +430,7 @@ static void free_calls(pycrew_crew *crew)
 
 static void free_crew(pycrew_crew *crew)
 {
+    pc_batches_free(crew);
     free_calls(crew);
     pc_functions_free(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++)

@@ -154,7 +154,7 @@ struct pycrew_crew {
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t free_calls; /* tag << 32 | index + 1 */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t tail;       /* of the ring */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
-    _Atomic uint32_t inside; /* threads that sleep or spin in a function of ours */
+    _Atomic uint32_t inside; /* threads in a function of ours that may sleep: see pc_crew_enter */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
     _Atomic uint32_t stale_count;
     uint32_t spare_calls, stale_calls; /* lists; under lock */
@@ -175,6 +175,8 @@ struct pycrew_crew {
     uint32_t *commands;     /* calls that are to be stopped */
     uint32_t command_count;
     int64_t next_look;      /* when the supervisor will look at the deadlines */
+
+    pycrew_batch *batches;  /* the open ones: a list; under lock */
 
     pc_host_worker *crew_workers;
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
@@ -219,6 +221,18 @@ static inline int pc_crew_check(const pycrew_crew *crew)
     return 0;
 }
 
+/* Around what may sleep, up to the last use of the crew: pycrew_close sends such threads out and waits
+ * for them before it frees anything. */
+static inline void pc_crew_enter(pycrew_crew *crew)
+{
+    atomic_fetch_add_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
+static inline void pc_crew_leave(pycrew_crew *crew)
+{
+    atomic_fetch_sub_explicit(&crew->inside, 1, memory_order_acq_rel);
+}
+
 void pc_crew_log(pycrew_crew *crew, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -251,8 +265,11 @@ void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
 /* Copies a call's end out of its slot, if it has ended; phase is ENDED then. */
 bool pc_call_collect(pycrew_call *call);
 
-/* Sleeps until collected (true), or the time. */
+/* Sleeps until collected (true), or the time. Between pc_crew_enter and _leave, as the next one. */
 bool pc_call_await(pycrew_call *call, int64_t until);
+
+/* The end of a submitted call: as pycrew_wait for ever. */
+int pc_call_wait(pycrew_call *call);
 
 /* A new call, its builder over the slot; without function. As pycrew_prepare. */
 int pc_call_prepare(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret);
@@ -382,6 +399,8 @@ void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), uns
                      unsigned incarnation);
 
 /* ---- batch.c ---- */
+
+void pc_batches_free(pycrew_crew *crew); /* those that were not closed */
 
 /* Under crew->lock: a worker died on one of the batch's items. */
 void pc_batch_count_death(pycrew_batch *batch, bool retried);

@@ -10,14 +10,14 @@ static int finish(pycrew_call *call, const char *result, va_list *arguments)
     int rc = pycrew_submit(call);
 
     if (rc == 0)
-        rc = pycrew_wait(call, PYCREW_FOREVER);
+        rc = pc_call_wait(call);
     if (rc == 0)
         rc = pc_format_result(call->result, result, arguments, true);
     return rc;
 }
 
-static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, const char *format,
-               va_list *arguments)
+static int run_inside(pycrew_crew *crew, const int64_t *timeout_ns, const char *name,
+                      const char *format, va_list *arguments)
 {
     const pycrew_function *function;
     const char *result = "";
@@ -35,6 +35,21 @@ static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, c
     if (rc == 0)
         rc = finish(call, result, arguments);
     pycrew_release(call);
+    return rc;
+}
+
+static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, const char *format,
+               va_list *arguments)
+{
+    int rc;
+
+    if (crew == NULL)
+        return pc_fail(-EINVAL, "crew must not be NULL");
+    if ((rc = pc_crew_check(crew)) < 0)
+        return rc;
+    pc_crew_enter(crew);
+    rc = run_inside(crew, timeout_ns, name, format, arguments);
+    pc_crew_leave(crew);
     return rc;
 }
 

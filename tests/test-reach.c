@@ -79,4 +79,90 @@ TEST(a_call_that_closes_the_workers_descriptors_is_announced)
     pycrew_close(crew);
 }
 
+/* ---- a crew that is closed ------------------------------------------------------------------- */
+
+typedef struct waiter {
+    pthread_t thread;
+    pycrew_crew *crew;
+    pycrew_call *call;
+    pycrew_batch *batch;
+    const char *path;
+    int code;
+} waiter;
+
+static void *run_for_ever(void *data)
+{
+    waiter *w = data;
+
+    w->code = pycrew_run(w->crew, "api_ops:sleep", "is>", 1000, w->path);
+    return NULL;
+}
+
+static void *wait_for_ever(void *data)
+{
+    waiter *w = data;
+
+    w->code = pycrew_wait(w->call, PYCREW_FOREVER);
+    return NULL;
+}
+
+static void *next_for_ever(void *data)
+{
+    waiter *w = data;
+
+    w->code = pycrew_batch_next(w->batch, PYCREW_FOREVER);
+    return NULL;
+}
+
+static void *drain_for_ever(void *data)
+{
+    waiter *w = data;
+
+    w->code = pycrew_drain(w->crew, PYCREW_FOREVER);
+    return NULL;
+}
+
+static void start(waiter *w, void *(*body)(void *))
+{
+    ASSERT_INT(pthread_create(&w->thread, NULL, body, w), 0);
+}
+
+static bool drains(pycrew_crew *crew)
+{
+    pycrew_call *call;
+    int rc = pycrew_prepare(crew, function_of(crew, "api_ops:nothing"), 0, &call);
+
+    if (rc == 0)
+        pycrew_release(call);
+    return rc == -ESHUTDOWN;
+}
+
+/* What they use of the crew afterwards is seen by ASan. */
+TEST(threads_that_wait_come_out_of_a_crew_that_is_closed)
+{
+    enum { WAITERS = 4 };
+    waiter waiters[WAITERS];
+    pycrew_crew *crew = open_crew(3);
+    pycrew_batch *batch = NULL;
+    const char *path = scratch("runs");
+
+    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:sleep"), NULL, &batch));
+    OK(pycrew_batch_add(batch, "is", 1000, path));
+    for (int i = 0; i < WAITERS; i++)
+        waiters[i] = (waiter){.crew = crew, .path = path, .batch = batch};
+    waiters[1].call = SUBMIT(crew, "api_ops:sleep", "is", 1000, path);
+    start(&waiters[0], run_for_ever);
+    start(&waiters[1], wait_for_ever);
+    start(&waiters[2], next_for_ever);
+    AWAIT(file_size(path) == 3);
+    start(&waiters[3], drain_for_ever);
+    AWAIT(drains(crew));
+    pycrew_close(crew);
+    for (int i = 0; i < WAITERS; i++) {
+        pthread_join(waiters[i].thread, NULL);
+        if (waiters[i].code != -ECANCELED)
+            tap_fail("waiter %d came out with %d", i, waiters[i].code);
+    }
+}
+
 TAP_MAIN
