@@ -721,6 +721,8 @@ static void deadline_holds_after(const char *function, const char *how, bool sta
         GIVES(pycrew_run_within(crew, 300 * MS, "misuse_ops:sleep", "i>", 1000), -ETIMEDOUT);
         if (now_ns() - begun > (int64_t)((double)(400 * MS + SLACK) * tap_scale()))
             tap_fail("it took %lld ms", (long long)((now_ns() - begun) / MS));
+        /* not by the interrupt's signal, which might have hit the next call */
+        ASSERT(pycrew_last_error()->signal == 0 || pycrew_last_error()->signal == SIGKILL);
         if (stack || i > 0) /* the second time in a new worker */
             CONTAINS(pycrew_last_error()->traceback, "in sleep");
     }
