@@ -38,6 +38,7 @@ struct pycrew_batch {
     unsigned retries;
 
     pycrew_call item; /* the builder of the item at hand; no call of the crew's */
+    int64_t looked; /* at the chunks, whether all is well with them */
     bool item_open;
     pc_mark item_mark;
     pycrew_call *filling;
@@ -126,6 +127,7 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     /* Where none is free, chunks' own semaphores have to do: see await_any. */
     if (batch->unordered)
         (void)pc_call_prepare(crew, 0, &batch->sleeper);
+    batch->looked = pc_now();
     *ret = batch;
     return 0;
 }
@@ -462,7 +464,7 @@ static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
         if (submitted < 0)
             return submitted;
     }
-    if (batch->count > 0 || batch->out != NULL)
+    if (batch->count > 0 || (batch->out != NULL && batch->out_next < batch->out->chunk->count))
         return pc_fail(-EAGAIN, "%s: take some items out first", pycrew_strerror(rc));
     if (pc_now() >= until)
         return pc_fail(-ETIME, "calls or memory were used up by others: %s", pycrew_strerror(rc));
@@ -628,11 +630,26 @@ out:
     atomic_fetch_sub(&crew->inside, 1);
 }
 
+/* A scribbled word must not hang us. */
+static void look(pycrew_batch *batch, int64_t now)
+{
+    bool queued = false;
+
+    if (now - batch->looked < LOOK_NS)
+        return;
+    batch->looked = now;
+    for (uint32_t i = 0; i < batch->count; i++)
+        queued |= pc_call_look(chunk_at(batch, i));
+    if (queued)
+        pc_idle_wake_all(&batch->crew->segment);
+}
+
 /* False: no time is left, or the crew closes. */
 static bool await_chunk(pycrew_batch *batch, int64_t until)
 {
-    int64_t slice = pc_now() + HELD_BACK_NS;
+    int64_t now = pc_now(), slice = now + HELD_BACK_NS;
 
+    look(batch, now);
     /* What is held back is to go out as soon as workers run short of work. */
     if (filling_is_empty(batch) || slice > until)
         slice = until;
@@ -766,6 +783,7 @@ int pycrew_batch_cancel(pycrew_batch *batch)
 
         if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
             continue;
+        atomic_store(&call->chunk->cancelled, true);
         atomic_store(&call->chunk->shared->cancel, 1);
         pc_call_stop(call, PC_STOP_CANCEL);
     }

@@ -188,7 +188,7 @@ static int create_segment(pycrew_crew *crew, size_t memory)
     rc = pc_segment_create(&crew->segment, &config, prefer_memfd);
     if (rc < 0)
         return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
-    pc_ring_reset(&crew->segment);
+    pc_ring_reset(&crew->segment, pc_ring_first_ticket(&crew->segment));
     atomic_store(&crew->tail, pc_ring_first_ticket(&crew->segment));
     rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST,
                       config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
@@ -356,10 +356,9 @@ static bool any_in_flight(pycrew_crew *crew)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         pycrew_call *call = &crew->calls[i];
-        uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
         if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
-            (pc_word_state(word) != PC_DONE || pc_word_generation(word) != call->generation))
+            !pc_call_has_ended(call))
             return true;
     }
     return false;
@@ -398,7 +397,7 @@ static void send_threads_out(pycrew_crew *crew)
     while (atomic_load(&crew->inside) > 0) {
         for (uint32_t i = 0; i < crew->segment.config.slots; i++)
             if (atomic_load(&crew->calls[i].phase) == PC_PHASE_IN_FLIGHT)
-                pc_sleeper_post(&crew->calls[i].slot->semaphore);
+                pc_sleeper_rouse(&crew->calls[i].slot->semaphore);
         for (unsigned i = 1; i < crew->segment.config.queues; i++)
             if (crew->queues[i].open)
                 pc_queue_write(&crew->queues[i]);

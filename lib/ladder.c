@@ -16,6 +16,7 @@
 #include "lib/crew.h"
 #include "lib/shm/control.h"
 
+#define MS ((int64_t)1000 * 1000)
 #define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write */
 
 static void send_signal(const pc_host_worker *w, int signal)
@@ -110,8 +111,11 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
     if (pc_word_state(word) != PC_CLAIMED || pc_word_generation(word) != call->generation ||
         worker >= crew->workers || atomic_load(&call->stop) == PC_STOP_NONE)
         return;
-    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker))
+    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker)) {
+        if (crew->crew_workers[worker].step_call != call->index)
+            pc_crew_distrust(crew, "a worker with two calls at a time");
         return;
+    }
     if (call->chunk_in_use)
         pc_chunk_overdue(call, &item, &look);
     pc_ladder_forget(crew, worker);
@@ -163,18 +167,69 @@ static void run_commands(pycrew_crew *crew, int64_t now)
     crew->command_count = 0;
 }
 
+/* A worker that was told nothing of its batch for so long is killed: no item of it can be named. */
+static void end_stuck(pycrew_crew *crew, pycrew_call *call)
+{
+    unsigned worker = pc_word_worker(atomic_load(&call->slot->control));
+
+    if (worker >= crew->workers || !pc_slot_doom(call->slot, call->generation, worker))
+        return;
+    crew->crew_workers[worker].killed = true;
+    send_signal(&crew->crew_workers[worker], SIGKILL);
+}
+
 /* A batch's chunk has its items' deadlines. */
 static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
     uint32_t item;
     int64_t look;
 
-    if (pc_chunk_overdue(call, &item, &look)) {
+    switch (pc_chunk_overdue(call, &item, &look)) {
+    case PC_OVERDUE_ITEM:
         atomic_store(&call->stop, PC_STOP_DEADLINE);
         begin(crew, call, now);
+        break;
+    case PC_OVERDUE_STUCK: end_stuck(crew, call); break;
+    default: break;
     }
-    call->deadline = look > now ? look : now + 1000000;
+    call->deadline = look > now ? look : now + MS;
     pc_deadline_add(call);
+}
+
+static bool is_on_ladder(const pycrew_crew *crew, const pycrew_call *call)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].step != PC_STEP_NONE &&
+            crew->crew_workers[i].step_call == call->index &&
+            crew->crew_workers[i].step_generation == call->generation)
+            return true;
+    return false;
+}
+
+/* Stops it, and comes back: it is on the ladder by then, or has ended, or its slot lies. */
+static void call_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (call->overdue && !crew->rebuilding && !is_on_ladder(crew, call))
+        pc_crew_distrust(crew, "a call that outlives its deadline");
+    else
+        pc_call_stop(call, PC_STOP_DEADLINE);
+    call->overdue = true;
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || pc_call_has_ended(call))
+        return;
+    call->deadline = now + crew->grace_ns + 2 * PC_LOOK_NS;
+    pc_deadline_add(call);
+}
+
+static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
+        return;
+    if (pc_call_has_ended(call))
+        pc_call_tell(call); /* again: it may have been scribbled over */
+    else if (call->chunk_in_use && !call->held)
+        chunk_deadline(crew, call, now);
+    else
+        call_deadline(crew, call, now);
 }
 
 static void run_deadlines(pycrew_crew *crew, int64_t now)
@@ -183,14 +238,30 @@ static void run_deadlines(pycrew_crew *crew, int64_t now)
 
     while ((call = pc_deadline_first(crew)) != NULL && call->deadline <= now) {
         pc_deadline_remove(call);
-        if (pc_word_generation(atomic_load(&call->slot->control)) != call->generation) {
-            call->deadline = now + 1000000; /* on its way into the ring: it cannot be stopped yet */
-            pc_deadline_add(call);
-        } else if (call->chunk_in_use)
-            chunk_deadline(crew, call, now);
-        else
-            pc_call_stop(call, PC_STOP_DEADLINE);
+        deadline(crew, call, now);
     }
+}
+
+/* Calls that are underway for a while: is all well with them? Gives when to look again; there is no
+ * such look while no call with a deadline is in flight. */
+static int64_t run_looks(pycrew_crew *crew, int64_t now)
+{
+    bool queued = false;
+
+    if (crew->deadline_count == 0)
+        return INT64_MAX;
+    if (now - crew->looked < PC_LOOK_NS)
+        return crew->looked + PC_LOOK_NS;
+    crew->looked = now;
+    for (uint32_t i = 1; i <= crew->deadline_count; i++) {
+        pycrew_call *call = &crew->calls[crew->deadlines[i]];
+
+        if (call->deadline - now < call->timeout_ns - PC_LOOK_NS)
+            queued |= pc_call_look(call);
+    }
+    if (queued)
+        pc_idle_wake_all(&crew->segment);
+    return now + PC_LOOK_NS;
 }
 
 static int64_t run_steps(pycrew_crew *crew, int64_t now)
@@ -215,12 +286,15 @@ static int64_t run_steps(pycrew_crew *crew, int64_t now)
 int64_t pc_ladder_run(pycrew_crew *crew, int64_t now)
 {
     const pycrew_call *first;
-    int64_t next;
+    int64_t next, look;
 
     pthread_mutex_lock(&crew->lock);
     run_deadlines(crew, now);
     run_commands(crew, now);
     next = run_steps(crew, now);
+    look = run_looks(crew, now);
+    if (look < next)
+        next = look;
     first = pc_deadline_first(crew);
     if (first != NULL && first->deadline < next)
         next = first->deadline;

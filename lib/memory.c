@@ -4,7 +4,11 @@
  * From the moment the host has seen it until the call is released the block is leased. While the
  * worker lives, a lease is nothing but the block's address in the private record, and its end gives
  * the block back. When the worker dies, the sweep counts the leases per span; spans without are
- * freed at once, the others when the count has come to nothing. */
+ * freed at once, the others when the count has come to nothing.
+ *
+ * Which spans a worker has is told by the segment alone, so a lie may get a lease on any of them.
+ * It costs the values in them, no more: what is the host's by its private records is never freed by
+ * the end of a lease. */
 #include <stdlib.h>
 
 #include "lib/crew.h"
@@ -38,79 +42,97 @@ size_t pc_memory_size(pycrew_crew *crew, uint64_t block)
     return size;
 }
 
-/* The spans of a block: a run for one that is larger than a span. The size is not known any more
- * when a lease ends, so a lease counts on the first span and the run's others follow it: they are
- * freed with it. */
-static bool is_run_tail(const pc_segment *segment, const uint32_t *leases, uint32_t span, uint32_t owner)
+static bool is_alive(const pc_host_worker *w, unsigned incarnation)
 {
-    return span < segment->config.spans && leases[span] == UINT32_MAX &&
-           atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) == owner;
+    return w->alive && (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK);
 }
 
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
-                   uint64_t size, uint64_t *holder)
+                   uint64_t size, pc_lease *ret)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     bool ok;
 
+    if (block % 8 != 0 || size == 0 || !pc_segment_holds(&crew->segment, block, size) ||
+        !pc_segment_readable(&crew->segment, block, size))
+        return false;
     pthread_mutex_lock(&w->lock);
-    ok = (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK) && w->alive &&
-         block % 8 == 0 &&
+    ok = is_alive(w, incarnation) &&
          pc_span_owned(&crew->segment, block, size, pc_owner_worker(worker, w->incarnation));
     if (ok)
-        *holder = block;
+        *ret = (pc_lease){block, size, worker, w->incarnation};
     pthread_mutex_unlock(&w->lock);
     return ok;
 }
 
-/* The last lease on a dead worker's span has ended. */
-static void free_orphans(pycrew_crew *crew, uint32_t span)
-{
-    pc_segment *segment = &crew->segment;
-    uint32_t owner = atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed);
+/* ---- leases on the memory of the dead; under heap_lock ---- */
 
-    pc_span_release(segment, span);
-    for (span++; is_run_tail(segment, crew->orphan_leases, span, owner); span++) {
-        crew->orphan_leases[span] = 0;
-        pc_span_release(segment, span);
-    }
+static uint32_t last_span(const pycrew_crew *crew, const pc_lease *lease)
+{
+    return pc_span_of(&crew->segment, lease->block + lease->size - 1);
 }
 
-void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t *holder)
+static void count_lease(pycrew_crew *crew, const pc_lease *lease)
 {
-    pc_host_worker *w = &crew->crew_workers[worker];
-    uint64_t block = *holder;
+    for (uint32_t span = pc_span_of(&crew->segment, lease->block); span <= last_span(crew, lease);
+         span++)
+        crew->orphan_leases[span]++;
+}
 
-    if (block == 0)
+/* The owner word is what the segment says; so a span that says to be another's stays, and if that is
+ * not so, the audit will find it. */
+static void free_orphan(pycrew_crew *crew, uint32_t span, uint32_t owner)
+{
+    uint32_t found = atomic_load_explicit(&crew->segment.span_owners[span], memory_order_relaxed);
+
+    if (found == owner || found == PC_OWNER_KEPT)
+        pc_span_release(&crew->segment, span);
+}
+
+static void uncount_lease(pycrew_crew *crew, const pc_lease *lease)
+{
+    uint32_t owner = pc_owner_worker(lease->worker, lease->incarnation);
+
+    for (uint32_t span = pc_span_of(&crew->segment, lease->block); span <= last_span(crew, lease);
+         span++)
+        if (crew->orphan_leases[span] > 0 && --crew->orphan_leases[span] == 0)
+            free_orphan(crew, span, owner);
+}
+
+void pc_lease_end(pycrew_crew *crew, pc_lease *lease)
+{
+    pc_host_worker *w = &crew->crew_workers[lease->worker];
+
+    if (lease->block == 0)
         return;
     pthread_mutex_lock(&w->lock);
-    *holder = 0;
-    if (w->alive && (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK)) {
-        pc_heap_give_back(&crew->segment, worker, block);
+    if (w->alive && w->incarnation == lease->incarnation) {
+        pc_heap_give_back(&crew->segment, lease->worker, lease->block);
     } else {
-        uint32_t span = pc_span_of(&crew->segment, block);
-
-        if (crew->orphan_leases[span] > 0 && --crew->orphan_leases[span] == 0)
-            free_orphans(crew, span);
+        pthread_mutex_lock(&crew->heap_lock);
+        uncount_lease(crew, lease);
+        pthread_mutex_unlock(&crew->heap_lock);
     }
+    lease->block = 0;
     pthread_mutex_unlock(&w->lock);
 }
 
-static void count_lease(pycrew_crew *crew, uint64_t block)
+static bool is_of(const pc_lease *lease, unsigned worker, unsigned incarnation)
 {
-    crew->orphan_leases[pc_span_of(&crew->segment, block)]++;
+    return lease->block != 0 && lease->worker == worker && lease->incarnation == incarnation;
 }
 
 static void count_leases(pycrew_crew *crew, unsigned worker, unsigned incarnation)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
-        pycrew_call *call = &crew->calls[i];
+        const pycrew_call *call = &crew->calls[i];
+        const pc_batch_chunk *chunk = call->chunk;
 
-        if (call->result_block != 0 && call->result_worker == worker &&
-            call->result_incarnation == incarnation)
-            count_lease(crew, call->result_block);
-        if (call->chunk != NULL)
-            pc_chunk_leases(call, count_lease, worker, incarnation);
+        if (is_of(&call->lease, worker, incarnation))
+            count_lease(crew, &call->lease);
+        for (unsigned j = 0; chunk != NULL && j < PC_CHUNK_BLOCKS; j++)
+            if (is_of(&chunk->leases[j], worker, incarnation))
+                count_lease(crew, &chunk->leases[j]);
     }
 }
 
@@ -119,23 +141,87 @@ void pc_lease_orphan(pycrew_crew *crew, unsigned worker)
     pc_host_worker *w = &crew->crew_workers[worker];
     pc_segment *segment = &crew->segment;
     uint32_t owner = pc_owner_worker(worker, w->incarnation);
-    bool leased = false; /* the span before, so that the tail of a run stays with its head */
 
     pthread_mutex_lock(&w->lock);
     w->alive = false;
-    count_leases(crew, worker, (unsigned)(w->incarnation & PC_INCARNATION_MASK));
+    pthread_mutex_lock(&crew->heap_lock);
+    count_leases(crew, worker, w->incarnation);
+    for (uint32_t span = 0; span < segment->config.spans; span++)
+        if (atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) == owner &&
+            crew->orphan_leases[span] == 0)
+            pc_span_release(segment, span);
+    pthread_mutex_unlock(&crew->heap_lock);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- the whole ---- */
+
+/* Whether it is the name of a worker that lives. What is read of it only the supervisor writes, and
+ * it is the supervisor that asks. */
+static bool is_a_worker(const pycrew_crew *crew, uint32_t owner)
+{
+    unsigned worker = (owner & 0xfff) - 2;
+
+    return (owner & 0xfff) >= 2 && worker < crew->workers && crew->crew_workers[worker].alive &&
+           owner == pc_owner_worker(worker, crew->crew_workers[worker].incarnation);
+}
+
+/* Its owner, by the private records; 0: it is free, or a worker's. */
+static uint32_t private_owner(const pycrew_crew *crew, uint32_t span, uint32_t *run)
+{
+    uint32_t spans = pc_heap_run(&crew->heap, span);
+
+    if (spans > 0)
+        *run = spans;
+    if (*run > 0) {
+        --*run;
+        return PC_OWNER_HOST;
+    }
+    return crew->orphan_leases[span] > 0 ? PC_OWNER_KEPT : PC_OWNER_FREE;
+}
+
+/* A lease that a lie got may lie on a worker's spans: not looked at. */
+static bool owner_is_intact(const pycrew_crew *crew, uint32_t span, uint32_t expected)
+{
+    uint32_t owner = atomic_load_explicit(&crew->segment.span_owners[span], memory_order_relaxed);
+
+    if (expected == PC_OWNER_HOST)
+        return owner == PC_OWNER_HOST;
+    return expected == PC_OWNER_KEPT || owner == PC_OWNER_FREE || is_a_worker(crew, owner);
+}
+
+bool pc_memory_intact(pycrew_crew *crew)
+{
+    uint32_t run = 0;
+    bool intact = true;
+
+    pthread_mutex_lock(&crew->heap_lock);
+    for (uint32_t span = 0; intact && span < crew->segment.config.spans; span++)
+        intact = owner_is_intact(crew, span, private_owner(crew, span, &run));
+    pthread_mutex_unlock(&crew->heap_lock);
+    return intact;
+}
+
+void pc_memory_restore(pycrew_crew *crew)
+{
+    pc_segment *segment = &crew->segment;
+    uint32_t run = 0, free = 0; /* before the span */
+
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].alive)
+            pc_lease_orphan(crew, i);
+    pthread_mutex_lock(&crew->heap_lock);
     for (uint32_t span = 0; span < segment->config.spans; span++) {
-        if (atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) != owner) {
-            leased = false;
+        uint32_t owner = private_owner(crew, span, &run);
+
+        if (owner == PC_OWNER_FREE) {
+            free++;
             continue;
         }
-        if (crew->orphan_leases[span] > 0) {
-            leased = true;
-        } else if (leased) {
-            crew->orphan_leases[span] = UINT32_MAX; /* maybe a tail: see is_run_tail */
-        } else {
-            pc_span_release(segment, span);
-        }
+        pc_spans_release(segment, span - free, free);
+        free = 0;
+        atomic_store_explicit(&segment->span_owners[span], owner, memory_order_relaxed);
     }
-    pthread_mutex_unlock(&w->lock);
+    pc_spans_release(segment, segment->config.spans - free, free);
+    pthread_mutex_unlock(&crew->heap_lock);
 }

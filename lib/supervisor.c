@@ -56,7 +56,8 @@ static void end_queued(pycrew_crew *crew, const pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
-        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation)
+        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation &&
+            atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT)
             pc_call_end_by_host(call, word, PYCREW_ESTART, error);
     }
     pthread_mutex_unlock(&crew->lock);
@@ -139,6 +140,13 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->returned, 0);
 }
 
+/* A hint for the workers; they could not tell it from a lie. */
+static void count_alive(pycrew_crew *crew, int change)
+{
+    crew->alive += (uint32_t)change;
+    atomic_store(&crew->segment.header->alive, crew->alive);
+}
+
 static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -146,11 +154,11 @@ static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
     close_fd(&w->pidfd);
     close_fd(&w->lifeline);
     if (w->state == PC_WORKER_READY || w->was_ready)
-        atomic_fetch_sub(&crew->segment.header->alive, 1);
+        count_alive(crew, -1);
     w->was_ready = false;
     w->state = PC_WORKER_NONE;
     w->failures = failed ? w->failures + 1 : 0;
-    w->not_before = failed ? pc_now() + back_off(w->failures) : 0;
+    w->not_before = failed && !crew->rebuilding ? pc_now() + back_off(w->failures) : 0;
 }
 
 /* The read end of its output stays until all is read: see pass_output. */
@@ -196,7 +204,9 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
 
         reset_record(crew, worker);
         pc_fault_erase(crew, worker);
+        pthread_mutex_lock(&w->lock);
         message.incarnation = ++w->incarnation;
+        pthread_mutex_unlock(&w->lock);
         rc = pc_control_send(crew->control, &message, NULL, 0, fds, output >= 0 ? 4 : 3);
     }
     close_fd(&lifeline);
@@ -220,7 +230,7 @@ static int64_t fork_workers(pycrew_crew *crew, int64_t now)
 {
     int64_t next = INT64_MAX;
 
-    if (crew->zygote != PC_ZYGOTE_READY || closing(crew))
+    if (crew->zygote != PC_ZYGOTE_READY || closing(crew) || crew->rebuilding)
         return next;
     for (unsigned i = 0; i < crew->workers; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
@@ -252,7 +262,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
     crew->ready_code = 1;
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
-    atomic_fetch_add(&crew->segment.header->alive, 1);
+    count_alive(crew, 1);
     crew->start_failures = 0;
     pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0);
 }
@@ -273,7 +283,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
             return;
         }
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
-            !closing(crew))
+            !closing(crew) && !crew->rebuilding)
             admit(crew, worker);
         if (message.kind == PC_MESSAGE_WORKER_FAILED && w->state == PC_WORKER_STARTING)
             start_failed_in_python(crew, "a worker's start failed", crew->text);
@@ -307,18 +317,24 @@ static void bury(pycrew_crew *crew, unsigned worker)
     bool planned = w->signal == 0 && (w->status == PC_EXIT_RECYCLED || w->status == PC_EXIT_CLOSED);
     bool failed = !w->was_ready || (!planned && !w->killed && !owns_a_call(crew, worker) &&
                                     pc_now() - w->started < 1000 * MS);
+    const char *damage;
 
     if (!w->told)
         w->signal = SIGKILL; /* by its PDEATHSIG */
     hear_worker(crew, worker);
-    if (w->was_ready)
+    /* Before anything is believed: what it left may be what killed it. */
+    if (!crew->rebuilding && (damage = pc_crew_audit(crew)) != NULL)
+        pc_crew_distrust(crew, damage);
+    pc_rebuild_run(crew, pc_now());
+    failed &= !crew->rebuilding;
+    if (w->was_ready && !crew->rebuilding)
         pc_sweep(crew, worker);
     if (!planned && !w->killed && !closing(crew) && w->status != PC_EXIT_INIT_FAILED)
         pc_crew_log(crew, PYCREW_LOG_WARNING,
                     w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
-    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding)
         start_failed(crew, PYCREW_ESTART, "a worker died while it was starting", NULL);
     pthread_mutex_lock(&crew->lock);
     pc_ladder_forget(crew, worker);
@@ -329,7 +345,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&crew->lock);
 }
 
-static void kill_worker(pc_host_worker *w)
+void pc_worker_kill(pc_host_worker *w)
 {
     if (w->pidfd >= 0) {
         w->killed = true;
@@ -397,8 +413,8 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     w->pid = message->number;
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
-    if (closing(crew))
-        kill_worker(w);
+    if (closing(crew) || crew->rebuilding)
+        pc_worker_kill(w);
 }
 
 static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd)
@@ -675,7 +691,8 @@ static void turn(pycrew_crew *crew, int64_t extra)
     int64_t now = pc_now(), next;
     unsigned count;
 
-    next = least(extra, pc_ladder_run(crew, now));
+    next = least(extra, pc_rebuild_run(crew, now));
+    next = least(next, pc_ladder_run(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
@@ -721,7 +738,7 @@ static void end_workers(pycrew_crew *crew)
         if (!killed && pc_now() >= until) {
             killed = true;
             for (unsigned i = 0; i < crew->workers; i++)
-                kill_worker(&crew->crew_workers[i]);
+                pc_worker_kill(&crew->crew_workers[i]);
         }
         turn(crew, killed ? INT64_MAX : until);
     }

@@ -386,6 +386,8 @@ static int arena_new(chunk_writer *w, size_t need)
         return rc;
     /* Listed before anything refers to it: the host must know it whenever we die. */
     atomic_store_explicit(&w->chunk->blocks[count], block, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_sizes[count],
+                          pc_heap_block_size(&w->worker->heap, block), memory_order_relaxed);
     atomic_store_explicit(&w->chunk->block_count, count + 1, memory_order_release);
     w->block = block;
     w->used = 0;

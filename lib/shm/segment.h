@@ -1,7 +1,8 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
  * Overview. header | worker records | queues | ring | span owners | slots | spans, then a guard
- * page that is never accessible. Counts are fixed when the host creates it; each side computes the
+ * page that is never accessible (the host can read it: zeros, where a C string ends at the latest
+ * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
  * agree on; the worker shows its own before it is given the segment.
  *
@@ -77,6 +78,7 @@ typedef struct pc_segment {
     uint8_t *base;
     size_t size; /* mapped, without the guard page */
     int fd;      /* -1 once the worker closed it */
+    bool host;   /* this is the host's view: no word in the segment may hurt this process */
     pc_config config;
     pc_header *header;
     pc_worker_record *workers;
@@ -89,7 +91,7 @@ typedef struct pc_segment {
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770001) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770002) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
 
@@ -112,6 +114,16 @@ static inline pc_queue_record *pc_segment_queue(const pc_segment *segment, unsig
 {
     return (pc_queue_record *)(void *)(segment->queues + queue * segment->queue_stride);
 }
+
+/* Host: writes again what of the header never changes, */
+void pc_segment_restore(pc_segment *segment);
+
+/* and whether that is still there. */
+bool pc_segment_intact(const pc_segment *segment);
+
+/* Host: whether all of [offset, offset + size) is there to be read: a hole, read on a full tmpfs,
+ * would be SIGBUS. What was written to is, and stays until it is given back. */
+bool pc_segment_readable(const pc_segment *segment, uint64_t offset, uint64_t size);
 
 /* Whether [offset, offset + size) lies in the spans. */
 static inline bool pc_segment_holds(const pc_segment *segment, uint64_t offset, uint64_t size)
