@@ -178,8 +178,8 @@ static void end_stuck(pycrew_crew *crew, pycrew_call *call)
     send_signal(&crew->crew_workers[worker], SIGKILL);
 }
 
-/* A batch's chunk has its items' deadlines. */
-static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+/* A batch's chunk has its items' deadlines. Gives when to look again. */
+static int64_t look_at_chunk(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
     uint32_t item;
     int64_t look;
@@ -192,7 +192,12 @@ static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     case PC_OVERDUE_STUCK: end_stuck(crew, call); break;
     default: break;
     }
-    call->deadline = look > now ? look : now + MS;
+    return look > now ? look : now + MS;
+}
+
+static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    call->deadline = look_at_chunk(crew, call, now);
     pc_deadline_add(call);
 }
 
@@ -256,8 +261,11 @@ static int64_t run_looks(pycrew_crew *crew, int64_t now)
     for (uint32_t i = 1; i <= crew->deadline_count; i++) {
         pycrew_call *call = &crew->calls[crew->deadlines[i]];
 
-        if (call->deadline - now < call->timeout_ns - PC_LOOK_NS)
-            queued |= pc_call_look(call);
+        if (call->deadline - now >= call->timeout_ns - PC_LOOK_NS)
+            continue;
+        queued |= pc_call_look(call);
+        if (call->chunk_in_use && !call->held && !crew->rebuilding)
+            look_at_chunk(crew, call, now);
     }
     if (queued)
         pc_idle_wake_all(&crew->segment);

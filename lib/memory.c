@@ -9,6 +9,7 @@
  * Which spans a worker has is told by the segment alone, so a lie may get a lease on any of them.
  * It costs the values in them, no more: what is the host's by its private records is never freed by
  * the end of a lease. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "lib/crew.h"
@@ -20,6 +21,8 @@ int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
     pthread_mutex_lock(&crew->heap_lock);
     rc = pc_heap_alloc(&crew->heap, size, ret);
     pthread_mutex_unlock(&crew->heap_lock);
+    if (rc == -ENOMEM)
+        pc_crew_suspect(crew); /* owners of memory may have been scribbled over */
     return rc;
 }
 
@@ -190,10 +193,24 @@ static bool owner_is_intact(const pycrew_crew *crew, uint32_t span, uint32_t exp
     return expected == PC_OWNER_KEPT || owner == PC_OWNER_FREE || is_a_worker(crew, owner);
 }
 
+/* What a worker was given back is its own. */
+static bool returned_is_intact(const pycrew_crew *crew, unsigned worker)
+{
+    const pc_host_worker *w = &crew->crew_workers[worker];
+    uint64_t block = atomic_load(&crew->segment.workers[worker].returned);
+
+    return !w->alive || block == 0 ||
+           (block % PC_HEAP_BLOCK_MIN == crew->segment.spans_offset % PC_HEAP_BLOCK_MIN &&
+            pc_span_owned(&crew->segment, block, 1, pc_owner_worker(worker, w->incarnation)));
+}
+
 bool pc_memory_intact(pycrew_crew *crew)
 {
     uint32_t run = 0;
     bool intact = true;
+
+    for (unsigned i = 0; intact && i < crew->workers; i++)
+        intact = returned_is_intact(crew, i);
 
     pthread_mutex_lock(&crew->heap_lock);
     for (uint32_t span = 0; intact && span < crew->segment.config.spans; span++)

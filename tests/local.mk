@@ -35,7 +35,8 @@ tests_shm_test_format_LDADD = lib/libpccore.la
 API_TESTS = \
 	tests/test-batch \
 	tests/test-deadline \
-	tests/test-death
+	tests/test-death \
+	tests/test-scribble
 
 WORKER_TESTS = \
 	tests/worker/test-convert
@@ -60,6 +61,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
 	tests/py/fails_at_import.py \
+	tests/py/scribble_ops.py \
 	tests/py/sleeps_at_import.py \
 	tests/shm/fixture.h
 

@@ -136,6 +136,13 @@ static void tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
         write_eventfd(worker, ending->queue);
 }
 
+/* Our death lets the sweep free what was lost. */
+static void take_back(pc_worker *worker)
+{
+    if (!pc_heap_take_back(&worker->heap, worker->number))
+        abort();
+}
+
 /* ---- functions ---- */
 
 /* From here on user code may run. */
@@ -311,7 +318,7 @@ static int slot_grow(pc_writer *writer, size_t need)
     uint64_t block;
     int rc;
 
-    pc_heap_take_back(heap, w->worker->number);
+    take_back(w->worker);
     rc = pc_heap_alloc(heap, need > 2 * writer->capacity ? need : 2 * writer->capacity, &block);
     if (rc < 0 && need < 2 * writer->capacity)
         rc = pc_heap_alloc(heap, need, &block);
@@ -378,7 +385,7 @@ static int arena_new(chunk_writer *w, size_t need)
         return -ENOMEM;
     if (count > 0)
         size = 2 * w->capacity;
-    pc_heap_take_back(&w->worker->heap, w->worker->number);
+    take_back(w->worker);
     rc = pc_heap_alloc(&w->worker->heap, need > size ? need : size, &block);
     if (rc < 0 && need < size)
         rc = pc_heap_alloc(&w->worker->heap, need, &block);
@@ -595,7 +602,7 @@ static void idle(loop *l)
 {
     pc_worker *worker = l->worker;
 
-    pc_heap_take_back(&worker->heap, worker->number);
+    take_back(worker);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
     if (pc_idle_publish(&worker->segment, worker->number))

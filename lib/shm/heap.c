@@ -398,13 +398,13 @@ void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset)
     }
 }
 
-void pc_heap_take_back(pc_heap *heap, unsigned worker)
+bool pc_heap_take_back(pc_heap *heap, unsigned worker)
 {
     _Atomic uint64_t *head = &heap->segment->workers[worker].returned;
     uint64_t offset;
 
     if (atomic_load_explicit(head, memory_order_relaxed) == 0)
-        return;
+        return true;
     offset = atomic_exchange_explicit(head, 0, memory_order_acquire); /* H1 */
     /* Looked at only if it is a block in use: a scribbled link may lead to a place that is not
      * reserved, or between two words. A cycle ends there too, at a block that is free already. */
@@ -415,4 +415,5 @@ void pc_heap_take_back(pc_heap *heap, unsigned worker)
         pc_heap_free(heap, offset);
         offset = next;
     }
+    return offset == 0;
 }

@@ -67,8 +67,9 @@ uint32_t pc_heap_run(const pc_heap *heap, uint32_t span);
  * scribbler it gives up: the block is then lost until the worker's end. */
 void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset);
 
-/* Worker: frees what was given back. */
-void pc_heap_take_back(pc_heap *heap, unsigned worker);
+/* Worker: frees what was given back. False: the list did not end as it should, so somebody wrote over
+ * it, and blocks are lost: better to end than to live with ever less memory. */
+bool pc_heap_take_back(pc_heap *heap, unsigned worker);
 
 static inline void *pc_segment_at(const pc_segment *segment, uint64_t offset)
 {
