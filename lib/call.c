@@ -626,8 +626,8 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
         return set_impossible(call);
     if (kind == PC_RESULT_VALUE)
         return 0;
-    if (kind == PC_RESULT_NO_MEMORY)
-        pc_crew_suspect(call->crew); /* owners of memory may have been scribbled over */
+    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
+        pc_crew_suspect(call->crew); /* owners of memory, or names, may have been scribbled over */
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
     pc_lease_end(call->crew, &call->lease);
     return call->error.public.code;

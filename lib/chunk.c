@@ -213,6 +213,8 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
         return message;
     pc_call_set_fault(call, space, kind,
                       kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
+    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
+        pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
         space->public.code = chunk->stopped_code;
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
@@ -264,16 +266,18 @@ static void save_run(pycrew_call *call, uint32_t finished)
 
 /* ---- progress ---- */
 
-/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1.
- * False: it was not. */
-static bool read_progress(pycrew_call *call, uint32_t *started, uint32_t *finished)
+/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1, and
+ * DOOMED only by us. False: it was not. */
+static bool read_progress(pycrew_call *call, unsigned worker, uint32_t *started,
+                          uint32_t *finished)
 {
     const pc_batch_chunk *chunk = call->chunk;
     uint64_t progress = atomic_load_explicit(&chunk->shared->progress, memory_order_acquire);
 
     *started = pc_chunk_started(progress);
     *finished = pc_chunk_finished(progress);
-    if (*finished >= chunk->begin && *finished <= chunk->count &&
+    if (!(progress & PC_CHUNK_DOOMED && !call->crew->crew_workers[worker].killed) &&
+        *finished >= chunk->begin && *finished <= chunk->count &&
         (*started == *finished || *started == *finished + 1) && *started <= chunk->count)
         return true;
     *finished = chunk->begin;
@@ -320,7 +324,7 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
 
     chunk->stopped_code = stopped_code(call);
     take_leases(call, worker, incarnation);
-    read_progress(call, &started, &chunk->finished);
+    read_progress(call, worker, &started, &chunk->finished);
     chunk->busy_ns = read_busy(chunk);
     if (chunk->finished == chunk->count)
         return;
@@ -374,7 +378,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
     uint32_t started, finished;
     bool again = false;
 
-    read_progress(call, &started, &finished);
+    read_progress(call, worker, &started, &finished);
     take_leases(call, worker, call->crew->crew_workers[worker].incarnation);
     save_run(call, finished);
     pc_chunk_end_leases(call);
@@ -412,21 +416,21 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
 {
     pc_batch_chunk *chunk = call->chunk;
     uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    unsigned worker = pc_word_worker(word);
     uint32_t started, finished, again;
     int64_t now = pc_now(), since, seen;
 
+    *item = chunk->begin;
     *look = pc_until(call->timeout_ns);
-    if (!read_progress(call, &started, &finished)) {
-        *item = chunk->begin;
+    if (pc_word_state(word) != PC_CLAIMED || pc_word_generation(word) != call->generation ||
+        worker >= call->crew->workers || !read_progress(call, worker, &started, &finished))
         return PC_OVERDUE_NOT;
-    }
     *item = finished;
-    if (call->timeout_ns < 0 || pc_word_state(word) != PC_CLAIMED ||
-        pc_word_generation(word) != call->generation)
+    if (call->timeout_ns < 0)
         return PC_OVERDUE_NOT;
     seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
     since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
-    if (!read_progress(call, &again, item) || again != started)
+    if (!read_progress(call, worker, &again, item) || again != started)
         return PC_OVERDUE_NOT;
     if (started == finished) /* between two items, for so long? */
         return now - seen >= call->timeout_ns + 2 * PC_LOOK_NS ? PC_OVERDUE_STUCK : PC_OVERDUE_NOT;

@@ -137,7 +137,9 @@ typedef struct pc_host_worker {
     bool gone;         /* its pidfd says so */
     bool told;         /* DIED came: signal and status are known */
     int signal, status;
-    bool killed; /* by us */
+    _Atomic bool killed; /* by us, or about to be: nobody else sets DOOMED */
+    uint32_t sleep;      /* which sleep of its was last seen while calls were queued, */
+    int64_t sleep_since; /* and since when; 0: none */
     char *line;  /* an unfinished line of its output */
     size_t line_size;
 
@@ -455,6 +457,7 @@ pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
 void pc_worker_kill(pc_host_worker *w);
+bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker);
 
 /* ---- spawn.c ---- */
 

@@ -17,6 +17,7 @@
 #include "lib/shm/control.h"
 
 #define MS ((int64_t)1000 * 1000)
+#define SLEEPER_NS (500 * MS)
 #define STACK_NS ((int64_t)5 * 1000 * 1000) /* for faulthandler to write */
 
 static void send_signal(const pc_host_worker *w, int signal)
@@ -148,13 +149,14 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
     }
     free(w->stack);
     w->stack = pc_fault_read(crew, worker);
+    w->killed = true; /* before DOOMED can be seen */
     if (!doom(crew, worker)) {
+        w->killed = false;
         go_on(crew, worker, now);
         return;
     }
     w->step = PC_STEP_DOOMED;
     w->step_time = INT64_MAX;
-    w->killed = true;
     send_signal(w, SIGKILL);
 }
 
@@ -167,15 +169,26 @@ static void run_commands(pycrew_crew *crew, int64_t now)
     crew->command_count = 0;
 }
 
+/* Its worker was killed, and its death is to be confirmed. */
+static bool is_doomed(const pycrew_crew *crew, const pycrew_call *call)
+{
+    unsigned worker = pc_word_worker(atomic_load(&call->slot->control));
+
+    return worker < crew->workers && crew->crew_workers[worker].killed;
+}
+
 /* A worker that was told nothing of its batch for so long is killed: no item of it can be named. */
 static void end_stuck(pycrew_crew *crew, pycrew_call *call)
 {
     unsigned worker = pc_word_worker(atomic_load(&call->slot->control));
 
-    if (worker >= crew->workers || !pc_slot_doom(call->slot, call->generation, worker))
+    if (worker >= crew->workers)
         return;
     crew->crew_workers[worker].killed = true;
-    send_signal(&crew->crew_workers[worker], SIGKILL);
+    if (pc_slot_doom(call->slot, call->generation, worker))
+        send_signal(&crew->crew_workers[worker], SIGKILL);
+    else
+        crew->crew_workers[worker].killed = false;
 }
 
 /* A batch's chunk has its items' deadlines. Gives when to look again. */
@@ -186,6 +199,9 @@ static int64_t look_at_chunk(pycrew_crew *crew, pycrew_call *call, int64_t now)
 
     switch (pc_chunk_overdue(call, &item, &look)) {
     case PC_OVERDUE_ITEM:
+        if (now - call->chunk->seen_since > call->timeout_ns + crew->grace_ns + 5 * PC_LOOK_NS &&
+            !is_doomed(crew, call))
+            pc_crew_distrust(crew, "a batch's item that outlives its deadline");
         atomic_store(&call->stop, PC_STOP_DEADLINE);
         begin(crew, call, now);
         break;
@@ -247,6 +263,35 @@ static void run_deadlines(pycrew_crew *crew, int64_t now)
     }
 }
 
+/* A worker that sleeps on beside queued calls, though each look woke it, sleeps on a semaphore that was
+ * scribbled over while it went to sleep, or is stopped. It has no call, and nobody can tell it
+ * anything. */
+static void end_sleeper(pycrew_crew *crew, unsigned worker, int64_t now)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    const pc_header *header = crew->segment.header;
+    uint32_t sleep = atomic_load(&crew->segment.workers[worker].sleeps);
+
+    if (w->state != PC_WORKER_READY || w->step != PC_STEP_NONE ||
+        !(atomic_load(&header->idle[worker / 64]) >> worker % 64 & 1) || w->sleep_since == 0 ||
+        w->sleep != sleep || pc_worker_owns_a_call(crew, worker)) {
+        w->sleep = sleep;
+        w->sleep_since = now;
+    } else if (now - w->sleep_since >= SLEEPER_NS) {
+        w->sleep_since = now;
+        pc_worker_kill(w);
+    }
+}
+
+static void look_at_sleepers(pycrew_crew *crew, bool queued, int64_t now)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (queued)
+            end_sleeper(crew, i, now);
+        else
+            crew->crew_workers[i].sleep_since = 0;
+}
+
 /* Calls that are underway for a while: is all well with them? Gives when to look again; there is no
  * such look while no call with a deadline is in flight. */
 static int64_t run_looks(pycrew_crew *crew, int64_t now)
@@ -269,6 +314,7 @@ static int64_t run_looks(pycrew_crew *crew, int64_t now)
     }
     if (queued)
         pc_idle_wake_all(&crew->segment);
+    look_at_sleepers(crew, queued, now);
     return now + PC_LOOK_NS;
 }
 

@@ -83,7 +83,12 @@ static const char *audit_word(pycrew_call *call, uint64_t word, uint32_t generat
         return "a slot of another life than its call";
     switch (pc_word_state(word)) {
     case PC_QUEUED: return audit_queued(call, word);
-    case PC_CLAIMED: return is_owner(call->crew, word) ? NULL : "a slot whose owner cannot be";
+    case PC_CLAIMED:
+        if (!is_owner(call->crew, word))
+            return "a slot whose owner cannot be";
+        return word & PC_FLAG_DOOMED && !call->crew->crew_workers[pc_word_worker(word)].killed
+                   ? "a slot that was doomed by nobody"
+                   : NULL;
     case PC_DONE:
         return pc_word_worker(word) < call->crew->workers || pc_word_worker(word) == PC_WORKER_HOST
                    ? NULL

@@ -300,7 +300,7 @@ static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
     return poll(&dead, 1, 0) == 1;
 }
 
-static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
+bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         uint64_t word = atomic_load_explicit(&crew->calls[i].slot->control, memory_order_relaxed);
@@ -315,7 +315,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     bool planned = w->signal == 0 && (w->status == PC_EXIT_RECYCLED || w->status == PC_EXIT_CLOSED);
-    bool failed = !w->was_ready || (!planned && !w->killed && !owns_a_call(crew, worker) &&
+    bool failed = !w->was_ready || (!planned && !w->killed && !pc_worker_owns_a_call(crew, worker) &&
                                     pc_now() - w->started < 1000 * MS);
     const char *damage;
 

@@ -65,8 +65,8 @@ static void note_end(round_state *s, const char *what, int64_t begun, int code)
     while (took > latest && !atomic_compare_exchange_weak(&s->latest, &latest, took))
         continue;
     if (took > (double)limit() * tap_scale())
-        tap_fail("%s: a %s ended after %.2f s: %s", s->how, what, (double)took / 1e9,
-                 pycrew_strerror(code));
+        tap_fail("%s: a %s ended after %.2f s: %s (%s)", s->how, what, (double)took / 1e9,
+                 pycrew_strerror(code), code < 0 ? pycrew_last_error()->message : "");
     atomic_fetch_add(&s->ended, 1);
     atomic_fetch_add(&s->failed, code < 0);
 }

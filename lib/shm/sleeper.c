@@ -5,6 +5,7 @@
 #include <linux/futex.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,8 +15,20 @@ void pc_sleeper_init(sem_t *semaphore)
     sem_init(semaphore, 1, 0);
 }
 
+/* Whether what sem_init left, and nothing changes, is still there. */
+static bool is_intact(const sem_t *semaphore)
+{
+    sem_t fresh;
+
+    sem_init(&fresh, 1, 0);
+    return memcmp((const char *)semaphore + sizeof(uint64_t),
+                  (const char *)&fresh + sizeof(uint64_t), sizeof(int)) == 0;
+}
+
 void pc_sleeper_drain(sem_t *semaphore)
 {
+    if (!is_intact(semaphore))
+        pc_sleeper_init(semaphore);
     for (int i = 0; i < 2; i++)
         if (sem_trywait(semaphore) < 0)
             return;

@@ -31,7 +31,8 @@
 
 void pc_sleeper_init(sem_t *semaphore);
 
-/* Takes what tokens there are, two at most: the third is a sign of scribbling and makes it anew. */
+/* Takes what tokens there are, two at most: the third is a sign of scribbling and makes it anew, and
+ * so do other flags than sem_init's: who sleeps with those, wakes for nobody. */
 void pc_sleeper_drain(sem_t *semaphore);
 
 /* Sleeps until a token comes or the time (CLOCK_MONOTONIC, nanoseconds; INT64_MAX: none, for workers
