@@ -206,8 +206,9 @@ static int make_calls(pycrew_crew *crew)
     crew->deadlines = calloc(slots + 1, sizeof crew->deadlines[0]);
     crew->commands = calloc(slots, sizeof crew->commands[0]);
     crew->orphan_leases = calloc(crew->segment.config.spans, sizeof crew->orphan_leases[0]);
+    crew->span_views = calloc(crew->segment.config.spans, sizeof crew->span_views[0]);
     if (crew->calls == NULL || crew->deadlines == NULL || crew->commands == NULL ||
-        crew->orphan_leases == NULL)
+        crew->span_views == NULL || crew->orphan_leases == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     for (uint32_t i = slots; i-- > 0;) {
         pycrew_call *call = &crew->calls[i];
@@ -419,6 +420,7 @@ static void free_calls(pycrew_crew *crew)
     free(crew->deadlines);
     free(crew->commands);
     free(crew->orphan_leases);
+    free(crew->span_views);
 }
 
 static void free_crew(pycrew_crew *crew)

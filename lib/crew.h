@@ -149,6 +149,14 @@ typedef struct pc_host_worker {
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
+enum { PC_PAGE = 4096, PC_SPAN_PAGES = PC_SPAN_SIZE / PC_PAGE };
+
+/* Which pages of a span were seen to be there, since it is this owner's. See pc_lease_take. */
+typedef struct pc_span_view {
+    _Atomic uint32_t owner;
+    _Atomic uint64_t pages[PC_SPAN_PAGES / 64];
+} pc_span_view;
+
 enum pc_zygote_state {
     PC_ZYGOTE_NONE = 0, /* to be spawned when zygote_not_before has come */
     PC_ZYGOTE_STARTING,
@@ -183,6 +191,7 @@ struct pycrew_crew {
 
     pthread_mutex_t heap_lock;
     pc_heap heap;
+    pc_span_view *span_views;
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
 
     pthread_mutex_t lock;

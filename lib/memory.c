@@ -50,18 +50,71 @@ static bool is_alive(const pc_host_worker *w, unsigned incarnation)
     return w->alive && (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK);
 }
 
+static uint64_t page_bits(unsigned first, unsigned end)
+{
+    uint64_t below = end == 64 ? UINT64_MAX : (UINT64_C(1) << end) - 1;
+
+    return below & ~((UINT64_C(1) << first) - 1);
+}
+
+/* Whether the pages [first, end) of a span were seen to be there since it is this owner's; notes
+ * that they were, if they were just seen. */
+static bool pages_seen(pc_span_view *view, uint32_t owner, unsigned first, unsigned end, bool just_seen)
+{
+    bool seen = true;
+
+    if (atomic_load_explicit(&view->owner, memory_order_relaxed) != owner) {
+        for (unsigned i = 0; i < PC_SPAN_PAGES / 64; i++)
+            atomic_store_explicit(&view->pages[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&view->owner, owner, memory_order_relaxed);
+    }
+    for (unsigned i = first / 64; i * 64 < end; i++) {
+        uint64_t bits = page_bits(i * 64 > first ? 0 : first % 64, end - i * 64 > 64 ? 64 : end - i * 64);
+
+        if (just_seen)
+            atomic_fetch_or_explicit(&view->pages[i], bits, memory_order_relaxed);
+        else
+            seen &= (atomic_load_explicit(&view->pages[i], memory_order_relaxed) & bits) == bits;
+    }
+    return seen;
+}
+
+/* Whether a block is there to be read. The kernel is asked once for a page of an owner's: what that
+ * owner gives back to the system it refers to no more, unless it lies. */
+static bool is_readable(pycrew_crew *crew, uint32_t owner, uint64_t block, uint64_t size)
+{
+    const pc_segment *segment = &crew->segment;
+    uint64_t end = block + size, next;
+
+    for (; block < end; block = next) {
+        uint64_t inside = (block - segment->spans_offset) % PC_SPAN_SIZE;
+        pc_span_view *view = &crew->span_views[pc_span_of(segment, block)];
+        unsigned first = (unsigned)(inside / PC_PAGE), last;
+
+        next = block - inside + PC_SPAN_SIZE < end ? block - inside + PC_SPAN_SIZE : end;
+        last = (unsigned)((inside + (next - block) - 1) / PC_PAGE);
+        if (pages_seen(view, owner, first, last + 1, false))
+            continue;
+        if (!pc_segment_readable(segment, block, next - block))
+            return false;
+        pages_seen(view, owner, first, last + 1, true);
+    }
+    return true;
+}
+
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
                    uint64_t size, pc_lease *ret)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
+    uint32_t owner;
     bool ok;
 
-    if (block % 8 != 0 || size == 0 || !pc_segment_holds(&crew->segment, block, size) ||
-        !pc_segment_readable(&crew->segment, block, size))
+    if (block % 8 != 0)
         return false;
     pthread_mutex_lock(&w->lock);
-    ok = is_alive(w, incarnation) &&
-         pc_span_owned(&crew->segment, block, size, pc_owner_worker(worker, w->incarnation));
+    owner = pc_owner_worker(worker, w->incarnation);
+    ok = is_alive(w, incarnation) && pc_span_owned(&crew->segment, block, size, owner) &&
+         is_readable(crew, owner, block, size);
     if (ok)
         *ret = (pc_lease){block, size, worker, w->incarnation};
     pthread_mutex_unlock(&w->lock);
