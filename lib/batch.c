@@ -44,6 +44,7 @@ struct pycrew_batch {
     unsigned retries;
 
     pycrew_call item; /* the builder of the item at hand; no call of the crew's */
+    int64_t looked; /* at the chunks, whether all is well with them */
     bool item_open;
     pc_mark item_mark;
     pycrew_call *filling;
@@ -159,6 +160,7 @@ int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *function,
     /* Where none is free, chunks' own semaphores have to do: see await_any. */
     if (batch->unordered)
         (void)pc_call_prepare(crew, 0, &batch->sleeper);
+    batch->looked = pc_now();
     enlist(batch);
     *ret = batch;
     return 0;
@@ -873,11 +875,26 @@ static void await_any(pycrew_batch *batch, int64_t until)
     pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
 }
 
+/* A scribbled word must not hang us. */
+static void look(pycrew_batch *batch, int64_t now)
+{
+    bool queued = false;
+
+    if (now - batch->looked < LOOK_NS)
+        return;
+    batch->looked = now;
+    for (uint32_t i = 0; i < batch->count; i++)
+        queued |= pc_call_look(chunk_at(batch, i));
+    if (queued)
+        pc_idle_wake_all(&batch->crew->segment);
+}
+
 /* False: no time is left, or the crew closes. */
 static bool await_chunk(pycrew_batch *batch, int64_t until)
 {
-    int64_t slice = pc_now() + HELD_BACK_NS;
+    int64_t now = pc_now(), slice = now + HELD_BACK_NS;
 
+    look(batch, now);
     /* What is held back is to go out as soon as workers run short of work. */
     if (filling_is_empty(batch) || slice > until)
         slice = until;
@@ -1031,6 +1048,7 @@ int pycrew_batch_cancel(pycrew_batch *batch)
 
         if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
             continue;
+        atomic_store(&call->chunk->cancelled, true);
         atomic_store(&call->chunk->shared->cancel, 1);
         pc_call_stop(call, PC_STOP_CANCEL);
     }

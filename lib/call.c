@@ -10,7 +10,7 @@
 #include "lib/result.h"
 #include "lib/shm/announce.h"
 
-enum { LOOK_NS = 100 * 1000 * 1000, SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000 };
+enum { SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000, TRIES = 1000 };
 
 static _Thread_local char this_thread; /* its address is the thread's name */
 
@@ -199,7 +199,7 @@ bool pc_call_holds_all(const pycrew_crew *crew, bool waited)
 static bool wait_changed(pycrew_crew *crew, int64_t until)
 {
     int64_t now = pc_now();
-    int64_t at = until - now > LOOK_NS ? now + LOOK_NS : until; /* stale calls pass unannounced */
+    int64_t at = until - now > PC_LOOK_NS ? now + PC_LOOK_NS : until; /* stale calls pass unannounced */
     struct timespec time = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
 
     return pthread_cond_timedwait(&crew->changed, &crew->lock, &time) != ETIMEDOUT;
@@ -220,7 +220,10 @@ static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
         if ((uint32_t)atomic_load(&crew->free_calls) == 0)
             changed = wait_changed(crew, until);
         pthread_mutex_unlock(&crew->lock);
-        if (!changed && pc_call_holds_all(crew, true))
+        if (changed)
+            continue;
+        pc_crew_suspect(crew); /* ends, or the ring's head, may have been scribbled over */
+        if (pc_call_holds_all(crew, true))
             break;
     }
     atomic_fetch_sub(&crew->prepare_waiters, 1);
@@ -286,17 +289,18 @@ static void initialise(pycrew_call *call)
     call->data = NULL;
     call->arguments_block = 0;
     call->queued = false;
+    atomic_store_explicit(&call->tainted, false, memory_order_relaxed);
     call->flags = 0;
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
+    call->replaced = call->host_ended = call->overdue = call->held = false;
     atomic_store_explicit(&call->released, false, memory_order_relaxed);
-    call->replaced = false;
     atomic_store_explicit(&call->stop, PC_STOP_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_running, 0, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_claimed, 0, memory_order_relaxed);
-    call->sleeper = PC_SLEEPER_NONE;
+    atomic_store_explicit(&call->sleeper, PC_SLEEPER_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_PREPARED, memory_order_relaxed);
 }
@@ -489,28 +493,17 @@ void *pycrew_data(const pycrew_call *call)
 
 /* ---- submitting ---- */
 
-void pc_call_enqueue(pycrew_call *call)
-{
-    pycrew_crew *crew = call->crew;
-    uint32_t generation = call->generation, ticket = call->ticket, index = call->index;
-
-    call->queued = true;
-    pc_slot_queue(call->slot, generation);
-    /* The record is not ours alone any more: its deadline may end it, its queue's reader release it. */
-    pc_ring_push(&crew->segment, ticket, index, generation);
-    pc_idle_wake_one(&crew->segment);
-}
-
 /* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
  * wait for the lines, which are the worker's until then. But not earlier: until its entry is
- * there, those behind it wait. */
-static void write_request(pycrew_call *call)
+ * there, those behind it wait. False: the ring is closed, nothing was written. */
+static bool write_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
 
+    if (!pc_ring_take_ticket(&call->crew->tail, &call->ticket))
+        return false;
     atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
-    call->ticket = pc_ring_take_ticket(&call->crew->tail);
     slot->function = call->function->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
@@ -520,6 +513,47 @@ static void write_request(pycrew_call *call)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
     slot->arguments_size = call->builder.writer.size;
+    return true;
+}
+
+static void publish(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+    uint32_t generation = call->generation, ticket = call->ticket, index = call->index;
+
+    pc_slot_queue(call->slot, generation);
+    /* The record is not ours alone any more: its deadline may end it, its queue's reader release it. */
+    pc_ring_push(&crew->segment, ticket, index, generation);
+    /* For looks at it: from here on slot and ring are what they say, or scribbled over. It may have
+     * ended by now and have its next life: so this names the life. */
+    atomic_store_explicit(&call->published, generation, memory_order_release);
+    pc_idle_wake_one(&crew->segment);
+}
+
+void pc_call_enqueue_locked(pycrew_call *call)
+{
+    if (atomic_load_explicit(&call->tainted, memory_order_relaxed))
+        pc_call_end_regardless(call, PYCREW_EDIED, "the call was not run: a worker wrote over the "
+                                                   "shared memory while its arguments were there",
+                               false);
+    else if (write_request(call))
+        publish(call);
+    else
+        call->held = true;
+}
+
+void pc_call_enqueue(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+
+    if (__builtin_expect(!atomic_load_explicit(&call->tainted, memory_order_relaxed) &&
+                             write_request(call), 1)) {
+        publish(call);
+        return;
+    }
+    pthread_mutex_lock(&crew->lock);
+    pc_call_enqueue_locked(call);
+    pthread_mutex_unlock(&crew->lock);
 }
 
 /* Under the lock until it is queued: a deadline that passed before would find nothing to stop, and
@@ -535,8 +569,7 @@ static void submit_with_deadline(pycrew_call *call)
     kick = call->deadline < crew->next_look;
     if (kick)
         crew->next_look = call->deadline;
-    write_request(call);
-    pc_call_enqueue(call);
+    pc_call_enqueue_locked(call);
     pthread_mutex_unlock(&crew->lock);
     if (kick)
         pc_crew_kick(crew);
@@ -567,14 +600,15 @@ int pycrew_submit(pycrew_call *call)
     if (rc < 0)
         return rc;
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
-    if (!enter_flight(call))
+    call->queued = true;
+    if (!enter_flight(call)) {
+        call->queued = false;
         return pc_crew_refuse(call->crew);
-    if (call->timeout_ns >= 0) {
-        submit_with_deadline(call);
-        return 0;
     }
-    write_request(call);
-    pc_call_enqueue(call);
+    if (call->timeout_ns >= 0)
+        submit_with_deadline(call);
+    else
+        pc_call_enqueue(call);
     return 0;
 }
 
@@ -640,41 +674,36 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     error->public.attempts = pc_call_attempts(call) + 1;
 }
 
-/* Something stands in the segment that no worker of ours writes. */
-static int set_impossible(pycrew_call *call)
+static int set_lost(pycrew_call *call, int code, const char *message, bool may_have_run)
 {
-    pc_error_set(&call->error, PYCREW_EDIED, pc_text_of(function_name(call)), pc_text_of(NULL),
-                 pc_text_of("a worker wrote over the shared memory; the answer is lost"),
-                 pc_text_of(NULL));
-    call->error.public.may_have_run = true;
-    call->error.public.attempts = pc_call_attempts(call) + 1;
-    return PYCREW_EDIED;
+    pc_error_set(&call->error, code, pc_text_of(function_name(call)), pc_text_of(NULL),
+                 pc_text_of(message), pc_text_of(NULL));
+    call->error.public.may_have_run = may_have_run || atomic_load(&call->deaths_running) > 0;
+    call->error.public.attempts = pc_call_attempts(call) + may_have_run;
+    return code;
 }
 
-static void end_lease(pycrew_call *call)
+/* Something stands in the segment that nobody of ours writes. */
+static int set_impossible(pycrew_call *call)
 {
-    if (atomic_load_explicit(&call->result_block, memory_order_relaxed) != 0)
-        pc_lease_end(call->crew, atomic_load_explicit(&call->result_worker, memory_order_relaxed),
-                     atomic_load_explicit(&call->result_incarnation, memory_order_relaxed),
-                     &call->result_block);
+    pc_crew_distrust(call->crew, "an answer that no worker gives");
+    return set_lost(call, PYCREW_EDIED, "a worker wrote over the shared memory; the answer is lost",
+                    true);
 }
 
 static bool find_result(pycrew_call *call, uint64_t word, uint64_t block, uint64_t size)
 {
     pycrew_crew *crew = call->crew;
-    unsigned worker = pc_word_worker(word);
-    unsigned incarnation = (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
 
-    atomic_store_explicit(&call->result_worker, worker, memory_order_relaxed);
-    atomic_store_explicit(&call->result_incarnation, incarnation, memory_order_relaxed);
     if (block == 0) {
         if (size > sizeof call->result_copy)
             return false;
         memcpy(call->result_copy, call->slot->result, sizeof call->result_copy);
         call->result.at = (const uint8_t *)call->result_copy;
     } else {
-        if (worker >= crew->workers ||
-            !pc_lease_take(crew, worker, incarnation, block, size, &call->result_block))
+        if (!pc_lease_take(crew, pc_word_worker(word),
+                           (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK), block,
+                           size, &call->lease))
             return false;
         call->result.at = pc_segment_at(&crew->segment, block);
     }
@@ -688,31 +717,44 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     uint32_t kind = slot->result_kind;
     bool ran = slot->result_ran != 0;
 
+    if (pc_word_worker(word) >= call->crew->workers || kind - 1 >= PC_RESULT_BATCH)
+        return set_impossible(call);
     if (kind == PC_RESULT_BATCH && call->chunk_in_use) {
         pc_chunk_collect(call, pc_word_worker(word),
                          (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK));
         return 0;
     }
-    if (kind == PC_RESULT_BATCH || !find_result(call, word, slot->result_block, slot->result_size))
+    if (kind == PC_RESULT_BATCH || call->chunk_in_use || !find_result(call, word, slot->result_block, slot->result_size))
         return set_impossible(call);
     if (kind == PC_RESULT_VALUE)
         return 0;
+    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
+        pc_crew_suspect(call->crew); /* owners of memory, or names, may have been scribbled over */
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
-    end_lease(call);
+    pc_lease_end(call->crew, &call->lease);
     return call->error.public.code;
+}
+
+/* Under crew->lock. */
+static bool take_host_end(pycrew_call *call)
+{
+    if (!call->host_ended)
+        return false;
+    call->code = call->host_code;
+    call->error = call->host_error;
+    call->host_error = (pc_error){0};
+    return true;
 }
 
 static int collect_from_host(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    int code;
+    bool ended;
 
     pthread_mutex_lock(&crew->lock);
-    code = call->host_code;
-    call->error = call->host_error;
-    call->host_error = (pc_error){0};
+    ended = take_host_end(call);
     pthread_mutex_unlock(&crew->lock);
-    return code;
+    return ended ? call->code : set_impossible(call);
 }
 
 static void remove_deadline(pycrew_call *call)
@@ -770,6 +812,13 @@ bool pc_call_collect(pycrew_call *call)
 
 /* ---- waiting ---- */
 
+/* Collected, its slot may say anything. */
+bool pc_call_has_ended(const pycrew_call *call)
+{
+    return has_ended(call) ||
+           atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_ENDED;
+}
+
 /* A spin that failed says that calls take longer than that, or that others want the CPU: the next
  * ones are short, but each eighth is whole, since both sides asleep answer too late for a short one
  * for ever. */
@@ -813,22 +862,17 @@ static bool spin(pycrew_call *call, int64_t until)
     return ended;
 }
 
-/* A call that is queued while workers sleep, after LOOK_NS: a hint was wrong, as after a scribble. */
-static void look_again(pycrew_call *call)
-{
-    if (pc_word_state(load_word(call)) == PC_QUEUED)
-        pc_idle_wake_all(&call->crew->segment);
-}
-
 bool pc_call_publish_sleeper(pycrew_call *call, uint32_t sleeper)
 {
-    if (call->sleeper == sleeper)
-        return !has_ended(call);
-    atomic_store_explicit(&call->slot->sleeper, sleeper, memory_order_release);
-    if (!pc_slot_set_waiter(call->slot, call->generation)) /* W1 */
-        return false;
-    call->sleeper = sleeper;
-    return true;
+    bool told = load_word(call) & PC_WAITER_MASK &&
+                atomic_load_explicit(&call->sleeper, memory_order_relaxed) == sleeper;
+
+    if (!told) {
+        atomic_store_explicit(&call->sleeper, sleeper, memory_order_relaxed);
+        atomic_store_explicit(&call->slot->sleeper, sleeper, memory_order_release);
+        pc_slot_set_waiter(call->slot, call->generation); /* W1 */
+    }
+    return !pc_call_has_ended(call);
 }
 
 static void sleep_until_ended(pycrew_call *call, int64_t until)
@@ -837,16 +881,14 @@ static void sleep_until_ended(pycrew_call *call, int64_t until)
     sem_t *semaphore = &call->slot->semaphore;
 
     pc_sleeper_drain(semaphore);
-    if (!pc_call_publish_sleeper(call, call->index))
-        return;
-    while (!has_ended(call) && atomic_load(&crew->ending) != 2) {
+    while (pc_call_publish_sleeper(call, call->index) && atomic_load(&crew->ending) != 2) {
         int64_t now = pc_now();
 
         if (now >= until)
             return;
-        pc_sleeper_wait(semaphore, until - now > LOOK_NS ? now + LOOK_NS : until);
-        if (pc_now() - now >= LOOK_NS)
-            look_again(call);
+        pc_sleeper_wait(semaphore, until - now > PC_LOOK_NS ? now + PC_LOOK_NS : until);
+        if (pc_now() - now >= PC_LOOK_NS && pc_call_look(call))
+            pc_idle_wake_all(&crew->segment);
     }
 }
 
@@ -939,15 +981,19 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 
 /* ---- ends by the host ---- */
 
-void pc_call_tell(pycrew_call *call, const pc_ending *ending)
+void pc_call_tell(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
+    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_acquire);
+    uint32_t sleeper = atomic_load_explicit(&call->sleeper, memory_order_relaxed);
 
-    if (ending->sleeper < crew->segment.config.slots)
-        pc_sleeper_post(&crew->segment.slots[ending->sleeper].semaphore);
-    if (ending->queue < crew->segment.config.queues) {
-        pc_announce(&crew->segment, ending->queue, call->index);
-        pc_queue_write(&crew->queues[ending->queue]);
+    if (sleeper < crew->segment.config.slots)
+        pc_sleeper_wake(&crew->segment.slots[sleeper].semaphore);
+    if (queue == NULL && call->released)
+        queue = &crew->queues[PC_QUEUE_SUPERVISOR];
+    if (queue != NULL) {
+        pc_announce(&crew->segment, queue->number, call->index);
+        pc_queue_write(queue);
     }
 }
 
@@ -957,6 +1003,7 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
 
     if (!pc_slot_end_by_host(call->slot, word, &ending))
         return false;
+    call->host_ended = true;
     call->host_code = code;
     if (code < 0) {
         const pycrew_error *e = &error->public;
@@ -969,7 +1016,28 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
         call->host_error.public.out_of_memory = e->out_of_memory;
         call->host_error.public.attempts = pc_call_attempts(call);
     }
-    pc_call_tell(call, &ending);
+    pc_call_tell(call);
+    return true;
+}
+
+bool pc_call_end_regardless(pycrew_call *call, int code, const char *message, bool may_have_run)
+{
+    uint32_t phase = PC_PHASE_IN_FLIGHT;
+
+    if (!atomic_compare_exchange_strong_explicit(&call->phase, &phase, PC_PHASE_COLLECTING,
+                                                 memory_order_acquire, memory_order_acquire))
+        return phase != PC_PHASE_COLLECTING;
+    if (!take_host_end(call))
+        call->code = set_lost(call, code, message, may_have_run);
+    call->held = false;
+    pc_deadline_remove(call);
+    /* Nobody but host threads is left to swap it, and each of them looks for DONE first. */
+    atomic_store_explicit(&call->slot->control,
+                          pc_word_owned(pc_word_of(call->generation, PC_DONE), PC_DONE,
+                                        PC_WORKER_HOST, 0),
+                          memory_order_release);
+    atomic_store_explicit(&call->phase, PC_PHASE_ENDED, memory_order_release);
+    pc_call_tell(call);
     return true;
 }
 
@@ -987,32 +1055,55 @@ int pc_call_stop_code(enum pc_stop why)
     return why == PC_STOP_DEADLINE ? -ETIMEDOUT : -ECANCELED;
 }
 
-int pc_call_stop(pycrew_call *call, enum pc_stop why)
+/* Under crew->lock. */
+static void command_stop(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    uint32_t none = PC_STOP_NONE;
 
+    /* Bounded: a call is there once. */
+    for (uint32_t i = 0; i < crew->command_count; i++)
+        if (crew->commands[i] == call->index)
+            return;
+    crew->commands[crew->command_count++] = call->index;
+    pc_crew_kick(crew);
+}
+
+/* A call that is queued, as far as its slot says; else what to do. 1: look again. */
+static int stop_in_slot(pycrew_call *call, enum pc_stop why)
+{
+    uint64_t word = load_word(call);
+    enum pc_state state = pc_word_state(word);
+
+    if (pc_word_generation(word) != call->generation) {
+        if (atomic_load(&call->published) != call->generation)
+            return -EALREADY; /* not in the slot yet: its submit has not returned */
+        pc_crew_distrust(call->crew, "a slot of another life than its call");
+        return 0;
+    }
+    if (state == PC_QUEUED)
+        return pc_call_end_by_host(call, word, pc_call_stop_code(why), stop_error(why)) ? 0 : 1;
+    if (state != PC_CLAIMED)
+        return -EALREADY;
+    command_stop(call);
+    return 0;
+}
+
+int pc_call_stop(pycrew_call *call, enum pc_stop why)
+{
+    uint32_t none = PC_STOP_NONE;
+    int rc = 1;
+
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
+        return -EALREADY;
     atomic_compare_exchange_strong(&call->stop, &none, why);
     why = (enum pc_stop)atomic_load(&call->stop);
-    for (;;) {
-        uint64_t word = load_word(call);
-
-        switch (pc_word_state(word)) {
-        case PC_QUEUED:
-            if (pc_call_end_by_host(call, word, pc_call_stop_code(why), stop_error(why)))
-                return 0;
-            break;
-        case PC_CLAIMED:
-            /* Bounded: a call is there once. */
-            for (uint32_t i = 0; i < crew->command_count; i++)
-                if (crew->commands[i] == call->index)
-                    return 0;
-            crew->commands[crew->command_count++] = call->index;
-            pc_crew_kick(crew);
-            return 0;
-        default: return -EALREADY;
-        }
+    if (call->held) {
+        pc_call_end_regardless(call, pc_call_stop_code(why), stop_error(why)->public.message, false);
+        return 0;
     }
+    for (unsigned i = 0; rc == 1 && i < TRIES; i++)
+        rc = stop_in_slot(call, why);
+    return rc == 1 ? 0 : rc; /* who changes the word so often will be found out */
 }
 
 int pycrew_cancel(pycrew_call *call)
@@ -1030,22 +1121,33 @@ int pycrew_cancel(pycrew_call *call)
     return rc < 0 ? pc_fail(rc, "the call has ended") : 0;
 }
 
-void pc_call_requeue(pycrew_call *call, uint64_t word)
+bool pc_call_requeue(pycrew_call *call, uint64_t word)
 {
-    uint32_t generation = pc_word_generation(word), ticket;
+    pycrew_crew *crew = call->crew;
+    uint32_t generation = call->generation, ticket;
+    unsigned tries = TRIES;
+    bool queued, open;
 
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
-    pc_ring_passed(&call->crew->segment, call->ticket);
+    pc_ring_passed(&crew->segment, call->ticket);
+    /* No look at it in between: it is QUEUED, and its new entry is still to come. */
+    atomic_store(&call->published, generation - 1);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and
-     * begin its next life with a ticket of its own. */
-    call->ticket = pc_ring_take_ticket(&call->crew->tail);
+     * begin its next life with a ticket of its own. No ticket: it is we who close the ring. */
+    open = pc_ring_take_ticket(&crew->tail, &call->ticket);
     ticket = call->ticket;
-    while (!atomic_compare_exchange_weak_explicit(
-        &call->slot->control, &word,
-        pc_word_of(generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,
-        memory_order_acquire))
-        continue;
-    pc_ring_push(&call->crew->segment, ticket, call->index, generation);
+    while (!(queued = atomic_compare_exchange_weak_explicit(
+                 &call->slot->control, &word,
+                 pc_word_of(generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,
+                 memory_order_acquire)))
+        if (tries-- == 0 || pc_word_state(word) != PC_CLAIMED ||
+            pc_word_generation(word) != generation)
+            break;
+    /* Stale where it was not queued; but a ticket without an entry would stop the ring. */
+    if (open)
+        pc_ring_push(&crew->segment, ticket, call->index, generation);
+    atomic_store_explicit(&call->published, generation, memory_order_release);
+    return queued;
 }
 
 /* ---- results ---- */
@@ -1168,7 +1270,8 @@ void pc_call_reclaim(pycrew_call *call)
 
     if (atomic_load_explicit(&call->queue, memory_order_relaxed) != NULL)
         pc_queue_leave(call);
-    end_lease(call);
+    if (call->lease.block != 0)
+        pc_lease_end(crew, &call->lease);
     if (call->chunk_in_use)
         pc_chunk_discard(call); /* and its arguments */
     if (call->arguments_block != 0)
@@ -1190,23 +1293,22 @@ void pc_call_reclaim(pycrew_call *call)
 static void release_in_flight(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    bool in_flight;
 
     pthread_mutex_lock(&crew->lock);
     call->released = true;
     pc_queue_leave(call);
     atomic_store_explicit(&call->slot->sleeper, PC_SLEEPER_NONE, memory_order_release);
     atomic_store_explicit(&call->slot->queue, PC_QUEUE_SUPERVISOR, memory_order_release);
-    in_flight = pc_slot_set_waiter(call->slot, call->generation);
-    if (in_flight)
+    pc_slot_set_waiter(call->slot, call->generation);
+    if (!pc_call_has_ended(call)) {
         pc_call_stop(call, PC_STOP_CANCEL);
-    else
-        call->released = false;
-    pthread_mutex_unlock(&crew->lock);
-    if (!in_flight) {
-        pc_call_collect(call);
-        pc_call_reclaim(call);
+        pthread_mutex_unlock(&crew->lock);
+        return;
     }
+    call->released = false;
+    pthread_mutex_unlock(&crew->lock);
+    pc_call_collect(call);
+    pc_call_reclaim(call);
 }
 
 void pycrew_release(pycrew_call *call)
@@ -1231,7 +1333,7 @@ static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
         bool mine;
 
         pthread_mutex_lock(&crew->lock);
-        mine = call->released && has_ended(call);
+        mine = call->released && pc_call_has_ended(call);
         if (mine)
             call->released = false;
         pthread_mutex_unlock(&crew->lock);

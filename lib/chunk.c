@@ -5,6 +5,8 @@
 
 #include "lib/crew.h"
 
+#define OWN_NS_MAX ((int64_t)1 << 50) /* no item takes longer: 13 days */
+
 enum { KEPT_OFFSETS = 256 };
 
 /* ---- making and submitting ---- */
@@ -35,6 +37,8 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->stopped_code = -ECANCELED;
     chunk->blamed = UINT32_MAX;
     chunk->blamed_deaths = chunk->idle_deaths = 0;
+    atomic_store(&chunk->cancelled, false);
+    chunk->seen_since = 0;
     chunk->shared = NULL;
     atomic_store_explicit(&call->chunk_in_use, true, memory_order_relaxed);
     return 0;
@@ -48,12 +52,20 @@ static uint32_t offset_of(const pc_batch_chunk *chunk, uint32_t item)
     return item < chunk->count ? chunk->offsets[item] : 0;
 }
 
-/* The shared side before a run from begin on. */
+/* The shared side before a run from begin on: all of it, since the last run's worker may have
+ * scribbled over it. */
 static void set_run(pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
     pc_chunk *shared = chunk->shared;
 
+    shared->count = chunk->count;
+    shared->timed = call->timeout_ns >= 0;
+    shared->timeout_ns = call->timeout_ns;
+    shared->results = chunk->results;
+    shared->shape = chunk->shape;
+    atomic_store(&shared->cancel, atomic_load(&chunk->cancelled));
+    chunk->seen_since = 0;
     shared->begin = chunk->begin;
     shared->begin_offset = offset_of(chunk, chunk->begin);
     atomic_store_explicit(&shared->progress, pc_chunk_progress(chunk->begin, chunk->begin),
@@ -69,12 +81,7 @@ int pc_chunk_submit(pycrew_call *call)
     size_t items = pc_align8(call->builder.writer.size);
 
     chunk->shared = shared;
-    shared->count = chunk->count;
-    shared->timed = call->timeout_ns >= 0;
-    shared->timeout_ns = call->timeout_ns;
-    shared->shape = chunk->shape;
-    chunk->results = shared->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
-    atomic_store_explicit(&shared->cancel, 0, memory_order_relaxed);
+    chunk->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
     set_run(call);
     call->flags |= PC_REQUEST_BATCH;
     return pycrew_submit(call);
@@ -91,17 +98,17 @@ void pc_chunk_resubmit(pycrew_call *call)
     pthread_mutex_lock(&crew->lock);
     atomic_store(&call->stop, PC_STOP_NONE);
     atomic_store(&call->generation, call->generation + 1);
-    call->sleeper = PC_SLEEPER_NONE;
+    atomic_store(&call->sleeper, PC_SLEEPER_NONE);
+    call->host_ended = call->overdue = false;
     atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
     if (call->timeout_ns >= 0) {
         call->deadline = pc_until(call->timeout_ns);
         pc_deadline_add(call);
     }
+    pc_call_enqueue_locked(call);
     pthread_mutex_unlock(&crew->lock);
     if (call->timeout_ns >= 0)
         pc_crew_kick(crew);
-    call->ticket = pc_ring_take_ticket(&crew->tail);
-    pc_call_enqueue(call);
 }
 
 /* ---- items' ends in private memory ---- */
@@ -168,12 +175,34 @@ const volatile pc_chunk_result *pc_chunk_table(const pycrew_call *call)
     return (const pc_chunk_result *)(const void *)((const uint8_t *)chunk->shared + chunk->results);
 }
 
-/* An item whose end stands in the table. References are checked to lie in the segment. */
+/* Whether [offset, offset + size) lies in one of the blocks that the chunk leases. */
+static bool is_leased(const pc_batch_chunk *chunk, uint64_t offset, uint64_t size)
+{
+    for (unsigned i = 0; i < chunk->lease_count; i++) {
+        const pc_lease *lease = &chunk->leases[i];
+
+        if (offset >= lease->block && offset - lease->block <= lease->size &&
+            size <= lease->size - (offset - lease->block))
+            return true;
+    }
+    return false;
+}
+
+static void set_lost(pycrew_call *call, pc_error *space)
+{
+    pc_crew_distrust(call->crew, "an item's answer that no worker gives");
+    pc_error_set(space, PYCREW_EDIED, pc_text_of(call->function->name), pc_text_of(NULL),
+                 pc_text_of("a worker wrote over the shared memory; the answer is lost"),
+                 pc_text_of(NULL));
+    space->public.may_have_run = true;
+    space->public.attempts = 1;
+}
+
+/* An item whose end stands in the table. References lie in blocks that are leased, or are lies. */
 static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
                              const pycrew_error **error, pc_error *space)
 {
     pc_batch_chunk *chunk = call->chunk;
-    const pc_segment *segment = &call->crew->segment;
     const volatile pc_chunk_result *result =
         (pc_chunk_result *)(void *)((uint8_t *)chunk->shared + chunk->results) + item;
     uint64_t size;
@@ -189,16 +218,22 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     kind = small[0] & (PC_CHUNK_REFERENCE - 1);
     size = small[0] >> 8;
     message.at = message.end = (const uint8_t *)small;
+    if (kind - 1 >= PC_RESULT_BATCH - 1 ||
+        (size > 0 && (small[1] % 8 != 0 || !is_leased(chunk, small[1], size)))) {
+        set_lost(call, space);
+        *error = &space->public;
+        return message;
+    }
     if (size > 0) {
-        if (small[1] % 8 != 0 || !pc_segment_holds(segment, small[1], size))
-            size = 0;
-        message.at = pc_segment_at(segment, size > 0 ? small[1] : 0);
+        message.at = pc_segment_at(&call->crew->segment, small[1]);
         message.end = message.at + size;
     }
     if (kind == PC_RESULT_VALUE)
         return message;
     pc_call_set_fault(call, space, kind,
                       kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
+    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
+        pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
         space->public.code = chunk->stopped_code;
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
@@ -250,18 +285,24 @@ static void save_run(pycrew_call *call, uint32_t finished)
 
 /* ---- progress ---- */
 
-/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1. */
-static void read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32_t *finished)
+/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1, and
+ * DOOMED only by us. False: it was not. */
+static bool read_progress(pycrew_call *call, unsigned worker, uint32_t *started,
+                          uint32_t *finished)
 {
+    const pc_batch_chunk *chunk = call->chunk;
     uint64_t progress = atomic_load_explicit(&chunk->shared->progress, memory_order_acquire);
 
     *started = pc_chunk_started(progress);
     *finished = pc_chunk_finished(progress);
-    if (*finished >= chunk->begin && *finished <= chunk->count &&
+    if (!(progress & PC_CHUNK_DOOMED && !call->crew->crew_workers[worker].killed) &&
+        *finished >= chunk->begin && *finished <= chunk->count &&
         (*started == *finished || *started == *finished + 1) && *started <= chunk->count)
-        return;
+        return true;
     *finished = chunk->begin;
     *started = chunk->begin + 1;
+    pc_crew_distrust(call->crew, "a batch's progress that is none");
+    return false;
 }
 
 static int stopped_code(const pycrew_call *call)
@@ -271,23 +312,44 @@ static int stopped_code(const pycrew_call *call)
                                  : PC_STOP_CANCEL);
 }
 
+static void take_leases(pycrew_call *call, unsigned worker, unsigned incarnation)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    const pc_chunk *shared = chunk->shared;
+    uint32_t count = atomic_load_explicit(&shared->block_count, memory_order_acquire);
+
+    for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS; i++)
+        if (pc_lease_take(call->crew, worker, incarnation,
+                          atomic_load_explicit(&shared->blocks[i], memory_order_relaxed),
+                          atomic_load_explicit(&shared->block_sizes[i], memory_order_relaxed),
+                          &chunk->leases[chunk->lease_count]))
+            chunk->lease_count++;
+        else
+            pc_crew_distrust(call->crew, "a batch's block that its worker does not have");
+}
+
+/* What its items took; -1: not known. */
+static int64_t read_busy(const pc_batch_chunk *chunk)
+{
+    int64_t busy = atomic_load_explicit(&chunk->shared->busy_ns, memory_order_relaxed);
+
+    return busy < 0 || busy > OWN_NS_MAX ? -1 : busy;
+}
+
 void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pc_batch_chunk *chunk = call->chunk;
-    uint32_t started, count;
+    uint32_t started;
 
     chunk->stopped_code = stopped_code(call);
-    atomic_store_explicit(&chunk->lease_worker, worker, memory_order_relaxed);
-    atomic_store_explicit(&chunk->lease_incarnation, incarnation, memory_order_relaxed);
-    count = atomic_load_explicit(&chunk->shared->block_count, memory_order_acquire);
-    for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS && worker < call->crew->workers; i++)
-        pc_lease_take(call->crew, worker, incarnation,
-                      atomic_load_explicit(&chunk->shared->blocks[i], memory_order_relaxed), 8,
-                      &chunk->leases[i]);
-    read_progress(chunk, &started, &chunk->finished);
-    chunk->busy_ns = atomic_load_explicit(&chunk->shared->busy_ns, memory_order_relaxed);
+    take_leases(call, worker, incarnation);
+    read_progress(call, worker, &started, &chunk->finished);
+    chunk->busy_ns = read_busy(chunk);
     if (chunk->finished == chunk->count)
         return;
+    /* Nobody asked it to stop: it may be told to for ever, by a word that is the host's. */
+    if (atomic_load(&call->stop) == PC_STOP_NONE && !atomic_load(&chunk->cancelled))
+        pc_crew_distrust(call->crew, "a batch's end before its items'");
     save_run(call, chunk->finished);
     pc_chunk_end_leases(call);
     chunk->begin = chunk->finished;
@@ -297,28 +359,8 @@ void pc_chunk_end_leases(pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
 
-    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++) {
-        if (atomic_load_explicit(&chunk->leases[i], memory_order_relaxed) == 0)
-            return;
-        pc_lease_end(call->crew, atomic_load_explicit(&chunk->lease_worker, memory_order_relaxed),
-                     atomic_load_explicit(&chunk->lease_incarnation, memory_order_relaxed),
-                     &chunk->leases[i]);
-    }
-}
-
-void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), unsigned worker,
-                     unsigned incarnation)
-{
-    pc_batch_chunk *chunk = call->chunk;
-
-    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++) {
-        uint64_t block = atomic_load_explicit(&chunk->leases[i], memory_order_acquire); /* L1 */
-
-        if (block != 0 &&
-            atomic_load_explicit(&chunk->lease_worker, memory_order_relaxed) == worker &&
-            atomic_load_explicit(&chunk->lease_incarnation, memory_order_relaxed) == incarnation)
-            fn(call->crew, block);
-    }
+    while (chunk->lease_count > 0)
+        pc_lease_end(call->crew, &chunk->leases[--chunk->lease_count]);
 }
 
 /* ---- after a death ---- */
@@ -355,8 +397,10 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
     uint32_t started, finished;
     bool again = false;
 
-    read_progress(chunk, &started, &finished);
+    read_progress(call, worker, &started, &finished);
+    take_leases(call, worker, call->crew->crew_workers[worker].incarnation);
     save_run(call, finished);
+    pc_chunk_end_leases(call);
     chunk->idle_deaths = finished > chunk->begin ? 0 : chunk->idle_deaths + (started == finished);
     chunk->begin = finished;
     /* Workers that die again and again before they start this item: it is the item. */
@@ -370,33 +414,54 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
             pc_batch_count_death(chunk->batch, again);
     }
     chunk->finished = chunk->begin;
-    if (atomic_load(&chunk->shared->cancel) != 0 || chunk->begin == chunk->count)
+    if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count)
         return false;
     atomic_store(&call->stop, PC_STOP_NONE);
     set_run(call);
     return true;
 }
 
-bool pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *look)
+/* Since when the progress is what it is, as far as looks have seen: a word of the worker's says when
+ * an item started, and that may be a lie, again and again. */
+static int64_t seen_since(pc_batch_chunk *chunk, uint64_t progress, int64_t now)
+{
+    if (chunk->seen_since == 0 || chunk->seen_progress != progress)
+        chunk->seen_since = now;
+    chunk->seen_progress = progress;
+    return chunk->seen_since;
+}
+
+enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *look)
 {
     pc_batch_chunk *chunk = call->chunk;
     uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    unsigned worker = pc_word_worker(word);
     uint32_t started, finished, again;
-    int64_t now = pc_now(), since;
+    int64_t now = pc_now(), since, seen;
 
-    read_progress(chunk, &started, &finished);
-    since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
-    read_progress(chunk, &again, item);
+    *item = chunk->begin;
+    *look = pc_until(call->timeout_ns);
+    if (pc_word_state(word) != PC_CLAIMED || pc_word_generation(word) != call->generation ||
+        worker >= call->crew->workers || !read_progress(call, worker, &started, &finished))
+        return PC_OVERDUE_NOT;
     *item = finished;
-    *look = now + call->timeout_ns;
-    if (pc_word_state(word) != PC_CLAIMED || call->timeout_ns < 0 || started == finished ||
-        again != started)
-        return false;
-    if (since > now || since + call->timeout_ns > now) {
-        *look = since > now ? *look : since + call->timeout_ns;
-        return false;
+    if (call->timeout_ns < 0)
+        return PC_OVERDUE_NOT;
+    seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
+    since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
+    if (!read_progress(call, worker, &again, item) || again != started)
+        return PC_OVERDUE_NOT;
+    if (started == finished) /* between two items, for so long? */
+        return now - seen >= call->timeout_ns + 2 * PC_LOOK_NS ? PC_OVERDUE_STUCK : PC_OVERDUE_NOT;
+    if (since > now || since < 0)
+        pc_crew_distrust(call->crew, "a batch's item that started in the future");
+    if (now - seen < call->timeout_ns && (since < 0 || now - since < call->timeout_ns)) {
+        *look = seen + call->timeout_ns;
+        if (since >= 0 && since < seen)
+            *look = since + call->timeout_ns;
+        return PC_OVERDUE_NOT;
     }
-    return true;
+    return PC_OVERDUE_ITEM;
 }
 
 bool pc_chunk_doom(pycrew_call *call, uint32_t item)

@@ -255,7 +255,7 @@ static int create_segment(pycrew_crew *crew, size_t memory)
     rc = pc_segment_create(&crew->segment, &config, prefer_memfd);
     if (rc < 0)
         return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
-    pc_ring_reset(&crew->segment);
+    pc_ring_reset(&crew->segment, pc_ring_first_ticket(&crew->segment));
     atomic_store(&crew->tail, pc_ring_first_ticket(&crew->segment));
     rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST,
                       config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
@@ -307,8 +307,9 @@ static int make_calls(pycrew_crew *crew)
     crew->deadlines = calloc(slots + 1, sizeof crew->deadlines[0]);
     crew->commands = calloc(slots, sizeof crew->commands[0]);
     crew->orphan_leases = calloc(crew->segment.config.spans, sizeof crew->orphan_leases[0]);
+    crew->span_views = calloc(crew->segment.config.spans, sizeof crew->span_views[0]);
     if (crew->calls == NULL || crew->deadlines == NULL || crew->commands == NULL ||
-        crew->orphan_leases == NULL)
+        crew->span_views == NULL || crew->orphan_leases == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     for (uint32_t i = slots; i-- > 0;) {
         pycrew_call *call = &crew->calls[i];
@@ -489,10 +490,9 @@ static bool any_in_flight(pycrew_crew *crew)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         pycrew_call *call = &crew->calls[i];
-        uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
         if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
-            (pc_word_state(word) != PC_DONE || pc_word_generation(word) != call->generation))
+            !pc_call_has_ended(call))
             return true;
     }
     return false;
@@ -550,7 +550,7 @@ static void send_threads_out(pycrew_crew *crew)
     while (atomic_load(&crew->inside) > 0) {
         for (uint32_t i = 0; i < crew->segment.config.slots; i++)
             if (atomic_load(&crew->calls[i].phase) == PC_PHASE_IN_FLIGHT)
-                pc_sleeper_post(&crew->calls[i].slot->semaphore);
+                pc_sleeper_rouse(&crew->calls[i].slot->semaphore);
         pthread_mutex_lock(&crew->lock);
         for (unsigned i = 1; i < crew->segment.config.queues; i++)
             if (crew->queues[i].open)
@@ -572,6 +572,7 @@ static void free_calls(pycrew_crew *crew)
     free(crew->deadlines);
     free(crew->commands);
     free(crew->orphan_leases);
+    free(crew->span_views);
 }
 
 static void free_crew(pycrew_crew *crew)

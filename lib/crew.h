@@ -6,7 +6,7 @@
  * Locks, in the order they are taken:
  *   crew->lock            slow paths: deadlines, cancel, ends by the host, commands, worker states
  *   worker->lock          which incarnation lives, and the leases on its memory
- *   crew->heap_lock       the host's heap
+ *   crew->heap_lock       the host's heap, and the leases on the memory of the dead
  * The fast path of a call (prepare, submit, a wait that finds the end, release) takes none. */
 #ifndef PC_CREW_H
 #define PC_CREW_H
@@ -21,6 +21,9 @@
 #include "lib/shm/heap.h"
 #include "lib/shm/idle.h"
 #include "lib/shm/segment.h"
+
+/* So often who waits looks whether all is well. */
+#define PC_LOOK_NS ((int64_t)100 * 1000 * 1000)
 
 enum pc_phase {
     PC_PHASE_UNUSED = 0,
@@ -37,11 +40,21 @@ struct pycrew_function {
     const pycrew_function *next; /* in its hash bucket */
     uint32_t number;
     uint32_t hash;
-    char *source; /* or NULL */
+    uint64_t block; /* in the segment */
+    char *source;   /* or NULL */
     char name[];
 };
 
 typedef struct pc_batch_chunk pc_batch_chunk;
+
+/* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
+typedef struct pc_lease {
+    /* Stored under that worker's lock. The sweep of another one reads whose it is all the same, so
+     * worker and incarnation are stored before the block and read after it. */
+    _Atomic uint64_t block; /* 0: none */
+    uint64_t size;
+    _Atomic unsigned worker, incarnation;
+} pc_lease;
 
 struct pycrew_call {
     pc_builder builder;
@@ -55,8 +68,10 @@ struct pycrew_call {
     void *data;
     uint64_t arguments_block; /* 0: in the slot */
     uint32_t ticket;
-    bool queued; /* ticket is valid */
+    bool queued; /* submitted: its queue is entered, ticket is set */
     _Atomic int64_t submitted; /* when, by the coarse clock */
+    _Atomic bool tainted; /* its arguments were there while others wrote over them */
+    _Atomic uint32_t published; /* == generation: QUEUED and its entry were stored */
     uint16_t flags;
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
@@ -66,8 +81,11 @@ struct pycrew_call {
     /* under crew->lock */
     int64_t deadline;       /* INT64_MAX: none */
     uint32_t deadline_place; /* in the heap, from 1; 0: not in it */
-    int host_code;          /* if the host ended it */
-    pc_error host_error;    /* the same */
+    bool host_ended;        /* these are its end: */
+    int host_code;
+    pc_error host_error;
+    bool overdue;           /* its deadline has passed, and was acted on */
+    bool held;              /* submitted while the crew is rebuilt: not in its slot yet */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
     _Atomic bool replaced;  /* a spare is free in its place already; the owner's */
 
@@ -79,12 +97,9 @@ struct pycrew_call {
     pc_error error;
     pc_cursor result;
     uint64_t result_copy[PC_INLINE_RESULT / 8];
-    /* Leased. Stored under the lock of the worker it is leased of; the sweep of another worker reads
-     * it all the same, so the names of worker and incarnation are stored before and read after. */
-    _Atomic uint64_t result_block;
-    _Atomic unsigned result_worker, result_incarnation;
+    pc_lease lease; /* on the block the result is in */
 
-    uint32_t sleeper; /* what the slot's sleeper word was set to */
+    _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
     _Atomic(const void *) thread; /* who prepared, submitted, waited for or reaped it last */
 };
@@ -100,6 +115,7 @@ struct pycrew_queue {
     bool stop;            /* a wake is pending: under crew->lock */
     unsigned scan;        /* the word the next reap begins at */
     uint64_t rest;        /* bits taken and not yet delivered, of the word scan */
+    int64_t looked;       /* when it was last looked for calls whose bit was lost */
 };
 
 enum pc_worker_state {
@@ -122,6 +138,7 @@ typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     bool alive; /* admitted and not swept: its memory can be given back */
+    uint32_t audited_call; /* the audit's: index + 1 */
     int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
 
     /* the supervisor's; what stats.c reads is changed under crew->lock */
@@ -137,7 +154,9 @@ typedef struct pc_host_worker {
     bool gone;         /* its pidfd says so */
     bool told;         /* DIED came: signal and status are known */
     int signal, status;
-    bool killed; /* by us */
+    _Atomic bool killed; /* by us, or about to be: nobody else sets DOOMED */
+    uint32_t sleep;      /* which sleep of its was last seen while calls were queued, */
+    int64_t sleep_since; /* and since when; 0: none */
     bool exec;   /* it ran another program, and was killed for it */
     int64_t leave_until; /* its exit functions may run until then; 0: it works */
     char *line;  /* what was read of its output and not passed on */
@@ -150,6 +169,14 @@ typedef struct pc_host_worker {
     unsigned step_looks; /* for the stack, in vain */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
+
+enum { PC_PAGE = 4096, PC_SPAN_PAGES = PC_SPAN_SIZE / PC_PAGE };
+
+/* Which pages of a span were seen to be there, since it is this owner's. See pc_lease_take. */
+typedef struct pc_span_view {
+    _Atomic uint32_t owner;
+    _Atomic uint64_t pages[PC_SPAN_PAGES / 64];
+} pc_span_view;
 
 enum pc_zygote_state {
     PC_ZYGOTE_NONE = 0, /* to be spawned when zygote_not_before has come */
@@ -174,7 +201,7 @@ struct pycrew_crew {
     /* calls */
     pycrew_call *calls; /* by slot */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t free_calls; /* tag << 32 | index + 1 */
-    _Alignas(PC_CACHE_LINE) _Atomic uint32_t tail;       /* of the ring */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t tail;       /* of the ring */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t prepare_waiters;
     _Atomic uint32_t inside; /* threads in a function of ours that may sleep */
     _Atomic uint32_t ending; /* 1: drains, 2: closes */
@@ -190,7 +217,8 @@ struct pycrew_crew {
 
     pthread_mutex_t heap_lock;
     pc_heap heap;
-    uint32_t *orphan_leases; /* by span: of dead incarnations; under that worker's lock */
+    pc_span_view *span_views;
+    uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a call was freed, a worker's state changed, ... */
@@ -199,6 +227,11 @@ struct pycrew_crew {
     uint32_t *commands;     /* calls that are to be stopped */
     uint32_t command_count;
     int64_t next_look;      /* when the supervisor will look at the deadlines */
+    bool rebuilding;        /* the ring is closed, the workers are ended */
+
+    /* what made somebody distrust the segment, or NULL; and whether somebody asks for an audit */
+    _Atomic(const char *) distrusted;
+    _Atomic bool suspected;
 
     pc_host_worker *crew_workers;
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
@@ -220,6 +253,10 @@ struct pycrew_crew {
     bool zygote_spoke; /* it is a worker program: it said HELLO */
     int fault_fd;
     char *text; /* a message's */
+    uint32_t alive;         /* workers admitted: what the header is told */
+    int64_t audited;        /* when the last audit was */
+    int64_t looked;         /* when the calls with a deadline were looked at */
+    bool all_dead;          /* in a rebuild */
     struct pollfd *polls;
     uint64_t oom_kills;
     int ready_code;     /* 1: a worker is ready; negative: cannot start; under lock */
@@ -277,6 +314,10 @@ void pc_crew_forget_descriptors(pycrew_crew *crew);
 int pc_function_check_name(const char *name); /* 0, or -EINVAL: "module:name" is malformed */
 void pc_functions_free(pycrew_crew *crew);
 
+/* Under crew->lock: whether the segment has of the functions what it was told; tells it again. */
+bool pc_functions_intact(const pycrew_crew *crew);
+void pc_functions_restore(pycrew_crew *crew);
+
 /* ---- memory.c: the host's heap, and leases on the workers' ---- */
 
 int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret);
@@ -284,17 +325,23 @@ void pc_memory_free(pycrew_crew *crew, uint64_t block);
 void pc_memory_trim(pycrew_crew *crew); /* gives back what is only kept for calls to come */
 size_t pc_memory_size(pycrew_crew *crew, uint64_t block);
 
-/* Leases [block, block + size) of a worker's incarnation if it is there: sets *holder to block
- * under that worker's lock. */
+/* Leases [block, block + size) of a worker's incarnation if that lives and the block is there to be
+ * read: sets *ret under that worker's lock. */
 bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
-                   uint64_t size, _Atomic uint64_t *holder);
+                   uint64_t size, pc_lease *ret);
 
-/* Gives a leased block back and clears *holder. */
-void pc_lease_end(pycrew_crew *crew, unsigned worker, unsigned incarnation,
-                  _Atomic uint64_t *holder);
+/* Gives a leased block back and clears *lease. */
+void pc_lease_end(pycrew_crew *crew, pc_lease *lease);
 
 /* The sweep: frees the dead worker's spans, those without leases now. */
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker);
+
+/* Whether each span's owner is one that it can have. */
+bool pc_memory_intact(pycrew_crew *crew);
+
+/* All workers are dead: each span is the host's, or kept for a lease, or free, whatever the segment
+ * says. */
+void pc_memory_restore(pycrew_crew *crew);
 
 /* ---- call.c ---- */
 
@@ -318,11 +365,26 @@ bool pc_call_holds_all(const pycrew_crew *crew, bool waited);
 /* An ended call that is kept for its result alone: another one is free in its place. False: it has
  * been replaced before, or there is no spare. */
 bool pc_call_replace(pycrew_call *call);
+
 /* A name for this thread. */
 const void *pc_this_thread(void);
 
-/* Publishes the call's slot. */
+/* Publishes an unlocked call that is IN_FLIGHT; or leaves that to the end of a rebuild. */
 void pc_call_enqueue(pycrew_call *call);
+
+/* Under crew->lock: the same. */
+void pc_call_enqueue_locked(pycrew_call *call);
+
+/* A call that takes long: is all well with its slot and its place in the ring? True: it is queued; if
+ * workers sleep, a hint was wrong: pc_idle_wake_all. */
+bool pc_call_look(pycrew_call *call);
+
+/* Under crew->lock. Ends a call without a look at its slot, where nothing is left to go by.
+ * False: somebody is collecting it at this moment. */
+bool pc_call_end_regardless(pycrew_call *call, int code, const char *message, bool may_have_run);
+
+/* Whether it has ended, collected or not. */
+bool pc_call_has_ended(const pycrew_call *call);
 
 /* Gives an ended or never submitted call back. */
 void pc_call_reclaim(pycrew_call *call);
@@ -340,17 +402,19 @@ unsigned pc_call_attempts(const pycrew_call *call); /* deaths so far */
 void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, bool ran,
                        pc_cursor message);
 
-/* Tells who waits. */
-void pc_call_tell(pycrew_call *call, const pc_ending *ending);
+/* Tells who waits, by the private record. */
+void pc_call_tell(pycrew_call *call);
 
 /* Under crew->lock: stops a call: ends it if it is queued, else leaves it to the ladder (the
  * supervisor is told). 0, or -EALREADY. */
 int pc_call_stop(pycrew_call *call, enum pc_stop why);
 
-/* Under crew->lock. Queues a dead worker's call again. */
-void pc_call_requeue(pycrew_call *call, uint64_t word);
+/* Under crew->lock. Queues a dead worker's call again. False: its word has changed, as nothing of
+ * ours changes it. */
+bool pc_call_requeue(pycrew_call *call, uint64_t word);
 
-/* Makes the end post that slot's semaphore, which is the caller's. False: it has ended. */
+/* Makes the end post that slot's semaphore, which is the caller's. False: it has ended. (True also
+ * where its slot could not be told: for whom waits looks again each 100 ms.) */
 bool pc_call_publish_sleeper(pycrew_call *call, uint32_t sleeper);
 
 /* Supervisor: gives back the ended calls that were released before. */
@@ -389,13 +453,15 @@ struct pc_batch_chunk {
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
+    _Atomic bool cancelled; /* by the batch: what shared->cancel was told */
+    uint64_t seen_progress; /* at the last look, under crew->lock, */
+    int64_t seen_since;     /* and since when; 0: never */
     uint32_t *offsets;   /* of each item's arguments, unless they are records */
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
 
-    /* As a call's result_block. */
-    _Atomic unsigned lease_worker, lease_incarnation;
-    _Atomic uint64_t leases[PC_CHUNK_BLOCKS];
+    pc_lease leases[PC_CHUNK_BLOCKS];
+    unsigned lease_count;
 };
 
 /* Makes a prepared call an empty chunk. */
@@ -431,16 +497,18 @@ void pc_chunk_end_leases(pycrew_call *call);
 void pc_chunk_discard(pycrew_call *call); /* what the call holds; the record is kept, */
 void pc_chunk_free(pycrew_call *call);    /* until here */
 
-/* Under crew->lock. Which item runs, and whether it is past its own deadline; if not, when to look
+enum pc_overdue {
+    PC_OVERDUE_NOT,
+    PC_OVERDUE_ITEM, /* the one that runs is past its own deadline */
+    PC_OVERDUE_STUCK /* none runs, and none has been started for longer than an item may take */
+};
+
+/* Under crew->lock. Which item runs, and whether that is past its own deadline; if not, when to look
  * again. */
-bool pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *look);
+enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *look);
 
 /* Sets DOOMED for this item. False: it has ended. */
 bool pc_chunk_doom(pycrew_call *call, uint32_t item);
-
-/* Under that worker's lock: calls fn for each block of it that the chunk leases. */
-void pc_chunk_leases(pycrew_call *call, void (*fn)(pycrew_crew *, uint64_t), unsigned worker,
-                     unsigned incarnation);
 
 /* ---- batch.c ---- */
 
@@ -474,6 +542,8 @@ pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
+void pc_worker_kill(pc_host_worker *w);
+bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker);
 
 /* ---- stats.c ---- */
 
@@ -494,6 +564,23 @@ const char *pc_worker_path(void);
 /* Starts the worker program as a zygote: its PID, pidfd, control socket and output (or -1). The
  * last error is set on failure. */
 int pc_spawn_zygote(pycrew_crew *crew);
+
+/* ---- rebuild.c: the segment holds what nobody of ours wrote ---- */
+
+/* Any thread: what says that it does. The supervisor ends the workers and makes it anew. */
+void pc_crew_distrust(pycrew_crew *crew, const char *what);
+
+/* Any thread: something is odd, and can come of a scribble. The supervisor looks at all of it. */
+void pc_crew_suspect(pycrew_crew *crew);
+
+/* What is wrong with a call that was submitted and has not ended, or NULL. */
+const char *pc_call_audit(pycrew_call *call);
+
+/* Supervisor: all of the segment that the host can tell about: what is wrong, or NULL. */
+const char *pc_crew_audit(pycrew_crew *crew);
+
+/* Supervisor: begins or goes on with a rebuild, if there is cause; gives when to come again. */
+int64_t pc_rebuild_run(pycrew_crew *crew, int64_t now);
 
 /* ---- ladder.c: supervisor only ---- */
 

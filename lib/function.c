@@ -96,20 +96,29 @@ int pc_function_check_name(const char *name)
     return check_name(name, NULL);
 }
 
-static int write_block(pycrew_crew *crew, const char *name, const char *source, uint64_t *ret)
+static size_t block_size(const char *name, const char *source)
+{
+    return sizeof(pc_function_block) + strlen(name) + (source != NULL ? strlen(source) : 0) + 2;
+}
+
+static void fill_block(pc_function_block *block, const char *name, const char *source)
 {
     size_t name_size = strlen(name), source_size = source != NULL ? strlen(source) : 0;
-    pc_function_block *block;
-    int rc = pc_memory_alloc(crew, sizeof *block + name_size + source_size + 2, ret);
 
-    if (rc < 0)
-        return pc_fail(rc, "no shared memory is left for a function's name and source");
-    block = pc_segment_at(&crew->segment, *ret);
     block->name_size = (uint32_t)name_size;
     block->has_source = source != NULL;
     block->source_size = source_size;
     memcpy(block->text, name, name_size + 1);
     memcpy(block->text + name_size + 1, source != NULL ? source : "", source_size + 1);
+}
+
+static int write_block(pycrew_crew *crew, const char *name, const char *source, uint64_t *ret)
+{
+    int rc = pc_memory_alloc(crew, block_size(name, source), ret);
+
+    if (rc < 0)
+        return pc_fail(rc, "no shared memory is left for a function's name and source");
+    fill_block(pc_segment_at(&crew->segment, *ret), name, source);
     return 0;
 }
 
@@ -151,6 +160,7 @@ static int insert(pycrew_crew *crew, uint32_t hash, const char *name, const char
         return pc_fail(-ENOMEM, "no memory is left");
     }
     *place = block;
+    f->block = block;
     f->hash = hash;
     f->number = crew->function_count++;
     strcpy(f->name, name);
@@ -199,6 +209,49 @@ int pycrew_function_source(pycrew_crew *crew, const char *name, const char *sour
     if (source == NULL)
         return pc_fail(-EINVAL, "pycrew_function_source: source must not be NULL");
     return get(crew, name, source, ret);
+}
+
+/* ---- what the segment is told ---- */
+
+static uint64_t *place_of(const pycrew_crew *crew, const pycrew_function *f)
+{
+    uint64_t page = crew->function_pages[f->number / PC_FUNCTION_PAGE];
+
+    return (uint64_t *)pc_segment_at(&crew->segment, page) + f->number % PC_FUNCTION_PAGE;
+}
+
+static bool block_is_intact(const pycrew_crew *crew, const pycrew_function *f)
+{
+    const pc_function_block *block = pc_segment_at(&crew->segment, f->block);
+    size_t name = strlen(f->name) + 1, source = f->source != NULL ? strlen(f->source) : 0;
+
+    return *place_of(crew, f) == f->block && block->name_size == name - 1 &&
+           block->has_source == (f->source != NULL) && block->source_size == source &&
+           memcmp(block->text, f->name, name) == 0 &&
+           memcmp(block->text + name, source > 0 ? f->source : "", source + 1) == 0;
+}
+
+bool pc_functions_intact(const pycrew_crew *crew)
+{
+    for (unsigned i = 0; i < PC_FUNCTION_PAGES; i++)
+        if (atomic_load(&crew->segment.header->function_pages[i]) != crew->function_pages[i])
+            return false;
+    for (unsigned i = 0; i < PC_FUNCTION_BUCKETS; i++)
+        for (const pycrew_function *f = atomic_load(&crew->functions[i]); f != NULL; f = f->next)
+            if (!block_is_intact(crew, f))
+                return false;
+    return true;
+}
+
+void pc_functions_restore(pycrew_crew *crew)
+{
+    for (unsigned i = 0; i < PC_FUNCTION_PAGES; i++)
+        atomic_store(&crew->segment.header->function_pages[i], crew->function_pages[i]);
+    for (unsigned i = 0; i < PC_FUNCTION_BUCKETS; i++)
+        for (const pycrew_function *f = atomic_load(&crew->functions[i]); f != NULL; f = f->next) {
+            fill_block(pc_segment_at(&crew->segment, f->block), f->name, f->source);
+            *place_of(crew, f) = f->block;
+        }
 }
 
 void pc_functions_free(pycrew_crew *crew)

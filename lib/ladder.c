@@ -17,7 +17,9 @@
 #include "lib/crew.h"
 #include "lib/shm/control.h"
 
-#define STACK_NS ((int64_t)5 * 1000 * 1000) /* between looks for the stack */
+#define MS ((int64_t)1000 * 1000)
+#define SLEEPER_NS (500 * MS)
+#define STACK_NS (5 * MS) /* between looks for the stack */
 
 enum { STACK_LOOKS = 3, STACK_LOOKS_MAX = 40 };
 
@@ -170,8 +172,11 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
     if (pc_word_state(word) != PC_CLAIMED || pc_word_generation(word) != call->generation ||
         worker >= crew->workers || atomic_load(&call->stop) == PC_STOP_NONE)
         return;
-    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker))
+    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker)) {
+        if (crew->crew_workers[worker].step_call != call->index)
+            pc_crew_distrust(crew, "a worker with two calls at a time");
         return;
+    }
     if (call->chunk_in_use)
         pc_chunk_overdue(call, &item, &look);
     pc_ladder_forget(crew, worker);
@@ -210,13 +215,14 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
         w->step_time = now + STACK_NS;
         return;
     }
+    w->killed = true; /* before DOOMED can be seen */
     if (!doom(crew, worker)) {
+        w->killed = false;
         go_on(crew, worker, now);
         return;
     }
     w->step = PC_STEP_DOOMED;
     w->step_time = INT64_MAX;
-    w->killed = true;
     send_signal(w, SIGKILL);
 }
 
@@ -229,18 +235,88 @@ static void run_commands(pycrew_crew *crew, int64_t now)
     crew->command_count = 0;
 }
 
-/* A batch's chunk has its items' deadlines. */
-static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+/* Its worker was killed, and its death is to be confirmed. */
+static bool is_doomed(const pycrew_crew *crew, const pycrew_call *call)
+{
+    unsigned worker = pc_word_worker(atomic_load(&call->slot->control));
+
+    return worker < crew->workers && crew->crew_workers[worker].killed;
+}
+
+/* A worker that was told nothing of its batch for so long is killed: no item of it can be named. */
+static void end_stuck(pycrew_crew *crew, pycrew_call *call)
+{
+    unsigned worker = pc_word_worker(atomic_load(&call->slot->control));
+
+    if (worker >= crew->workers)
+        return;
+    crew->crew_workers[worker].killed = true;
+    if (pc_slot_doom(call->slot, call->generation, worker))
+        send_signal(&crew->crew_workers[worker], SIGKILL);
+    else
+        crew->crew_workers[worker].killed = false;
+}
+
+/* A batch's chunk has its items' deadlines. Gives when to look again. */
+static int64_t look_at_chunk(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
     uint32_t item;
     int64_t look;
 
-    if (pc_chunk_overdue(call, &item, &look)) {
+    switch (pc_chunk_overdue(call, &item, &look)) {
+    case PC_OVERDUE_ITEM:
+        if (now - call->chunk->seen_since > call->timeout_ns + crew->grace_ns + 5 * PC_LOOK_NS &&
+            !is_doomed(crew, call))
+            pc_crew_distrust(crew, "a batch's item that outlives its deadline");
         atomic_store(&call->stop, PC_STOP_DEADLINE);
         begin(crew, call, now);
+        break;
+    case PC_OVERDUE_STUCK: end_stuck(crew, call); break;
+    default: break;
     }
-    call->deadline = look > now ? look : now + 1000000;
+    return look > now ? look : now + MS;
+}
+
+static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    call->deadline = look_at_chunk(crew, call, now);
     pc_deadline_add(call);
+}
+
+static bool is_on_ladder(const pycrew_crew *crew, const pycrew_call *call)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (crew->crew_workers[i].step != PC_STEP_NONE &&
+            crew->crew_workers[i].step_call == call->index &&
+            crew->crew_workers[i].step_generation == call->generation)
+            return true;
+    return false;
+}
+
+/* Stops it, and comes back: it is on the ladder by then, or has ended, or its slot lies. */
+static void call_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (call->overdue && !crew->rebuilding && !is_on_ladder(crew, call))
+        pc_crew_distrust(crew, "a call that outlives its deadline");
+    else
+        pc_call_stop(call, PC_STOP_DEADLINE);
+    call->overdue = true;
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || pc_call_has_ended(call))
+        return;
+    call->deadline = now + crew->grace_ns + 2 * PC_LOOK_NS;
+    pc_deadline_add(call);
+}
+
+static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
+        return;
+    if (pc_call_has_ended(call))
+        pc_call_tell(call); /* again: it may have been scribbled over */
+    else if (call->chunk_in_use && !call->held)
+        chunk_deadline(crew, call, now);
+    else
+        call_deadline(crew, call, now);
 }
 
 static void run_deadlines(pycrew_crew *crew, int64_t now)
@@ -249,14 +325,63 @@ static void run_deadlines(pycrew_crew *crew, int64_t now)
 
     while ((call = pc_deadline_first(crew)) != NULL && call->deadline <= now) {
         pc_deadline_remove(call);
-        if (pc_word_generation(atomic_load(&call->slot->control)) != call->generation) {
-            call->deadline = now + 1000000; /* on its way into the ring: it cannot be stopped yet */
-            pc_deadline_add(call);
-        } else if (call->chunk_in_use)
-            chunk_deadline(crew, call, now);
-        else
-            pc_call_stop(call, PC_STOP_DEADLINE);
+        deadline(crew, call, now);
     }
+}
+
+/* A worker that sleeps on beside queued calls, though each look woke it, sleeps on a semaphore that was
+ * scribbled over while it went to sleep, or is stopped. It has no call, and nobody can tell it
+ * anything. */
+static void end_sleeper(pycrew_crew *crew, unsigned worker, int64_t now)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    const pc_header *header = crew->segment.header;
+    uint32_t sleep = atomic_load(&crew->segment.workers[worker].sleeps);
+
+    if (w->state != PC_WORKER_READY || w->step != PC_STEP_NONE ||
+        !(atomic_load(&header->idle[worker / 64]) >> worker % 64 & 1) || w->sleep_since == 0 ||
+        w->sleep != sleep || pc_worker_owns_a_call(crew, worker)) {
+        w->sleep = sleep;
+        w->sleep_since = now;
+    } else if (now - w->sleep_since >= SLEEPER_NS) {
+        w->sleep_since = now;
+        pc_worker_kill(w);
+    }
+}
+
+static void look_at_sleepers(pycrew_crew *crew, bool queued, int64_t now)
+{
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (queued)
+            end_sleeper(crew, i, now);
+        else
+            crew->crew_workers[i].sleep_since = 0;
+}
+
+/* Calls that are underway for a while: is all well with them? Gives when to look again; there is no
+ * such look while no call with a deadline is in flight. */
+static int64_t run_looks(pycrew_crew *crew, int64_t now)
+{
+    bool queued = false;
+
+    if (crew->deadline_count == 0)
+        return INT64_MAX;
+    if (now - crew->looked < PC_LOOK_NS)
+        return crew->looked + PC_LOOK_NS;
+    crew->looked = now;
+    for (uint32_t i = 1; i <= crew->deadline_count; i++) {
+        pycrew_call *call = &crew->calls[crew->deadlines[i]];
+
+        if (call->deadline - now >= call->timeout_ns - PC_LOOK_NS)
+            continue;
+        queued |= pc_call_look(call);
+        if (call->chunk_in_use && !call->held && !crew->rebuilding)
+            look_at_chunk(crew, call, now);
+    }
+    if (queued)
+        pc_idle_wake_all(&crew->segment);
+    look_at_sleepers(crew, queued, now);
+    return now + PC_LOOK_NS;
 }
 
 static int64_t run_steps(pycrew_crew *crew, int64_t now)
@@ -281,12 +406,15 @@ static int64_t run_steps(pycrew_crew *crew, int64_t now)
 int64_t pc_ladder_run(pycrew_crew *crew, int64_t now)
 {
     const pycrew_call *first;
-    int64_t next;
+    int64_t next, look;
 
     pthread_mutex_lock(&crew->lock);
     run_deadlines(crew, now);
     run_commands(crew, now);
     next = run_steps(crew, now);
+    look = run_looks(crew, now);
+    if (look < next)
+        next = look;
     first = pc_deadline_first(crew);
     if (first != NULL && first->deadline < next)
         next = first->deadline;

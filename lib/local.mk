@@ -39,6 +39,7 @@ lib_libpccore_la_SOURCES = \
 	lib/ladder.c \
 	lib/memory.c \
 	lib/queue.c \
+	lib/rebuild.c \
 	lib/record.c lib/record.h \
 	lib/result.c lib/result.h \
 	lib/run.c \

@@ -131,6 +131,7 @@ static int open_first(pycrew_crew *crew, pycrew_queue **ret)
         queue->scan = 0;
         queue->rest = 0;
         atomic_store_explicit(&queue->reader, NULL, memory_order_relaxed);
+        queue->looked = pc_now();
         *ret = queue;
         return 0;
     }
@@ -247,6 +248,34 @@ static unsigned arm_and_take(pycrew_queue *queue, pycrew_call **calls, unsigned 
     return take(queue, calls, max);
 }
 
+/* While calls are in flight, each 100 ms: a bit may have been scribbled over, or more. */
+static bool look_for_lost(pycrew_queue *queue)
+{
+    pycrew_crew *crew = queue->crew;
+    bool found = false, queued = false;
+
+    if (atomic_load_explicit(&queue->pending, memory_order_relaxed) == 0 ||
+        pc_now() - queue->looked < PC_LOOK_NS)
+        return false;
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+
+        if (atomic_load_explicit(&call->queue, memory_order_relaxed) != queue ||
+            atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_PREPARED)
+            continue;
+        if (pc_call_has_ended(call)) {
+            pc_announce(&crew->segment, queue->number, i);
+            found = true;
+        } else {
+            queued |= pc_call_look(call);
+        }
+    }
+    if (queued)
+        pc_idle_wake_all(&crew->segment);
+    queue->looked = pc_now();
+    return found;
+}
+
 /* While calls are in flight a look each 100 ms: a scribbled hint must not hang us. */
 static int poll_ms(const pycrew_queue *queue, int64_t until)
 {
@@ -272,6 +301,8 @@ static int reap(pycrew_queue *queue, pycrew_call **calls, unsigned max, int64_t 
 
         if (count < max)
             count += arm_and_take(queue, calls + count, max - count, &ours);
+        if (count == 0 && look_for_lost(queue))
+            continue;
         if (count == max)
             pc_queue_write(queue); /* there may be more: it stays readable */
         if (atomic_load(&queue->crew->ending) == 2)

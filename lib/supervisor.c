@@ -59,7 +59,8 @@ static void end_queued(pycrew_crew *crew, const pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
-        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation)
+        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation &&
+            atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT)
             pc_call_end_by_host(call, word, PYCREW_ESTART, error);
     }
     pthread_mutex_unlock(&crew->lock);
@@ -136,7 +137,7 @@ static void start_failed_in_python(pycrew_crew *crew, const char *what, const ch
 
 /* ---- workers ---- */
 
-static void kill_worker(pc_host_worker *w)
+void pc_worker_kill(pc_host_worker *w)
 {
     if (w->pidfd >= 0) {
         w->killed = true;
@@ -158,6 +159,13 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->idle, 0);
 }
 
+/* A hint for the workers; they could not tell it from a lie. */
+static void count_alive(pycrew_crew *crew, int change)
+{
+    crew->alive += (uint32_t)change;
+    atomic_store(&crew->segment.header->alive, crew->alive);
+}
+
 static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -165,11 +173,11 @@ static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
     close_fd(&w->pidfd);
     close_fd(&w->lifeline);
     if (w->state == PC_WORKER_READY || w->was_ready)
-        atomic_fetch_sub(&crew->segment.header->alive, 1);
+        count_alive(crew, -1);
     w->was_ready = w->vanished = false;
     w->state = PC_WORKER_NONE;
     w->failures = failed ? w->failures + 1 : 0;
-    w->not_before = failed ? pc_now() + back_off(w->failures) : 0;
+    w->not_before = failed && !crew->rebuilding ? pc_now() + back_off(w->failures) : 0;
 }
 
 /* The read end of its output stays until all is read: see pass_output. */
@@ -229,7 +237,9 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
 
         reset_record(crew, worker);
         pc_fault_erase(crew, worker);
+        pthread_mutex_lock(&w->lock);
         message.incarnation = ++w->incarnation;
+        pthread_mutex_unlock(&w->lock);
         rc = pc_control_send(crew->control, &message, NULL, 0, fds, output >= 0 ? 4 : 3);
     }
     close_fd(&lifeline);
@@ -256,7 +266,7 @@ static int64_t fork_workers(pycrew_crew *crew, int64_t now)
 {
     int64_t next = INT64_MAX;
 
-    if (crew->zygote != PC_ZYGOTE_READY || closing(crew))
+    if (crew->zygote != PC_ZYGOTE_READY || closing(crew) || crew->rebuilding)
         return next;
     for (unsigned i = 0; i < crew->workers; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
@@ -304,10 +314,10 @@ static void admit(pycrew_crew *crew, unsigned worker)
     crew->ready_code = 1;
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
-    atomic_fetch_add(&crew->segment.header->alive, 1);
+    count_alive(crew, 1);
     crew->start_failures = 0;
     if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) == -EAGAIN)
-        kill_worker(w);
+        pc_worker_kill(w);
 }
 
 /* Other threads send queues over it. */
@@ -360,7 +370,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
         if (message.kind == PC_MESSAGE_WORKER_LEAVING)
             w->leave_until = pc_now() + crew->grace_ns;
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
-            !closing(crew))
+            !closing(crew) && !crew->rebuilding)
             admit(crew, worker);
         if (message.kind == PC_MESSAGE_WORKER_FAILED && w->state == PC_WORKER_STARTING)
             start_failed_in_python(crew, "a worker's start failed", crew->text);
@@ -377,7 +387,7 @@ static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
     return w->vanished || poll(&dead, 1, 0) == 1;
 }
 
-static bool owns_a_call(const pycrew_crew *crew, unsigned worker)
+bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         uint64_t word = atomic_load_explicit(&crew->calls[i].slot->control, memory_order_relaxed);
@@ -401,20 +411,26 @@ static void bury(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     bool planned = w->signal == 0 && (w->status == PC_EXIT_RECYCLED || w->status == PC_EXIT_CLOSED);
-    bool failed = !w->was_ready || (!planned && !w->killed && !owns_a_call(crew, worker) &&
+    bool failed = !w->was_ready || (!planned && !w->killed && !pc_worker_owns_a_call(crew, worker) &&
                                     pc_now() - w->started < 1000 * MS);
+    const char *damage;
 
     if (!w->told)
         w->signal = SIGKILL; /* by its PDEATHSIG */
     hear_worker(crew, worker);
-    if (w->was_ready)
+    /* Before anything is believed: what it left may be what killed it. */
+    if (!crew->rebuilding && (damage = pc_crew_audit(crew)) != NULL)
+        pc_crew_distrust(crew, damage);
+    pc_rebuild_run(crew, pc_now());
+    failed &= !crew->rebuilding;
+    if (w->was_ready && !crew->rebuilding)
         pc_sweep(crew, worker);
     if (!planned && !w->killed && !closing(crew) && w->status != PC_EXIT_INIT_FAILED)
         pc_crew_log(crew, PYCREW_LOG_WARNING,
                     w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
-    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew))
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding)
         died_starting(crew, w);
     close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
@@ -439,7 +455,7 @@ static int64_t end_leaving(pycrew_crew *crew, int64_t now)
             continue;
         if (w->leave_until <= now) {
             w->leave_until = 0;
-            kill_worker(w);
+            pc_worker_kill(w);
         } else if (w->leave_until < next) {
             next = w->leave_until;
         }
@@ -511,8 +527,8 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
     pthread_mutex_unlock(&crew->lock);
-    if (closing(crew))
-        kill_worker(w);
+    if (closing(crew) || crew->rebuilding)
+        pc_worker_kill(w);
 }
 
 static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd)
@@ -813,7 +829,7 @@ static void lose_descriptors(pycrew_crew *crew)
             continue;
         w->pidfd = pc_pidfd_of(w->pid, w->start_time);
         w->vanished = w->pidfd < 0;
-        kill_worker(w);
+        pc_worker_kill(w);
     }
     crew->zygote_fd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
     if (crew->zygote_fd >= 0)
@@ -913,7 +929,8 @@ static void turn(pycrew_crew *crew, int64_t extra)
 
     if (crew->lost)
         extra = least(extra, now + LOST_LOOK_MS * MS);
-    next = least(extra, pc_ladder_run(crew, now));
+    next = least(extra, pc_rebuild_run(crew, now));
+    next = least(next, pc_ladder_run(crew, now));
     next = least(next, end_leaving(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
@@ -966,7 +983,7 @@ static void end_workers(pycrew_crew *crew)
         if (!killed && pc_now() >= until) {
             killed = true;
             for (unsigned i = 0; i < crew->workers; i++)
-                kill_worker(&crew->crew_workers[i]);
+                pc_worker_kill(&crew->crew_workers[i]);
         }
         turn(crew, killed ? INT64_MAX : until);
     }

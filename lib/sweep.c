@@ -12,10 +12,13 @@
 #include "lib/crew.h"
 #include "lib/shm/budget.h"
 
+enum { TRIES = 1000 };
+
 static bool owned_by(const pycrew_call *call, uint64_t word, unsigned worker, enum pc_state state)
 {
     return pc_word_state(word) == state && pc_word_worker(word) == worker &&
-           pc_word_generation(word) == call->generation;
+           pc_word_generation(word) == call->generation &&
+           atomic_load_explicit(&call->phase, memory_order_acquire) != PC_PHASE_PREPARED;
 }
 
 static uint64_t load_word(const pycrew_call *call)
@@ -28,20 +31,36 @@ static void keep_answers(pycrew_crew *crew, unsigned worker)
 {
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         pycrew_call *call = &crew->calls[i];
-        pc_ending ending;
 
-        if (!owned_by(call, load_word(call), worker, PC_DONE))
+        if (!owned_by(call, load_word(call), worker, PC_DONE) || !pc_call_collect(call))
             continue;
-        ending.sleeper = atomic_load_explicit(&call->slot->sleeper, memory_order_acquire);
-        ending.queue = atomic_load_explicit(&call->slot->queue, memory_order_acquire);
-        if (pc_call_collect(call))
-            pc_call_tell(call, &ending);
+        pthread_mutex_lock(&crew->lock);
+        pc_call_tell(call);
+        pthread_mutex_unlock(&crew->lock);
     }
 }
 
 /* ---- its unfinished calls; under crew->lock ---- */
 
-static void end_stopped(pycrew_call *call, uint64_t word, pc_error *error)
+/* A waiter may come and change the word; but only so much. */
+static void end_call(pycrew_call *call, uint64_t word, unsigned worker, int code,
+                     const pc_error *error)
+{
+    for (unsigned i = 0; i < TRIES && owned_by(call, word, worker, PC_CLAIMED); i++) {
+        if (pc_call_end_by_host(call, word, code, error))
+            return;
+        word = load_word(call);
+    }
+    pc_crew_distrust(call->crew, "a dead worker's slot that changes");
+}
+
+static void queue_again(pycrew_call *call, uint64_t word)
+{
+    if (!pc_call_requeue(call, word))
+        pc_crew_distrust(call->crew, "a dead worker's slot that changes");
+}
+
+static void end_stopped(pycrew_call *call, uint64_t word, unsigned worker, pc_error *error)
 {
     enum pc_stop why = (enum pc_stop)atomic_load(&call->stop);
     const char *message = error->public.message;
@@ -51,25 +70,16 @@ static void end_stopped(pycrew_call *call, uint64_t word, pc_error *error)
                                   "and was killed"
                                 : "the call was cancelled; the worker did not answer the interrupt "
                                   "and was killed";
-    while (!pc_call_end_by_host(call, word, pc_call_stop_code(why), error))
-        word = load_word(call);
+    end_call(call, word, worker, pc_call_stop_code(why), error);
     error->public.message = message;
-}
-
-static void end_died(pycrew_call *call, uint64_t word, const pc_error *error)
-{
-    while (!pc_call_end_by_host(call, word, PYCREW_EDIED, error))
-        word = load_word(call); /* a waiter came */
 }
 
 static void sweep_chunk(pycrew_call *call, uint64_t word, unsigned worker, const pc_error *error)
 {
-    if (pc_chunk_sweep(call, worker, error)) {
-        pc_call_requeue(call, word);
-        return;
-    }
-    while (!pc_call_end_by_host(call, word, 0, NULL))
-        word = load_word(call);
+    if (pc_chunk_sweep(call, worker, error))
+        queue_again(call, word);
+    else
+        end_call(call, word, worker, 0, NULL);
 }
 
 static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_error *error)
@@ -80,11 +90,11 @@ static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_err
     if (call->chunk_in_use)
         sweep_chunk(call, word, worker, error);
     else if (atomic_load(&call->stop) != PC_STOP_NONE)
-        end_stopped(call, word, error);
+        end_stopped(call, word, worker, error);
     else if (deaths <= (entered ? call->retries : PC_LOST_WORKER_CLAIMS_MAX))
-        pc_call_requeue(call, word);
+        queue_again(call, word);
     else
-        end_died(call, word, error);
+        end_call(call, word, worker, PYCREW_EDIED, error);
 }
 
 static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
@@ -94,7 +104,8 @@ static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = load_word(call);
 
-        if (owned_by(call, word, worker, PC_CLAIMED))
+        if (owned_by(call, word, worker, PC_CLAIMED) &&
+            atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT)
             sweep_call(call, word, worker, error);
     }
     pthread_mutex_unlock(&crew->lock);

@@ -48,6 +48,7 @@ API_TESTS = \
 	tests/test-misbehaviour \
 	tests/test-open \
 	tests/test-queue \
+	tests/test-scribble \
 	tests/test-stats \
 	tests/test-threads \
 	tests/test-value-trip
@@ -83,6 +84,7 @@ test_data = \
 	tests/py/open_ops.py \
 	tests/py/prints_at_import.py \
 	tests/py/queue_ops.py \
+	tests/py/scribble_ops.py \
 	tests/py/sleeps_at_import.py \
 	tests/shm/fixture.h
 

@@ -190,6 +190,13 @@ static _Noreturn void leave_child(void)
     _exit(PC_EXIT_ORPHANED);
 }
 
+/* Our death lets the sweep free what was lost. */
+static void take_back(pc_worker *worker)
+{
+    if (!pc_heap_take_back(&worker->heap, worker->number))
+        abort();
+}
+
 /* ---- functions ---- */
 
 /* From here on user code may run. */
@@ -396,7 +403,7 @@ static int alloc_when_short(pc_worker *worker, size_t size, uint64_t *ret)
     pc_idle_call_for_memory(&worker->segment);
     do {
         sched_yield();
-        pc_heap_take_back(&worker->heap, worker->number);
+        take_back(worker);
         rc = pc_heap_alloc(&worker->heap, size, ret);
     } while (rc == -ENOMEM && pc_now() < until);
     return rc;
@@ -407,7 +414,7 @@ static int alloc_block(pc_worker *worker, size_t need, size_t wanted, uint64_t *
 {
     int rc;
 
-    pc_heap_take_back(&worker->heap, worker->number);
+    take_back(worker);
     rc = pc_heap_alloc(&worker->heap, need > wanted ? need : wanted, ret);
     if (rc < 0 && need < wanted)
         rc = pc_heap_alloc(&worker->heap, need, ret);
@@ -512,6 +519,8 @@ static int arena_new(chunk_writer *w, size_t need)
         return rc;
     /* Listed before anything refers to it: the host must know it whenever we die. */
     atomic_store_explicit(&w->chunk->blocks[place], block, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_sizes[place],
+                          pc_heap_block_size(&w->worker->heap, block), memory_order_relaxed);
     atomic_store_explicit(&w->chunk->block_count, place + 1, memory_order_release);
     w->block = block;
     w->used = 0;
@@ -745,7 +754,7 @@ static bool answer_shortage(loop *l)
     if (shortages == l->shortages)
         return false;
     l->shortages = shortages;
-    pc_heap_take_back(&worker->heap, worker->number);
+    take_back(worker);
     pc_heap_trim(&worker->heap);
     return true;
 }
@@ -764,7 +773,7 @@ static void idle_awhile(loop *l)
 {
     pc_worker *worker = l->worker;
 
-    pc_heap_take_back(&worker->heap, worker->number);
+    take_back(worker);
     answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;

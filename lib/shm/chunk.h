@@ -14,7 +14,7 @@
  * that finds it stops, and is killed.
  *
  * All of it is written by the worker, so the host checks what it reads: progress against its own
- * count, every reference against the spans that the worker owns. */
+ * count, every block against the spans that the worker owns, every reference against the blocks. */
 #ifndef PC_SHM_CHUNK_H
 #define PC_SHM_CHUNK_H
 
@@ -68,6 +68,7 @@ typedef struct pc_chunk {
     _Atomic int64_t busy_ns;         /* of the items run, at the end */
     _Atomic uint32_t block_count;
     _Atomic uint64_t blocks[PC_CHUNK_BLOCKS];
+    _Atomic uint64_t block_sizes[PC_CHUNK_BLOCKS];
 
     _Alignas(PC_CACHE_LINE) uint64_t items[];
 } pc_chunk;

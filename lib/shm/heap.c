@@ -12,6 +12,8 @@
 #endif
 
 #define RESERVE_STEP ((size_t)64 << 10)
+/* How often a swap is tried anew: who loses it as often has a scribbler for company. */
+enum { TRIES = 1000 };
 #define CGROUP_MARGIN ((uint64_t)32 << 20) /* this near to a limit, reserving risks an OOM kill */
 
 struct pc_heap_span {
@@ -59,10 +61,17 @@ static void span_unclaim(pc_segment *segment, uint32_t span)
     atomic_store_explicit(&segment->span_owners[span], PC_OWNER_FREE, memory_order_release); /* P1 */
 }
 
+void pc_spans_release(pc_segment *segment, uint32_t span, uint32_t count)
+{
+    if (count > 0)
+        madvise(segment->base + span_offset(segment, span), count * PC_SPAN_SIZE, MADV_REMOVE);
+    for (; count > 0; count--)
+        span_unclaim(segment, span++);
+}
+
 void pc_span_release(pc_segment *segment, uint32_t span)
 {
-    madvise(segment->base + span_offset(segment, span), PC_SPAN_SIZE, MADV_REMOVE);
-    span_unclaim(segment, span);
+    pc_spans_release(segment, span, 1);
 }
 
 bool pc_span_owned(const pc_segment *segment, uint64_t offset, uint64_t size, uint32_t owner)
@@ -369,25 +378,32 @@ int pc_heap_free(pc_heap *heap, uint64_t offset)
 
 /* ---- blocks given back by the host ---- */
 
+uint32_t pc_heap_run(const pc_heap *heap, uint32_t span)
+{
+    return heap->spans[span] == NULL ? 0 : heap->spans[span]->run;
+}
+
 void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset)
 {
     _Atomic uint64_t *head = &segment->workers[worker].returned;
     _Atomic uint64_t *link = (_Atomic uint64_t *)pc_segment_at(segment, offset);
     uint64_t first = atomic_load_explicit(head, memory_order_relaxed);
 
-    do
+    for (unsigned i = 0; i < TRIES; i++) {
         atomic_store_explicit(link, first, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(head, &first, offset, memory_order_release,
-                                                  memory_order_relaxed)); /* H1 */
+        if (atomic_compare_exchange_weak_explicit(head, &first, offset, memory_order_release,
+                                                  memory_order_relaxed)) /* H1 */
+            return;
+    }
 }
 
-void pc_heap_take_back(pc_heap *heap, unsigned worker)
+bool pc_heap_take_back(pc_heap *heap, unsigned worker)
 {
     _Atomic uint64_t *head = &heap->segment->workers[worker].returned;
     uint64_t offset;
 
     if (atomic_load_explicit(head, memory_order_relaxed) == 0)
-        return;
+        return true;
     offset = atomic_exchange_explicit(head, 0, memory_order_acquire); /* H1 */
     /* Looked at only if it is a block in use: a scribbled link may lead to a place that is not
      * reserved, or between two words. A cycle ends there too, at a block that is free already. */
@@ -398,4 +414,5 @@ void pc_heap_take_back(pc_heap *heap, unsigned worker)
         pc_heap_free(heap, offset);
         offset = next;
     }
+    return offset == 0;
 }

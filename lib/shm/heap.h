@@ -24,6 +24,7 @@
 
 #define PC_OWNER_FREE 0u
 #define PC_OWNER_HOST 1u
+#define PC_OWNER_KEPT 0xfffu /* a dead worker's, which the host still reads; no worker's name */
 
 /* A worker's name as owner of spans: never 0 or 1. */
 static inline uint32_t pc_owner_worker(unsigned worker, unsigned incarnation)
@@ -58,14 +59,20 @@ int pc_heap_free(pc_heap *heap, uint64_t offset);
 /* The bytes that the block at offset really has; 0 if it is none. */
 size_t pc_heap_block_size(const pc_heap *heap, uint64_t offset);
 
-/* Host: gives a worker's block back to it. offset was checked to be in its spans. */
+/* How many spans in a row are the heap's from this one on, by its private records; 0 for one that is
+ * not its, or inside such a run. */
+uint32_t pc_heap_run(const pc_heap *heap, uint32_t span);
+
+/* Host: gives a worker's block back to it. offset was checked to be in its spans. Against a
+ * scribbler it gives up: the block is then lost until the worker's end. */
 void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset);
 
 /* Gives the spans back that are kept empty for what comes next. */
 void pc_heap_trim(pc_heap *heap);
 
-/* Worker: frees what was given back. */
-void pc_heap_take_back(pc_heap *heap, unsigned worker);
+/* Worker: frees what was given back. False: the list did not end as it should, so somebody wrote over
+ * it, and blocks are lost: better to end than to live with ever less memory. */
+bool pc_heap_take_back(pc_heap *heap, unsigned worker);
 
 static inline void *pc_segment_at(const pc_segment *segment, uint64_t offset)
 {
@@ -82,5 +89,6 @@ bool pc_span_owned(const pc_segment *segment, uint64_t offset, uint64_t size, ui
 
 /* Gives a span's memory to the system and then frees it. */
 void pc_span_release(pc_segment *segment, uint32_t span);
+void pc_spans_release(pc_segment *segment, uint32_t span, uint32_t count); /* the same, in a row */
 
 #endif

@@ -110,7 +110,10 @@ static bool post(pc_segment *segment, unsigned worker)
 
     if (atomic_load_explicit(&record->posted, memory_order_relaxed) == sleeps)
         return false;
-    pc_sleeper_post(&record->semaphore);
+    if (segment->host)
+        pc_sleeper_wake(&record->semaphore);
+    else
+        pc_sleeper_post(&record->semaphore);
     atomic_store_explicit(&record->posted, sleeps, memory_order_relaxed);
     return true;
 }
@@ -156,8 +159,10 @@ void pc_idle_call_for_memory(pc_segment *segment)
 
 void pc_idle_wake_all(pc_segment *segment)
 {
+    /* Maybe scribbled: while it names somebody no one is woken. Without it one too many is. */
+    atomic_store_explicit(&segment->header->spinner, 0, memory_order_relaxed);
     for (unsigned i = 0; i < segment->config.workers; i++)
-        pc_sleeper_post(&segment->workers[i].semaphore);
+        pc_sleeper_rouse(&segment->workers[i].semaphore);
 }
 
 void pc_idle_forget(pc_segment *segment, unsigned worker)

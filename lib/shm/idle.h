@@ -37,7 +37,7 @@ void pc_idle_retract(pc_segment *segment, unsigned worker);
  * to look. */
 void pc_idle_wake_one(pc_segment *segment);
 
-/* Wakes all that sleep, whatever the hints say. */
+/* Host: wakes all that sleep, whatever the hints say. */
 void pc_idle_wake_all(pc_segment *segment);
 
 /* Memory is short. An idle worker may keep empty spans, and hold what it was given back since it

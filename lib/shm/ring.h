@@ -42,20 +42,60 @@ static inline uint32_t pc_ring_entry_generation(uint64_t entry)
     return (uint32_t)entry >> PC_RING_SLOT_BITS;
 }
 
-/* The first ticket: not 0, or the zeroed entries of a new segment would be taken for the first. */
+/* The tail is 64 bits, of which the lower 32 are the next ticket. CLOSED in it says that the ring is
+ * being made anew: a ticket that was taken then is none. Since both are one word, who closes the
+ * ring knows by it all that are still on their way into it. */
+#define PC_RING_CLOSED (UINT64_C(1) << 63)
+
+/* The first ticket of a new segment. */
 static inline uint32_t pc_ring_first_ticket(const pc_segment *segment)
 {
     return segment->config.slots;
 }
 
-/* Host: sets up the head of a new or emptied ring. */
-void pc_ring_reset(pc_segment *segment);
+/* Host: an empty ring, whose next ticket is first: the entries are those of the lap before. */
+void pc_ring_reset(pc_segment *segment, uint32_t first);
 
-/* Host: a place in the queue; tail is the host's private one. */
-static inline uint32_t pc_ring_take_ticket(_Atomic uint32_t *tail)
+/* Host: a place in the queue; tail is the host's private one. False: it is closed. */
+static inline bool pc_ring_take_ticket(_Atomic uint64_t *tail, uint32_t *ret)
 {
-    return atomic_fetch_add_explicit(tail, 1, memory_order_relaxed);
+    /* R3: releases the call's phase to who closes the ring */
+    uint64_t ticket = atomic_fetch_add_explicit(tail, 1, memory_order_acq_rel);
+
+    *ret = (uint32_t)ticket;
+    return (ticket & PC_RING_CLOSED) == 0;
 }
+
+/* Host: closes the ring. R3: what those did who had a ticket before is seen from here on. */
+static inline void pc_ring_close(_Atomic uint64_t *tail)
+{
+    atomic_fetch_or_explicit(tail, PC_RING_CLOSED, memory_order_acq_rel);
+}
+
+/* Host: makes a closed ring anew, and opens it. Tickets that were taken meanwhile are none, so it does
+ * not matter that some of them come again. */
+static inline void pc_ring_renew(pc_segment *segment, _Atomic uint64_t *tail)
+{
+    uint32_t first = (uint32_t)atomic_load_explicit(tail, memory_order_relaxed) +
+                     segment->config.slots;
+
+    pc_ring_reset(segment, first);
+    atomic_store_explicit(tail, first, memory_order_release);
+}
+
+/* Host: whether head and entries are such as they can be. (An entry under way is none.) */
+bool pc_ring_intact(const pc_segment *segment, _Atomic uint64_t *tail);
+
+/* Host: what a look at a queued slot's place in the ring says. */
+enum pc_ring_place {
+    PC_RING_AHEAD,  /* its entry is there, and so is the one at the head */
+    PC_RING_STUCK,  /* nothing is at the head: somebody is between ticket and entry, or it was
+                     * scribbled over */
+    PC_RING_NOWHERE /* its entry is not there, though it was pushed: scribbled over; or the slot is
+                     * not queued any more */
+};
+enum pc_ring_place pc_ring_find(const pc_segment *segment, uint32_t ticket, uint32_t slot,
+                                uint32_t generation);
 
 /* Host: publishes a QUEUED slot under its ticket. The caller then wakes a worker:
  * pc_idle_wake_one. */

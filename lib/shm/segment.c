@@ -86,6 +86,8 @@ static int map_with_guard(pc_segment *segment)
         munmap(area, segment->size + PAGE);
         return -error;
     }
+    if (segment->host)
+        mprotect(area + segment->size, PAGE, PROT_READ);
     segment->base = area;
     return 0;
 }
@@ -209,7 +211,7 @@ bool pc_segment_fd_is_ours(const pc_segment *segment)
 
 int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memfd)
 {
-    pc_segment segment = {.config = *config};
+    pc_segment segment = {.config = *config, .host = true};
     int rc;
 
     segment.size = pc_segment_fixed_size(config) + config->spans * PC_SPAN_SIZE;
@@ -223,10 +225,48 @@ int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memf
     }
     set_pointers(&segment);
     note_identity(&segment);
-    segment.header->layout_hash = PC_LAYOUT_HASH;
-    segment.header->config = *config;
+    pc_segment_restore(&segment);
     *ret = segment;
     return 0;
+}
+
+void pc_segment_restore(pc_segment *segment)
+{
+    segment->header->layout_hash = PC_LAYOUT_HASH;
+    segment->header->config = segment->config;
+}
+
+bool pc_segment_intact(const pc_segment *segment)
+{
+    return segment->header->layout_hash == PC_LAYOUT_HASH &&
+           memcmp(&segment->header->config, &segment->config, sizeof segment->config) == 0;
+}
+
+/* A page that is not resident may be swapped out, which is no hole. */
+static bool is_hole(const pc_segment *segment, uint64_t offset)
+{
+    off_t hole = lseek(segment->fd, (off_t)offset, SEEK_HOLE);
+
+    return hole >= 0 && (uint64_t)hole < offset + PAGE;
+}
+
+bool pc_segment_readable(const pc_segment *segment, uint64_t offset, uint64_t size)
+{
+    unsigned char resident[512];
+    uint64_t at = offset / PAGE * PAGE, end = offset + size;
+
+    while (at < end) {
+        size_t pages = (end - at + PAGE - 1) / PAGE;
+
+        if (pages > sizeof resident)
+            pages = sizeof resident;
+        if (mincore(segment->base + at, pages * PAGE, resident) < 0)
+            return false;
+        for (size_t i = 0; i < pages; i++, at += PAGE)
+            if (!(resident[i] & 1) && is_hole(segment, at))
+                return false;
+    }
+    return true;
 }
 
 int pc_segment_map(pc_segment *ret, int fd)

@@ -1,7 +1,8 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
  * Overview. header | worker records | queues | ring | span owners | slots | spans, then a guard
- * page that is never accessible. Counts are fixed when the host creates it; each side computes the
+ * page that is never accessible (the host can read it: zeros, where a C string ends at the latest
+ * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
  * agree on; the worker shows its own before it is given the segment.
  *
@@ -90,6 +91,7 @@ typedef struct pc_segment {
     int fd;      /* -1 once the worker closed it */
     dev_t device; /* what stands under it */
     ino_t inode;
+    bool host;   /* this is the host's view: no word in the segment may hurt this process */
     pc_config config;
     pc_header *header;
     pc_worker_record *workers;
@@ -132,6 +134,16 @@ static inline pc_queue_record *pc_segment_queue(const pc_segment *segment, unsig
 {
     return (pc_queue_record *)(void *)(segment->queues + queue * segment->queue_stride);
 }
+
+/* Host: writes again what of the header never changes, */
+void pc_segment_restore(pc_segment *segment);
+
+/* and whether that is still there. */
+bool pc_segment_intact(const pc_segment *segment);
+
+/* Host: whether all of [offset, offset + size) is there to be read: a hole, read on a full tmpfs,
+ * would be SIGBUS. What was written to is, and stays until it is given back. */
+bool pc_segment_readable(const pc_segment *segment, uint64_t offset, uint64_t size);
 
 /* Whether [offset, offset + size) lies in the spans. */
 static inline bool pc_segment_holds(const pc_segment *segment, uint64_t offset, uint64_t size)

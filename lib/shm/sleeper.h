@@ -10,8 +10,18 @@
  * posts (the fences are with who publishes: idle.h, slot.h W). A process that dies between the two
  * is made good by the sweep, which posts all. A process that scribbles over a semaphore cannot hang
  * the host: its threads wait at most 100 ms at a time, and make the semaphore anew when they find
- * more tokens than can be. (What is left: a sem_t whose inner flags were scribbled over makes the C
- * library abort. A bare futex would not; but POSIX semaphores are what pycrew is to use.) */
+ * more tokens than can be.
+ *
+ * Nor can it end the host. A sem_t is two words: value and number of waiters, which change, and
+ * behind them flags for the futex call, which sem_init leaves for ever. With flags that it does not
+ * know the kernel says ENOSYS, and glibc aborts the process. Workers may die of that (they use
+ * sem_post and sem_wait as they are), the host may not. To set the flags right before each use is not
+ * enough: glibc reads them again after each wake, and they can change between the two. So where the
+ * host would come to them, to sleep (a wait with a time) and to wake a sleeper, it does on the first
+ * word what glibc does, and makes the futex call itself, with flags of its own. sem_init and
+ * sem_trywait do not look at the flags. It is the layout of 64-bit glibc, since 2.21; that it still
+ * is, tests/shm/test-sleeper.c says, with POSIX functions at the other end. Other C libraries get the
+ * POSIX functions, and this gap. */
 #ifndef PC_SHM_SLEEPER_H
 #define PC_SHM_SLEEPER_H
 
@@ -21,14 +31,22 @@
 
 void pc_sleeper_init(sem_t *semaphore);
 
-/* Takes what tokens there are, two at most: the third is a sign of scribbling and makes it anew. */
+/* Takes what tokens there are, two at most: the third is a sign of scribbling and makes it anew, and
+ * so do other flags than sem_init's: who sleeps with those, wakes for nobody. */
 void pc_sleeper_drain(sem_t *semaphore);
 
-/* Sleeps until a token comes or the time (CLOCK_MONOTONIC, nanoseconds; INT64_MAX: none). Returns
- * early on a signal. */
+/* Sleeps until a token comes or the time (CLOCK_MONOTONIC, nanoseconds; INT64_MAX: none, for workers
+ * only). May return early, as on a signal. */
 void pc_sleeper_wait(sem_t *semaphore, int64_t until);
 
+/* Worker: sem_post. */
 void pc_sleeper_post(sem_t *semaphore);
+
+/* Host: the same, and cannot abort. */
+void pc_sleeper_wake(sem_t *semaphore);
+
+/* Host: the same, and wakes also a sleeper whose trace in the semaphore was scribbled over. */
+void pc_sleeper_rouse(sem_t *semaphore);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t pc_now(void);

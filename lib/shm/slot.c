@@ -1,5 +1,8 @@
 #include "lib/shm/slot.h"
 
+/* How often a swap is tried anew: who loses it as often has a scribbler for company. */
+enum { TRIES = 1000 };
+
 static void read_ending(pc_slot *slot, uint64_t word, pc_ending *ret)
 {
     /* Acquire: the waiter's stores came before its WAITER (W1). */
@@ -13,7 +16,7 @@ bool pc_slot_finish(pc_slot *slot, uint64_t word, pc_ending *ret)
 {
     uint64_t claimed = word;
 
-    for (;;) {
+    for (unsigned i = 0; i < TRIES; i++) {
         read_ending(slot, word, ret);
         /* S2: release, pairs with the host's load of DONE: the result is complete. Acquire on
          * failure, W1: pairs with pc_slot_set_waiter. */
@@ -25,6 +28,7 @@ bool pc_slot_finish(pc_slot *slot, uint64_t word, pc_ending *ret)
         if (word & PC_FLAG_DOOMED || (word ^ claimed) & ~PC_WAITER_MASK)
             return false;
     }
+    return false;
 }
 
 bool pc_slot_end_by_host(pc_slot *slot, uint64_t expected, pc_ending *ret)
@@ -40,7 +44,7 @@ bool pc_slot_set_waiter(pc_slot *slot, uint32_t generation)
 {
     uint64_t word = atomic_load_explicit(&slot->control, memory_order_acquire);
 
-    for (;;) {
+    for (unsigned i = 0; i < TRIES; i++) {
         if (pc_word_generation(word) != generation || pc_word_state(word) == PC_DONE ||
             pc_word_state(word) == PC_FREE)
             return false;
@@ -54,14 +58,16 @@ bool pc_slot_set_waiter(pc_slot *slot, uint32_t generation)
                                                   memory_order_acq_rel, memory_order_acquire))
             return true;
     }
+    return false;
 }
 
 bool pc_slot_doom(pc_slot *slot, uint32_t generation, unsigned worker)
 {
     uint64_t word = atomic_load_explicit(&slot->control, memory_order_acquire);
 
-    while (pc_word_generation(word) == generation && pc_word_state(word) == PC_CLAIMED &&
-           pc_word_worker(word) == worker)
+    for (unsigned i = 0; i < TRIES && pc_word_generation(word) == generation &&
+                         pc_word_state(word) == PC_CLAIMED && pc_word_worker(word) == worker;
+         i++)
         if (atomic_compare_exchange_weak_explicit(&slot->control, &word, word | PC_FLAG_DOOMED,
                                                   memory_order_acq_rel, memory_order_acquire))
             return true;

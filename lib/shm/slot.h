@@ -205,7 +205,8 @@ bool pc_slot_finish(pc_slot *slot, uint64_t word, pc_ending *ret);
  * the word it was seen as. */
 bool pc_slot_end_by_host(pc_slot *slot, uint64_t expected, pc_ending *ret);
 
-/* Host: says that sleeper or queue were changed. False: the call has ended. */
+/* Host: says that sleeper or queue were changed. False: the call has ended; or it is not in the slot
+ * at all, because it is held back or the word was scribbled over. */
 bool pc_slot_set_waiter(pc_slot *slot, uint32_t generation);
 
 /* Host: sets DOOMED if the call is still owned by worker. */

@@ -7,7 +7,7 @@
 enum { SLOTS = 64, INCARNATION = 1 };
 
 static pc_segment segment;
-static _Atomic uint32_t *tail; /* shared with the processes of a test */
+static _Atomic uint64_t *tail; /* shared with the processes of a test */
 static _Atomic uint32_t last_generation;
 
 static void segment_set_up(unsigned workers, uint64_t spin_ns)
@@ -16,7 +16,7 @@ static void segment_set_up(unsigned workers, uint64_t spin_ns)
     config.spin_ns = spin_ns;
     config.cpus = 100;
     segment = segment_of(&config);
-    pc_ring_reset(&segment);
+    pc_ring_reset(&segment, pc_ring_first_ticket(&segment));
     atomic_store(&segment.header->alive, workers);
     for (unsigned i = 0; i < workers; i++)
         pc_sleeper_init(&segment.workers[i].semaphore);
@@ -32,7 +32,8 @@ static void tear_down(void)
 
 static void push(uint32_t slot)
 {
-    uint32_t ticket = pc_ring_take_ticket(tail);
+    uint32_t ticket;
+    ASSERT(pc_ring_take_ticket(tail, &ticket));
     uint32_t generation = atomic_fetch_add(&last_generation, 1) + 1;
     pc_slot_queue(&segment.slots[slot], generation);
     pc_ring_push(&segment, ticket, slot, generation);
@@ -407,7 +408,7 @@ static void prepare_states(enum state first, enum state second, enum state third
     memset(segment.header->idle, 0, sizeof segment.header->idle);
     memset(segment.workers, 0, CREW * sizeof segment.workers[0]);
     atomic_store(&segment.header->spinner, 0);
-    pc_ring_reset(&segment);
+    pc_ring_reset(&segment, pc_ring_first_ticket(&segment));
     atomic_store(tail, pc_ring_first_ticket(&segment));
     crew.calls = 0;
     for (unsigned i = 0; i < CREW; i++) {
@@ -641,7 +642,7 @@ static void *client_run(void *argument)
         uint32_t count = 1 + (uint32_t)random_below(&random, c->most);
         for (uint32_t i = 0; i < count; i++) {
             uint32_t slot = c->first + i, ticket;
-            ticket = pc_ring_take_ticket(tail);
+            ASSERT(pc_ring_take_ticket(tail, &ticket));
             pc_slot_queue(&segment.slots[slot], ++generations[i]);
             pc_ring_push(&segment, ticket, slot, generations[i]);
             pc_idle_wake_one(&segment);

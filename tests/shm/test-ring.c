@@ -9,7 +9,7 @@ enum { SLOTS = 64, WORKER = 3, OTHER = 4, INCARNATION = 9 };
 /* The host's side of a ring. */
 typedef struct host {
     pc_segment segment;
-    _Atomic uint32_t tail;
+    _Atomic uint64_t tail;
     uint32_t generations[SLOTS], tickets[SLOTS];
 } host;
 
@@ -30,7 +30,7 @@ static host *host_new_at(uint32_t ticket)
 {
     host *h = shared_memory(sizeof *h);
     h->segment = segment_new(SLOTS, 8, 1);
-    pc_ring_reset(&h->segment);
+    pc_ring_reset(&h->segment, pc_ring_first_ticket(&h->segment));
     host_set(h, ticket);
     return h;
 }
@@ -59,7 +59,7 @@ static enum pc_state state_of(const host *h, uint32_t slot)
 /* As submit does; the entry comes by push_later. */
 static void queue(host *h, uint32_t slot)
 {
-    h->tickets[slot] = pc_ring_take_ticket(&h->tail);
+    ASSERT(pc_ring_take_ticket(&h->tail, &h->tickets[slot]));
     pc_slot_queue(&h->segment.slots[slot], ++h->generations[slot]);
 }
 
@@ -137,7 +137,7 @@ TEST(a_new_ring_is_empty)
     uint32_t slot;
     uint64_t word;
     for (int round = 0; round < 2; round++) { /* new, and reset */
-        pc_ring_reset(&segment);
+        pc_ring_reset(&segment, pc_ring_first_ticket(&segment));
         for (uint32_t i = 0; i < SLOTS; i++)
             pc_slot_queue(&segment.slots[i], 0);
         ASSERT(!pc_ring_ready(&segment) && !pc_ring_pending(&segment));
@@ -276,7 +276,7 @@ static void claim_without_head(host *h, uint32_t slot)
 /* As the sweep does. */
 static void requeue(host *h, uint32_t slot)
 {
-    h->tickets[slot] = pc_ring_take_ticket(&h->tail);
+    ASSERT(pc_ring_take_ticket(&h->tail, &h->tickets[slot]));
     pc_slot_queue(&h->segment.slots[slot], h->generations[slot]);
     push_later(h, slot);
 }
@@ -625,7 +625,7 @@ static void submit_in(stress *s, uint32_t number)
 {
     host *h = s->h;
     pc_slot *slot = &h->segment.slots[number];
-    h->tickets[number] = pc_ring_take_ticket(&h->tail);
+    ASSERT(pc_ring_take_ticket(&h->tail, &h->tickets[number]));
     slot->arguments_size = ++h->generations[number];
     atomic_store(&s->runs[number], 0);
     pc_slot_queue(slot, h->generations[number]);

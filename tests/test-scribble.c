@@ -1,0 +1,440 @@
+/* A worker that writes over the shared segment: random bytes over all of it, over ranges, and lies
+ * that look well. Whatever it writes, this process stays whole, each call ends once and in time, and
+ * the crew recovers.
+ *
+ * PYCREW_SCRIBBLE_ROUNDS rounds of each kind (some, if it is not set; with it the time of ends is
+ * checked to the letter), from PYCREW_SCRIBBLE_SEED on. */
+#include "lib/shm/chunk.h"
+#include "tests/harness/crew.h"
+
+enum { WORKERS = 2, ROUNDS = 8, IN_QUEUE = 8, ITEMS = 200, LARGE = 300 * 1000 };
+
+#define DEADLINE (1 * SECOND)
+#define GRACE (100 * MS)
+#define MEMORY ((size_t)32 << 20)
+#define RECOVERY (10 * SECOND)
+
+typedef struct round_state {
+    pycrew_crew *crew;
+    _Atomic(const char *) how; /* of scribble_ops.scribble */
+    atomic_bool stop;
+    atomic_llong latest; /* the longest time that a call took */
+    atomic_uint ended, failed;
+    atomic_uint rebuilt; /* as the log says */
+} round_state;
+
+/* ---- what the scribbler is told ---------------------------------------------------------------- */
+
+static const char *sizes(void)
+{
+    static char text[1024];
+
+    snprintf(text, sizeof text,
+             "{\"header\":%zu,\"record\":%zu,\"queue_bits\":%zu,\"ring_head\":%zu,\"closing\":%zu,"
+             "\"spinner\":%zu,\"alive\":%zu,\"idle\":%zu,\"host_spinners\":%zu,"
+             "\"function_pages\":%zu,\"sleeps\":%zu,\"posted\":%zu,\"interrupt\":%zu,"
+             "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
+             "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
+             "\"results\":%zu}",
+             sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
+             offsetof(pc_header, ring_head), offsetof(pc_header, closing),
+             offsetof(pc_header, spinner), offsetof(pc_header, alive), offsetof(pc_header, idle),
+             offsetof(pc_header, host_spinners), offsetof(pc_header, function_pages),
+             offsetof(pc_worker_record, sleeps), offsetof(pc_worker_record, posted),
+             offsetof(pc_worker_record, interrupt), offsetof(pc_worker_record, interrupt_item),
+             offsetof(pc_worker_record, returned), offsetof(pc_chunk, progress),
+             offsetof(pc_chunk, item_started_ns), offsetof(pc_chunk, busy_ns),
+             offsetof(pc_chunk, block_count), offsetof(pc_chunk, blocks),
+             offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel),
+             offsetof(pc_chunk, results));
+    return text;
+}
+
+/* ---- the ledger -------------------------------------------------------------------------------- */
+
+/* On a loaded machine a thread may see an end late that was in time. */
+static int64_t limit(void)
+{
+    return DEADLINE + GRACE + SECOND + (getenv("PYCREW_SCRIBBLE_ROUNDS") ? 0 : 4 * SECOND);
+}
+
+static void note_end(round_state *s, const char *what, int64_t begun, int code)
+{
+    long long took = now_ns() - begun, latest = atomic_load(&s->latest);
+
+    while (took > latest && !atomic_compare_exchange_weak(&s->latest, &latest, took))
+        continue;
+    if (took > (double)limit() * tap_scale())
+        tap_fail("%s: a %s ended after %.2f s: %s (%s)", s->how, what, (double)took / 1e9,
+                 pycrew_strerror(code), code < 0 ? pycrew_last_error()->message : "");
+    atomic_fetch_add(&s->ended, 1);
+    atomic_fetch_add(&s->failed, code < 0);
+}
+
+static pycrew_call *prepare_here(round_state *s, const char *name)
+{
+    pycrew_call *call = NULL;
+
+    OK(pycrew_prepare(s->crew, function_of(s->crew, name), BOUND, &call));
+    OK(pycrew_set_timeout(call, DEADLINE));
+    return call;
+}
+
+/* Waits; an end that does not come within the limit is a failure. */
+static int await_end(round_state *s, pycrew_call *call, const char *what, int64_t begun)
+{
+    int code = pycrew_wait(call, BOUND);
+
+    if (code == -ETIME)
+        tap_fail("%s: a %s did not end", s->how, what);
+    note_end(s, what, begun, code);
+    return code;
+}
+
+/* ---- the four threads -------------------------------------------------------------------------- */
+
+static void *run_singles(void *data)
+{
+    round_state *s = data;
+
+    for (long long i = 0; !atomic_load(&s->stop); i++) {
+        pycrew_call *call = prepare_here(s, i % 50 == 0 ? "api_ops:sleep" : "api_ops:add");
+        int64_t begun;
+        long long sum;
+
+        if (i % 50 == 0)
+            pycrew_add(call, "d", 0.02);
+        else
+            pycrew_add(call, "LL", i, i);
+        begun = now_ns();
+        if (pycrew_submit(call) == 0 && await_end(s, call, "single call", begun) == 0)
+            pycrew_result(call, "L", &sum); /* any value, or none */
+        pycrew_release(call);
+    }
+    return NULL;
+}
+
+static void *run_queue(void *data)
+{
+    round_state *s = data;
+    pycrew_queue *queue = NULL;
+    int64_t begun[IN_QUEUE];
+    unsigned inside = 0;
+    bool in[IN_QUEUE] = {false};
+
+    OK(pycrew_queue_open(s->crew, &queue));
+    while (inside > 0 || !atomic_load(&s->stop)) {
+        pycrew_call *calls[IN_QUEUE];
+        int count;
+
+        for (unsigned i = 0; i < IN_QUEUE && !atomic_load(&s->stop); i++) {
+            pycrew_call *call;
+
+            if (in[i])
+                continue;
+            call = prepare_here(s, "api_ops:echo");
+            pycrew_add(call, "s", "a text that is short");
+            OK(pycrew_set_queue(call, queue));
+            pycrew_set_data(call, &in[i]);
+            in[i] = true;
+            inside++;
+            begun[i] = now_ns();
+            OK(pycrew_submit(call));
+        }
+        count = pycrew_queue_reap(queue, calls, IN_QUEUE, BOUND);
+        if (count <= 0)
+            tap_fail("%s: %u calls did not come out of their queue", s->how, inside);
+        for (int i = 0; i < count; i++) {
+            bool *mine = pycrew_data(calls[i]);
+
+            ASSERT(*mine); /* once */
+            *mine = false;
+            inside--;
+            note_end(s, "queue's call", begun[mine - in], pycrew_wait(calls[i], 0));
+            pycrew_release(calls[i]);
+        }
+    }
+    pycrew_queue_close(queue);
+    return NULL;
+}
+
+typedef struct batch_ledger {
+    bool seen[ITEMS];
+    int out;
+} batch_ledger;
+
+/* What pycrew_batch_next said. */
+static int take_item(round_state *s, pycrew_batch *batch, batch_ledger *ledger)
+{
+    int64_t begun = now_ns();
+    int code = pycrew_batch_next(batch, BOUND), result;
+    const void *bytes;
+    size_t size, at;
+
+    if (code != 1)
+        return code;
+    at = pycrew_batch_index(batch);
+    ASSERT(at < ITEMS && !ledger->seen[at]); /* once */
+    ledger->seen[at] = true;
+    ledger->out++;
+    result = pycrew_batch_result(batch, "y#", &bytes, &size);
+    if (result == 0 && size > 0)
+        ASSERT(((const volatile unsigned char *)bytes)[size - 1] < 256);
+    note_end(s, "batch's item", begun, result);
+    return 1;
+}
+
+static void add_item(round_state *s, pycrew_batch *batch, batch_ledger *ledger, int i)
+{
+    int size = i % 20 == 0 ? 3000 : i % 40, code;
+
+    while ((code = pycrew_batch_add_within(batch, BOUND, "i", size)) == -EAGAIN)
+        if (take_item(s, batch, ledger) != 1)
+            tap_fail("%s: nothing to take out", s->how);
+    if (code < 0)
+        tap_fail("%s: batch_add: %s", s->how, pycrew_last_error()->message);
+}
+
+static void *run_batches(void *data)
+{
+    round_state *s = data;
+
+    for (unsigned round = 0; !atomic_load(&s->stop); round++) {
+        pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+        batch_ledger ledger = {.out = 0};
+        pycrew_batch *batch = NULL;
+        int code;
+
+        options.timeout_ns = DEADLINE;
+        options.unordered = round % 2;
+        OK(pycrew_batch_open(s->crew, function_of(s->crew, "api_ops:zeros"), &options, &batch));
+        for (int i = 0; i < ITEMS; i++)
+            add_item(s, batch, &ledger, i);
+        OK(pycrew_batch_end(batch));
+        while ((code = take_item(s, batch, &ledger)) == 1)
+            continue;
+        if (code < 0 || ledger.out != ITEMS)
+            tap_fail("%s: %d items of %d came out: %s", s->how, ledger.out, ITEMS,
+                     pycrew_strerror(code));
+        pycrew_batch_close(batch);
+    }
+    return NULL;
+}
+
+static void *run_large(void *data)
+{
+    round_state *s = data;
+    pycrew_call *kept = NULL; /* read while others write over it */
+    volatile unsigned sum = 0;
+
+    while (!atomic_load(&s->stop)) {
+        pycrew_call *call = prepare_here(s, "api_ops:zeros");
+        const void *bytes = NULL;
+        size_t size = 0;
+        int64_t begun;
+
+        pycrew_add(call, "i", LARGE);
+        begun = now_ns();
+        if (pycrew_submit(call) == 0)
+            await_end(s, call, "large result", begun);
+        pycrew_release(kept);
+        kept = call;
+        if (pycrew_result(call, "y#", &bytes, &size) == 0)
+            for (size_t i = 0; i < size; i += 512)
+                sum += ((const unsigned char *)bytes)[i];
+    }
+    pycrew_release(kept);
+    return NULL;
+}
+
+/* ---- rounds ------------------------------------------------------------------------------------ */
+
+static void scribble(round_state *s, unsigned seed)
+{
+    pycrew_call *call = prepare_here(s, "scribble_ops:scribble");
+    int64_t begun = now_ns();
+
+    OK(pycrew_add(call, "sijd", s->how, (int)seed, sizes(), seed % 4 == 0 ? 0.03 : 0.0));
+    OK(pycrew_submit(call));
+    await_end(s, call, "scribbler", begun);
+    pycrew_release(call);
+}
+
+/* A fresh call returns what it should; those that were about while it was scribbled may fail. */
+static void expect_recovery(round_state *s, unsigned seed)
+{
+    int64_t until = now_ns() + (int64_t)((double)RECOVERY * tap_scale());
+    int sum = 0, code;
+
+    while ((code = pycrew_run_within(s->crew, DEADLINE, "api_ops:add", "ii>i", 40, 2, &sum)) < 0 ||
+           sum != 42)
+        if (now_ns() > until)
+            tap_fail("%s, seed %u: the crew does not recover: %d, %s", s->how, seed, sum,
+                     code < 0 ? pycrew_last_error()->message : "a wrong value");
+}
+
+static int count_descriptors(void)
+{
+    struct tap_descriptor found[TAP_MAX_DESCRIPTORS];
+    int count = 0;
+
+    memset(found, 0, sizeof found);
+    for (int fd = 0; fd < TAP_MAX_DESCRIPTORS; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* The memory that the segment takes. */
+static long long segment_bytes(void)
+{
+    for (int fd = 0; fd < TAP_MAX_DESCRIPTORS; fd++) {
+        char path[64], link[256];
+        struct stat status;
+        ssize_t size;
+
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        size = readlink(path, link, sizeof link - 1);
+        if (size < 0)
+            continue;
+        link[size] = '\0';
+        if ((strstr(link, "/dev/shm/pycrew.") || strstr(link, "memfd:pycrew ")) &&
+            fstat(fd, &status) == 0)
+            return (long long)status.st_blocks * 512;
+    }
+    return -1;
+}
+
+/* Blocks of a living worker's that were scribbled off its list are lost until its end. */
+static void end_workers(void)
+{
+    int pids[WORKERS];
+
+    AWAIT(find_workers(pids, WORKERS) == WORKERS);
+    for (int i = 0; i < WORKERS; i++)
+        kill(pids[i], SIGKILL);
+    for (int i = 0; i < WORKERS; i++)
+        AWAIT(kill(pids[i], 0) < 0);
+    AWAIT(find_workers(pids, WORKERS) == WORKERS);
+}
+
+/* A large piece of the memory can be had, so it was not lost span by span. */
+static void expect_memory(round_state *s)
+{
+    const void *bytes = NULL;
+    size_t size = 0;
+    pycrew_call *call = prepare(s->crew, "api_ops:zeros");
+
+    OK(pycrew_add(call, "i", 8 << 20));
+    OK(pycrew_submit(call));
+    OK(pycrew_wait(call, BOUND));
+    OK(pycrew_result(call, "y#", &bytes, &size));
+    ASSERT_INT(size, 8 << 20);
+    pycrew_release(call);
+}
+
+static void count_rebuilds(void *data, int level, const char *line)
+{
+    round_state *s = data;
+
+    atomic_fetch_add(&s->rebuilt,
+                     level == PYCREW_LOG_ERROR && strstr(line, "written over") != NULL);
+}
+
+static pycrew_crew *open_small(round_state *s)
+{
+    pycrew_options options = test_options(WORKERS);
+
+    options.memory = MEMORY;
+    options.calls = 64;
+    options.queues = 4;
+    options.grace_ns = GRACE;
+    options.log = count_rebuilds;
+    options.log_data = s;
+    return open_with(&options);
+}
+
+static unsigned number_from(const char *variable, unsigned otherwise)
+{
+    const char *text = getenv(variable);
+
+    return text == NULL ? otherwise : (unsigned)strtoul(text, NULL, 10);
+}
+
+/* how: NULL-terminated, in turn. */
+static void run_rounds(const char *const *how, unsigned otherwise)
+{
+    static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches, run_large};
+    unsigned rounds = number_from("PYCREW_SCRIBBLE_ROUNDS", otherwise);
+    unsigned seed = number_from("PYCREW_SCRIBBLE_SEED", (unsigned)getpid() * 1000);
+    round_state s = {.how = how[0]};
+    pthread_t threads[4];
+    int descriptors, workers[8];
+    unsigned kinds = 0;
+
+    while (how[kinds] != NULL)
+        kinds++;
+
+    DIAG("%s: seeds %u to %u", how[0], seed, seed + rounds - 1);
+    s.crew = open_small(&s);
+    expect_recovery(&s, 0);
+    expect_memory(&s);
+    AWAIT(find_workers(workers, 8) == WORKERS);
+    descriptors = count_descriptors();
+    for (unsigned i = 0; i < 4; i++)
+        ASSERT(pthread_create(&threads[i], NULL, bodies[i], &s) == 0);
+    for (unsigned i = 0; i < rounds; i++) {
+        unsigned before = atomic_load(&s.ended);
+
+        s.how = how[i % kinds];
+        scribble(&s, seed + i);
+        expect_recovery(&s, seed + i);
+        AWAIT(atomic_load(&s.ended) >= before + 20); /* and the threads go on */
+    }
+    atomic_store(&s.stop, true);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    end_workers();
+    expect_recovery(&s, 0);
+    expect_memory(&s);
+    AWAIT(find_workers(workers, 8) == WORKERS);
+    AWAIT(count_descriptors() <= descriptors + 1); /* a queue keeps its own for the next one */
+    end_workers();
+    AWAIT(segment_bytes() <= (long long)(MEMORY / 4));
+    DIAG("%u rounds, %u rebuilds: %u calls ended, %u of them failed; the latest after %.0f ms; "
+         "%lld KiB in use",
+         rounds, atomic_load(&s.rebuilt), atomic_load(&s.ended), atomic_load(&s.failed),
+         (double)atomic_load(&s.latest) / 1e6, segment_bytes() / 1024);
+    pycrew_close(s.crew);
+}
+
+TEST_LIMIT(random_bytes_over_all_of_the_segment_harm_nobody, 7200)
+{
+    static const char *const how[] = {"bytes", NULL};
+
+    run_rounds(how, ROUNDS);
+}
+
+TEST_LIMIT(random_bytes_over_ranges_harm_nobody, 7200)
+{
+    static const char *const how[] = {"ranges", NULL};
+
+    run_rounds(how, ROUNDS);
+}
+
+TEST_LIMIT(lies_that_look_well_harm_nobody, 7200)
+{
+    static const char *const how[] = {"lies", NULL};
+
+    run_rounds(how, ROUNDS);
+}
+
+TEST_LIMIT(each_kind_of_lie_alone_harms_nobody, 7200)
+{
+    static const char *const how[] = {"control", "swap_slots", "result", "request", "semaphore",
+                                      "head",    "entry",      "owner",  "record",  "queue",
+                                      "header",  "names",      "chunk",  NULL};
+
+    run_rounds(how, 26);
+}
+
+TAP_MAIN
