@@ -165,7 +165,7 @@ typedef struct pc_host_worker {
 
     enum pc_step step;
     uint32_t step_call, step_generation, step_item;
-    int64_t step_time;
+    int64_t step_time, stack_time; /* when the next step is due, and the one after the interrupt */
     unsigned step_looks; /* for the stack, in vain */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;

@@ -20,6 +20,7 @@
 #define MS ((int64_t)1000 * 1000)
 #define SLEEPER_NS (500 * MS)
 #define STACK_NS (5 * MS) /* between looks for the stack */
+#define REPEAT_NS (10 * MS) /* between interrupts */
 
 enum { STACK_LOOKS = 3, STACK_LOOKS_MAX = 40 };
 
@@ -120,6 +121,14 @@ void pc_ladder_forget(pycrew_crew *crew, unsigned worker)
     w->stack = NULL;
 }
 
+/* Again and again: a signal that comes between Python's last look for signals and a system call that
+ * waits is seen only when that returns. The handler raises once. */
+static void send_interrupt(pc_host_worker *w, int64_t now)
+{
+    send_if_caught(w, SIGRTMAX - 1);
+    w->step_time = now + REPEAT_NS < w->stack_time ? now + REPEAT_NS : w->stack_time;
+}
+
 /* word is what the call was seen as: it may have ended since, and the record be in another life. */
 static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *call, uint64_t word,
                       uint32_t item, int64_t now)
@@ -135,8 +144,8 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
     w->step_call = call->index;
     w->step_generation = pc_word_generation(word);
     w->step_item = item;
-    w->step_time = now + crew->grace_ns - stack_lead(crew->grace_ns);
-    send_if_caught(w, SIGRTMAX - 1);
+    w->stack_time = now + crew->grace_ns - stack_lead(crew->grace_ns);
+    send_interrupt(w, now);
 }
 
 static bool still_runs(pycrew_crew *crew, unsigned worker)
@@ -200,6 +209,10 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
 
+    if (w->step == PC_STEP_INTERRUPTED && now < w->stack_time) {
+        send_interrupt(w, now);
+        return;
+    }
     if (w->step == PC_STEP_INTERRUPTED) {
         pc_fault_erase(crew, worker);
         send_if_caught(w, SIGRTMAX - 2);

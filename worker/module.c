@@ -14,8 +14,8 @@ static PyObject *interrupt(PyObject *self, PyObject *arguments)
 
     (void)self;
     (void)arguments;
-    if (current->record == NULL || current->call == UINT64_MAX)
-        Py_RETURN_NONE;
+    if (current->record == NULL || current->call == UINT64_MAX || current->interrupted)
+        Py_RETURN_NONE; /* none, or it was raised: the signal is sent again until the call has ended */
     call = atomic_load_explicit(&current->record->interrupt, memory_order_acquire);
     if (call != current->call ||
         atomic_load_explicit(&current->record->interrupt_item, memory_order_relaxed) != current->item)
