@@ -407,12 +407,25 @@ static void died_starting(pycrew_crew *crew, const pc_host_worker *w)
     start_failed(crew, PYCREW_ESTART, text, NULL);
 }
 
+/* Whether it came to nothing, so that its successor is to wait: it did not get ready, or died soon
+ * and without a call, by no will of ours. (Its own count of calls is not to be trusted, and nothing
+ * hangs on it but a delay.) */
+static bool came_to_nothing(const pycrew_crew *crew, unsigned worker, bool planned)
+{
+    const pc_host_worker *w = &crew->crew_workers[worker];
+
+    if (!w->was_ready)
+        return true;
+    return !planned && !w->killed && !pc_worker_owns_a_call(crew, worker) &&
+           atomic_load(&crew->segment.workers[worker].calls) == 0 &&
+           pc_now() - w->started < 1000 * MS;
+}
+
 static void bury(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     bool planned = w->signal == 0 && (w->status == PC_EXIT_RECYCLED || w->status == PC_EXIT_CLOSED);
-    bool failed = !w->was_ready || (!planned && !w->killed && !pc_worker_owns_a_call(crew, worker) &&
-                                    pc_now() - w->started < 1000 * MS);
+    bool failed = came_to_nothing(crew, worker, planned);
     const char *damage;
 
     if (!w->told)
