@@ -5,21 +5,21 @@
  * more, and all of it is made anew from the private records. That is the supervisor's, in three
  * steps, between which its loop goes on:
  *
- *   1. The ring is closed (by the word that tickets are taken from, so that it is exact who is still
- *      on the way in), and all workers are killed. Nothing is concluded before their deaths are
+ *   1. The ring is closed (by the word that tickets are taken from, so that it is exact who is
+ * still on the way in), and all workers are killed. Nothing is concluded before their deaths are
  *      confirmed: one that lives may write into what somebody was given meanwhile.
  *   2. Calls in flight end PYCREW_EDIED, in the private records: no word of the segment is asked. A
  *      thread that collects an end at the moment, or is between its ticket and its entry, is waited
  *      for. Calls submitted from here on are held back, and so nothing of them is lost; those
  *      whose arguments stood in the segment before (tainted) end too, when they are submitted.
- *   3. Header, functions, ring, slots, queues and owners of spans are written as the private records
- *      say. Blocks that the user still reads results in are kept out of use until their release. The ring
- *      is opened, all who sleep are woken, and the workers are forked anew.
+ *   3. Header, functions, ring, slots, queues and owners of spans are written as the private
+ * records say. Blocks that the user still reads results in are kept out of use until their release.
+ * The ring is opened, all who sleep are woken, and the workers are forked anew.
  *
- * An audit compares all that the host can tell about. It is run at each death of a worker, before the
- * sweep believes anything, and when somebody suspects: a look each 100 ms at a call that takes long.
- * It never errs on the side of distrust: where a word may have changed by right since the private
- * record was read, it is read again. */
+ * An audit compares all that the host can tell about. It is run at each death of a worker, before
+ * the sweep believes anything, and when somebody suspects: a look each 100 ms at a call that takes
+ * long. It never errs on the side of distrust: where a word may have changed by right since the
+ * private record was read, it is read again. */
 #include <stdlib.h>
 
 #include "lib/crew.h"
@@ -71,9 +71,13 @@ static const char *audit_queued(pycrew_call *call, uint64_t word)
     if ((word & ~PC_WAITER_MASK) != pc_word_of(pc_word_generation(word), PC_QUEUED))
         return "a slot that is queued and more";
     switch (pc_ring_find(&crew->segment, call->ticket, call->index, pc_word_generation(word))) {
-    case PC_RING_NOWHERE: return "a queued slot that is not in the ring";
-    case PC_RING_STUCK: pc_crew_suspect(crew); return NULL;
-    default: return NULL;
+    case PC_RING_NOWHERE:
+        return "a queued slot that is not in the ring";
+    case PC_RING_STUCK:
+        pc_crew_suspect(crew);
+        return NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -82,7 +86,8 @@ static const char *audit_word(pycrew_call *call, uint64_t word, uint32_t generat
     if (pc_word_generation(word) != generation)
         return "a slot of another life than its call";
     switch (pc_word_state(word)) {
-    case PC_QUEUED: return audit_queued(call, word);
+    case PC_QUEUED:
+        return audit_queued(call, word);
     case PC_CLAIMED:
         if (!is_owner(call->crew, word))
             return "a slot whose owner cannot be";
@@ -93,7 +98,8 @@ static const char *audit_word(pycrew_call *call, uint64_t word, uint32_t generat
         return pc_word_worker(word) < call->crew->workers || pc_word_worker(word) == PC_WORKER_HOST
                    ? NULL
                    : "a slot that was ended by nobody";
-    default: return "a slot in a state that is none";
+    default:
+        return "a slot in a state that is none";
     }
 }
 
@@ -210,9 +216,11 @@ const char *pc_crew_audit(pycrew_crew *crew)
 
 static void begin(pycrew_crew *crew, const char *what)
 {
-    pc_crew_log(crew, PYCREW_LOG_ERROR,
-                "the crew's shared memory was written over by a worker (found: %s); the workers are "
-                "ended, calls in flight fail, and it is made anew", what);
+    pc_crew_log(
+        crew, PYCREW_LOG_ERROR,
+        "the crew's shared memory was written over by a worker (found: %s); the workers are "
+        "ended, calls in flight fail, and it is made anew",
+        what);
     pthread_mutex_lock(&crew->lock);
     crew->rebuilding = true;
     crew->all_dead = false;
@@ -256,7 +264,8 @@ static void taint(pycrew_crew *crew)
 static bool settle_call(pycrew_call *call)
 {
     switch (atomic_load(&call->phase)) {
-    case PC_PHASE_COLLECTING: return false;
+    case PC_PHASE_COLLECTING:
+        return false;
     case PC_PHASE_IN_FLIGHT:
         if (call->held)
             return true;
@@ -266,7 +275,8 @@ static bool settle_call(pycrew_call *call)
                                       "the crew's shared memory was found damaged: a worker wrote "
                                       "over it, and all workers were ended",
                                       true);
-    default: return true;
+    default:
+        return true;
     }
 }
 

@@ -1,6 +1,6 @@
 /* A worker that writes over the shared segment: random bytes over all of it, over ranges, and lies
- * that look well. Whatever it writes, this process stays whole, each call ends once and in time, and
- * the crew recovers.
+ * that look well. Whatever it writes, this process stays whole, each call ends once and in time,
+ * and the crew recovers.
  *
  * PYCREW_SCRIBBLE_ROUNDS rounds of each kind (some, if it is not set; with it the time of ends is
  * checked to the letter), from PYCREW_SCRIBBLE_SEED on. */
@@ -23,34 +23,35 @@ typedef struct round_state {
     atomic_uint rebuilt; /* as the log says */
 } round_state;
 
-/* ---- what the scribbler is told ---------------------------------------------------------------- */
+/* ---- what the scribbler is told ----------------------------------------------------------------
+ */
 
 static const char *sizes(void)
 {
     static char text[1024];
 
-    snprintf(text, sizeof text,
-             "{\"header\":%zu,\"record\":%zu,\"queue_bits\":%zu,\"ring_head\":%zu,\"closing\":%zu,"
-             "\"spinner\":%zu,\"alive\":%zu,\"idle\":%zu,\"host_spinners\":%zu,"
-             "\"function_pages\":%zu,\"sleeps\":%zu,\"posted\":%zu,\"interrupt\":%zu,"
-             "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
-             "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
-             "\"results\":%zu}",
-             sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
-             offsetof(pc_header, ring_head), offsetof(pc_header, closing),
-             offsetof(pc_header, spinner), offsetof(pc_header, alive), offsetof(pc_header, idle),
-             offsetof(pc_header, host_spinners), offsetof(pc_header, function_pages),
-             offsetof(pc_worker_record, sleeps), offsetof(pc_worker_record, posted),
-             offsetof(pc_worker_record, interrupt), offsetof(pc_worker_record, interrupt_item),
-             offsetof(pc_worker_record, returned), offsetof(pc_chunk, progress),
-             offsetof(pc_chunk, item_started_ns), offsetof(pc_chunk, busy_ns),
-             offsetof(pc_chunk, block_count), offsetof(pc_chunk, blocks),
-             offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel),
-             offsetof(pc_chunk, results));
+    snprintf(
+        text, sizeof text,
+        "{\"header\":%zu,\"record\":%zu,\"queue_bits\":%zu,\"ring_head\":%zu,\"closing\":%zu,"
+        "\"spinner\":%zu,\"alive\":%zu,\"idle\":%zu,\"host_spinners\":%zu,"
+        "\"function_pages\":%zu,\"sleeps\":%zu,\"posted\":%zu,\"interrupt\":%zu,"
+        "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
+        "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
+        "\"results\":%zu}",
+        sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
+        offsetof(pc_header, ring_head), offsetof(pc_header, closing), offsetof(pc_header, spinner),
+        offsetof(pc_header, alive), offsetof(pc_header, idle), offsetof(pc_header, host_spinners),
+        offsetof(pc_header, function_pages), offsetof(pc_worker_record, sleeps),
+        offsetof(pc_worker_record, posted), offsetof(pc_worker_record, interrupt),
+        offsetof(pc_worker_record, interrupt_item), offsetof(pc_worker_record, returned),
+        offsetof(pc_chunk, progress), offsetof(pc_chunk, item_started_ns),
+        offsetof(pc_chunk, busy_ns), offsetof(pc_chunk, block_count), offsetof(pc_chunk, blocks),
+        offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel), offsetof(pc_chunk, results));
     return text;
 }
 
-/* ---- the ledger -------------------------------------------------------------------------------- */
+/* ---- the ledger --------------------------------------------------------------------------------
+ */
 
 /* On a loaded machine a thread may see an end late that was in time. */
 static int64_t limit(void)
@@ -91,7 +92,8 @@ static int await_end(round_state *s, pycrew_call *call, const char *what, int64_
     return code;
 }
 
-/* ---- the four threads -------------------------------------------------------------------------- */
+/* ---- the four threads --------------------------------------------------------------------------
+ */
 
 static void *run_singles(void *data)
 {
@@ -247,7 +249,8 @@ static void *run_large(void *data)
     return NULL;
 }
 
-/* ---- rounds ------------------------------------------------------------------------------------ */
+/* ---- rounds ------------------------------------------------------------------------------------
+ */
 
 static void scribble(round_state *s, unsigned seed)
 {

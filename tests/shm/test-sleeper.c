@@ -109,6 +109,75 @@ TEST(a_post_from_another_process_wakes_who_sleeps_for_ever)
     process_end(pid);
 }
 
+/* The host's functions at one end, POSIX's at the other: it is one semaphore. */
+
+static void wait_when_told(void *argument)
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int turn;
+    } *pair = argument;
+    for (int i = 1; i <= 200; i++) {
+        while (sem_wait(&pair->semaphore) < 0)
+            continue;
+        atomic_store(&pair->turn, i);
+    }
+}
+
+static void expect_sem_wait_woken_by(void (*wake)(sem_t *))
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int turn;
+    } *pair = shared_memory(sizeof *pair);
+    pc_sleeper_init(&pair->semaphore);
+    pid_t pid = process_start(wait_when_told, pair);
+    for (int i = 1; i <= 200; i++) {
+        if (i % 2)
+            poll(NULL, 0, 1);
+        wake(&pair->semaphore);
+        UNTIL(atomic_load(&pair->turn) == i);
+    }
+    ASSERT(!has_token(&pair->semaphore));
+    process_end(pid);
+}
+
+TEST(a_wake_of_the_hosts_wakes_sem_wait)
+{
+    expect_sem_wait_woken_by(pc_sleeper_wake);
+    expect_sem_wait_woken_by(pc_sleeper_rouse);
+}
+
+static void sem_post_when_told(void *argument)
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int turn;
+    } *pair = argument;
+    for (int i = 1; i <= 200; i++) {
+        UNTIL(atomic_load(&pair->turn) == i);
+        if (i % 2)
+            poll(NULL, 0, 1);
+        ASSERT_INT(sem_post(&pair->semaphore), 0);
+    }
+}
+
+TEST(sem_post_wakes_a_wait_of_the_hosts)
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int turn;
+    } *pair = shared_memory(sizeof *pair);
+    pc_sleeper_init(&pair->semaphore);
+    pid_t pid = process_start(sem_post_when_told, pair);
+    for (int i = 1; i <= 200; i++) {
+        atomic_store(&pair->turn, i);
+        ASSERT(time_of_wait(&pair->semaphore, pc_until(100 * LATE)) < LATE);
+        ASSERT(!has_token(&pair->semaphore));
+    }
+    process_end(pid);
+}
+
 static void on_alarm(int number)
 {
     (void)number;
@@ -147,6 +216,57 @@ TEST(a_drain_takes_what_was_posted_and_what_comes_later_counts_again)
 /* Where the counts are, in the C libraries of Linux; behind them are flags, and what is in those the
  * C library trusts: see the header. */
 enum { COUNTS = 8 };
+
+TEST(a_semaphore_whose_flags_were_scribbled_over_does_not_end_the_host)
+{
+    uint64_t random = 1;
+    sem_t *semaphore = semaphore_new();
+    for (int round = 0; round < 400; round++) {
+        memset(semaphore, 0, sizeof *semaphore);
+        for (size_t i = COUNTS; i < sizeof *semaphore; i++)
+            ((uint8_t *)semaphore)[i] = (uint8_t)random_next(&random);
+        pc_sleeper_wait(semaphore, pc_until(MS / 4));
+        ((uint32_t *)(void *)semaphore)[1] = 1 + (uint32_t)round; /* sleepers */
+        pc_sleeper_wake(semaphore);
+        pc_sleeper_rouse(semaphore);
+        ASSERT(time_of_wait(semaphore, pc_until(100 * LATE)) < LATE);
+        ASSERT(time_of_wait(semaphore, pc_until(100 * LATE)) < LATE);
+    }
+}
+
+static void scribble_and_rouse(void *argument)
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int asleep;
+    } *pair = argument;
+    UNTIL(atomic_load(&pair->asleep));
+    poll(NULL, 0, 20); /* most likely it sleeps by then; if not, it must not matter */
+    memset(&pair->semaphore, 0, COUNTS);
+    pc_sleeper_rouse(&pair->semaphore);
+}
+
+TEST(rouse_wakes_a_sleeper_whose_trace_was_scribbled_over)
+{
+    struct {
+        sem_t semaphore;
+        _Atomic int asleep;
+    } *pair = shared_memory(sizeof *pair);
+    pc_sleeper_init(&pair->semaphore);
+    pid_t pid = process_start(scribble_and_rouse, pair);
+    atomic_store(&pair->asleep, 1);
+    ASSERT(time_of_wait(&pair->semaphore, pc_until(100 * LATE)) < LATE);
+    process_end(pid);
+}
+
+TEST(a_drain_makes_a_semaphore_with_other_flags_anew)
+{
+    sem_t *semaphore = semaphore_new(), fresh;
+    sem_init(&fresh, 1, 0);
+    ((uint8_t *)semaphore)[COUNTS] ^= 0x80; /* private: nobody of another process would wake it */
+    pc_sleeper_drain(semaphore);
+    ASSERT_MEM(semaphore, &fresh, 2 * COUNTS - 4);
+}
 
 TEST(a_semaphore_whose_counts_were_scribbled_over_holds_nobody_past_his_time)
 {
