@@ -261,7 +261,7 @@ static int scaled(int calls)
     return TAP_TSAN ? calls / 10 : calls;
 }
 
-TEST_LIMIT(eight_threads_each_in_its_own_style, 120)
+TEST_LIMIT(eight_threads_each_in_its_own_style, 240)
 {
     pycrew_crew *crew = open_crew(4);
     int64_t begun = now_ns();
@@ -271,7 +271,7 @@ TEST_LIMIT(eight_threads_each_in_its_own_style, 120)
     pycrew_close(crew);
 }
 
-TEST_LIMIT(eight_threads_that_use_up_all_calls, 120)
+TEST_LIMIT(eight_threads_that_use_up_all_calls, 240)
 {
     pycrew_options options = test_options(4);
     pycrew_crew *crew;
@@ -306,16 +306,16 @@ static int count_descriptors(void)
     return count;
 }
 
-TEST_LIMIT(memory_and_descriptors_stay_flat, 120)
+TEST_LIMIT(memory_and_descriptors_stay_flat, 240)
 {
-    enum { ROUNDS = 12, WARM = 4 };
+    enum { ROUNDS = 8, WARM = 3 };
     pycrew_crew *crew = open_crew(4);
     size_t heap = 0, pages = 0;
     int descriptors = 0;
 
     mallopt(M_ARENA_MAX, 1); /* one for each thread would be as many as threads came by */
     for (int i = 0; i < ROUNDS; i++) {
-        all_styles(crew, scaled(2000), false);
+        all_styles(crew, scaled(1000), false);
         if (i < WARM) {
             heap = mallinfo2().uordblks;
             pages = resident_pages();
