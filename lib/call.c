@@ -408,10 +408,14 @@ void *pycrew_data(const pycrew_call *call)
 void pc_call_enqueue(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
+    uint32_t ticket = call->ticket, generation = call->generation;
 
     call->queued = true;
-    pc_slot_queue(call->slot, call->generation);
-    pc_ring_push(&crew->segment, call->ticket, call->index, call->generation);
+    /* From QUEUED on the record may be another call's: a worker that came by an old entry (ring.h)
+     * may have ended this one, and another thread released it, before the entry is there. Read
+     * then, the ticket would be the next call's, and this one's place stay empty for ever. */
+    pc_slot_queue(call->slot, generation);
+    pc_ring_push(&crew->segment, ticket, call->index, generation);
     pc_idle_wake_one(&crew->segment);
 }
 
@@ -905,15 +909,19 @@ int pycrew_cancel(pycrew_call *call)
 
 void pc_call_requeue(pycrew_call *call, uint64_t word)
 {
+    pycrew_crew *crew = call->crew;
+    uint32_t generation = call->generation, ticket;
+
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
-    pc_ring_passed(&call->crew->segment, call->ticket);
+    pc_ring_passed(&crew->segment, call->ticket);
+    /* Before QUEUED, for the same reason as in pc_call_enqueue: who looked at the dead claimant's
+     * entry may claim by it at once. */
+    call->ticket = ticket = pc_ring_take_ticket(&crew->tail);
     while (!atomic_compare_exchange_weak_explicit(
-        &call->slot->control, &word,
-        pc_word_of(call->generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,
-        memory_order_acquire))
+        &call->slot->control, &word, pc_word_of(generation, PC_QUEUED) | (word & PC_WAITER_MASK),
+        memory_order_acq_rel, memory_order_acquire))
         continue;
-    call->ticket = pc_ring_take_ticket(&call->crew->tail);
-    pc_ring_push(&call->crew->segment, call->ticket, call->index, call->generation);
+    pc_ring_push(&crew->segment, ticket, call->index, generation);
 }
 
 /* ---- results ---- */
@@ -1005,11 +1013,12 @@ const pycrew_error *pycrew_call_error(const pycrew_call *call)
 
 /* Who claims moves the head past the entry before it runs the call, so what a worker has ended is
  * out of the ring, and the head need not be looked at: that would take its cache line from the
- * workers, in every call. (A worker that came by an aliased entry, see ring.h, leaves one stale
- * entry too many; there are twice as many as calls.) */
+ * workers, in every call. Not so after a death: who had looked at the dead claimant's entry may have
+ * claimed by it, and the one that the sweep pushed is then still to come. (A worker that came by an
+ * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.) */
 static bool may_be_in_ring(const pycrew_call *call)
 {
-    return pc_word_worker(load_word(call)) == PC_WORKER_HOST;
+    return pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0;
 }
 
 void pc_call_reclaim(pycrew_call *call)
@@ -1022,8 +1031,12 @@ void pc_call_reclaim(pycrew_call *call)
         pc_queue_leave(call);
     if (call->result_block != 0)
         pc_lease_end(crew, call->result_worker, call->result_incarnation, &call->result_block);
-    if (call->chunk_in_use)
+    if (call->chunk_in_use) {
+        /* The ladder, under the lock, may be about to doom an item that has ended by now. */
+        pthread_mutex_lock(&crew->lock);
         pc_chunk_discard(call); /* and its arguments */
+        pthread_mutex_unlock(&crew->lock);
+    }
     if (call->arguments_block != 0)
         pc_memory_free(crew, call->arguments_block);
     call->arguments_block = 0;
@@ -1062,14 +1075,17 @@ static void release_in_flight(pycrew_call *call)
 
 void pycrew_release(pycrew_call *call)
 {
+    uint32_t phase;
+
     if (call == NULL || call->slot == NULL /* a batch's item */ ||
         *(const volatile char *)call->crew->fork_guard == 0)
         return;
-    if (atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_IN_FLIGHT &&
-        !pc_call_collect(call))
-        release_in_flight(call);
-    else
+    phase = atomic_load_explicit(&call->phase, memory_order_acquire);
+    /* Not "if it is in flight": while the sweep collects its end it is neither that nor ended. */
+    if (phase == PC_PHASE_ENDED || phase == PC_PHASE_PREPARED || pc_call_collect(call))
         pc_call_reclaim(call);
+    else
+        release_in_flight(call);
 }
 
 static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
