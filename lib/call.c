@@ -1255,11 +1255,12 @@ const pycrew_error *pycrew_call_error(const pycrew_call *call)
 
 /* Who claims moves the head past the entry before it runs the call, so what a worker has ended is
  * out of the ring, and the head need not be looked at: that would take its cache line from the
- * workers, in every call. (A worker that came by an aliased entry, see ring.h, leaves one stale
- * entry too many; there are twice as many as calls.) */
+ * workers, in every call. Not so after a death: who had looked at the dead claimant's entry may have
+ * claimed by it, and the one that the sweep pushed is then still to come. (A worker that came by an
+ * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.) */
 static bool may_be_in_ring(const pycrew_call *call)
 {
-    return pc_word_worker(load_word(call)) == PC_WORKER_HOST;
+    return pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0;
 }
 
 void pc_call_reclaim(pycrew_call *call)
@@ -1272,8 +1273,12 @@ void pc_call_reclaim(pycrew_call *call)
         pc_queue_leave(call);
     if (call->lease.block != 0)
         pc_lease_end(crew, &call->lease);
-    if (call->chunk_in_use)
+    if (call->chunk_in_use) {
+        /* The ladder, under the lock, may be about to doom an item that has ended by now. */
+        pthread_mutex_lock(&crew->lock);
         pc_chunk_discard(call); /* and its arguments */
+        pthread_mutex_unlock(&crew->lock);
+    }
     if (call->arguments_block != 0)
         pc_memory_free(crew, call->arguments_block);
     call->arguments_block = 0;
@@ -1319,11 +1324,11 @@ void pycrew_release(pycrew_call *call)
         *(const volatile char *)call->crew->fork_guard == 0)
         return;
     phase = atomic_load_explicit(&call->phase, memory_order_acquire);
-    /* COLLECTING: the sweep copies its end at this moment, and collect waits for that. */
-    if ((phase == PC_PHASE_IN_FLIGHT || phase == PC_PHASE_COLLECTING) && !pc_call_collect(call))
-        release_in_flight(call);
-    else
+    /* Not "if it is in flight": while the sweep collects its end it is neither that nor ended. */
+    if (phase == PC_PHASE_ENDED || phase == PC_PHASE_PREPARED || pc_call_collect(call))
         pc_call_reclaim(call);
+    else
+        release_in_flight(call);
 }
 
 static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)

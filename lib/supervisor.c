@@ -149,9 +149,9 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
 {
     pc_worker_record *record = &crew->segment.workers[worker];
 
+    /* sleeps and posted go on: a slow waker may still store the number of its predecessor's sleep,
+     * and were they to start again, the new worker's sleep of that number would pass for posted. */
     pc_sleeper_init(&record->semaphore);
-    atomic_store(&record->sleeps, 0);
-    atomic_store(&record->posted, 0);
     atomic_store(&record->interrupt, UINT64_MAX);
     atomic_store(&record->returned, 0);
     atomic_store(&record->calls, 0);

@@ -15,8 +15,10 @@
  * last ticket was passed (pc_ring_passed; the sweep passes a dead claimant's entry before it pushes
  * the slot again). There are as many entries as slots, so the ring is never full and push never
  * waits. A worker that stalls between reading an entry and its swap may, after 4,096 lives of that
- * slot, claim a later life: the call is QUEUED all the same, so that is right, and the entry it
- * came by is then stale. A thread that stalls between its ticket and its entry makes the ring look
+ * slot, claim a later life: the call is QUEUED all the same, so that is right, and the call's own
+ * entry is then stale, maybe before it is pushed (so who pushes reads nothing of the call after
+ * QUEUED). The same worker may claim a dead claimant's call that is queued again, by the entry it
+ * had read; so the ticket of such a call is looked up at its release whoever ended it. A thread that stalls between its ticket and its entry makes the ring look
  * empty from there; when it goes on it wakes a worker for it (idle.h), which wakes one more for
  * what lies behind. Tickets are compared by equality, or as the signed difference of 32 bits. */
 #ifndef PC_SHM_RING_H
