@@ -12,7 +12,11 @@
 
 enum { SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000, TRIES = 1000 };
 
-static _Thread_local char this_thread; /* its address is the thread's name */
+/* Read in each call, so without one of __tls_get_addr. The C library keeps room for a few bytes of
+ * these for libraries that are opened by dlopen. */
+#define FEW_BYTES_A_THREAD static _Thread_local __attribute__((tls_model("initial-exec")))
+
+FEW_BYTES_A_THREAD char this_thread; /* its address is the thread's name */
 
 const void *pc_this_thread(void)
 {
@@ -832,7 +836,7 @@ static int64_t spin_ns(const pc_segment *segment, unsigned failed)
 /* Spins while that takes no CPU from a worker. */
 static bool spin(pycrew_call *call, int64_t until)
 {
-    static _Thread_local unsigned failed; /* in a row */
+    FEW_BYTES_A_THREAD unsigned failed; /* in a row */
     pc_segment *segment = &call->crew->segment;
     _Atomic uint32_t *spinners = &segment->header->host_spinners;
     int64_t stop = 0, yielded = 0;
@@ -917,7 +921,7 @@ static void prefetch_next(const pycrew_call *call)
 
 static void note_hit(const pycrew_call *call, bool hit)
 {
-    static _Thread_local unsigned hits;
+    FEW_BYTES_A_THREAD unsigned hits;
 
     hits = hit ? hits + 1 : 0;
     if (hits > 8)
