@@ -1099,7 +1099,10 @@ int pc_call_stop(pycrew_call *call, enum pc_stop why)
 
     if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
         return -EALREADY;
-    atomic_compare_exchange_strong(&call->stop, &none, why);
+    if (call->chunk_in_use && why == PC_STOP_CANCEL)
+        atomic_store(&call->stop, why); /* a deadline before was one item's: now it is for all */
+    else
+        atomic_compare_exchange_strong(&call->stop, &none, why);
     why = (enum pc_stop)atomic_load(&call->stop);
     if (call->held) {
         pc_call_end_regardless(call, pc_call_stop_code(why), stop_error(why)->public.message, false);

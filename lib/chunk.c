@@ -34,7 +34,6 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->count = chunk->begin = chunk->finished = 0;
     chunk->shape = 0;
     chunk->busy_ns = -1;
-    chunk->stopped_code = -ECANCELED;
     chunk->blamed = UINT32_MAX;
     chunk->blamed_deaths = chunk->idle_deaths = 0;
     atomic_store(&chunk->cancelled, false);
@@ -66,6 +65,7 @@ static void set_run(pycrew_call *call)
     shared->shape = chunk->shape;
     atomic_store(&shared->cancel, atomic_load(&chunk->cancelled));
     chunk->seen_since = 0;
+    atomic_store_explicit(&chunk->overdue, UINT32_MAX, memory_order_relaxed);
     shared->begin = chunk->begin;
     shared->begin_offset = offset_of(chunk, chunk->begin);
     atomic_store_explicit(&shared->progress, pc_chunk_progress(chunk->begin, chunk->begin),
@@ -198,6 +198,14 @@ static void set_lost(pycrew_call *call, pc_error *space)
     space->public.attempts = 1;
 }
 
+/* Why this item was interrupted or killed: a deadline is one item's, cancelling is for all. */
+static int stopped_code(pc_batch_chunk *chunk, uint32_t item)
+{
+    return pc_call_stop_code(item == atomic_load_explicit(&chunk->overdue, memory_order_relaxed)
+                                 ? PC_STOP_DEADLINE
+                                 : PC_STOP_CANCEL);
+}
+
 /* An item whose end stands in the table. References lie in blocks that are leased, or are lies. */
 static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
                              const pycrew_error **error, pc_error *space)
@@ -235,7 +243,7 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
         pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
-        space->public.code = chunk->stopped_code;
+        space->public.code = stopped_code(chunk, item);
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
     *error = &space->public;
     return message;
@@ -305,13 +313,6 @@ static bool read_progress(pycrew_call *call, unsigned worker, uint32_t *started,
     return false;
 }
 
-static int stopped_code(const pycrew_call *call)
-{
-    return pc_call_stop_code((enum pc_stop)atomic_load(&call->stop) == PC_STOP_DEADLINE
-                                 ? PC_STOP_DEADLINE
-                                 : PC_STOP_CANCEL);
-}
-
 static void take_leases(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pc_batch_chunk *chunk = call->chunk;
@@ -341,7 +342,6 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
     pc_batch_chunk *chunk = call->chunk;
     uint32_t started;
 
-    chunk->stopped_code = stopped_code(call);
     take_leases(call, worker, incarnation);
     read_progress(call, worker, &started, &chunk->finished);
     chunk->busy_ns = read_busy(chunk);
@@ -377,7 +377,7 @@ static bool blame(pycrew_call *call, uint32_t item, unsigned worker, const pc_er
     chunk->blamed = item;
     if (!killed && chunk->blamed_deaths <= chunk->retries)
         return true;
-    own.public.code = killed ? stopped_code(call) : PYCREW_EDIED;
+    own.public.code = killed ? stopped_code(chunk, item) : PYCREW_EDIED;
     own.public.function = call->function->name;
     own.public.may_have_run = true;
     own.public.attempts = chunk->blamed_deaths;

@@ -159,7 +159,7 @@ static char *copy_text(const char *text)
 static void take_options(pycrew_crew *crew, const pycrew_options *o)
 {
     crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
-    crew->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : PYCREW_FOREVER;
+    crew->timeout_ns = o->timeout_ns > 0 ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
     crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
     if (crew->grace_ns > GRACE_MAX_NS)
         crew->grace_ns = GRACE_MAX_NS;

@@ -281,7 +281,10 @@ static int64_t look_at_chunk(pycrew_crew *crew, pycrew_call *call, int64_t now)
         if (now - call->chunk->seen_since > call->timeout_ns + crew->grace_ns + 5 * PC_LOOK_NS &&
             !is_doomed(crew, call))
             pc_crew_distrust(crew, "a batch's item that outlives its deadline");
-        atomic_store(&call->stop, PC_STOP_DEADLINE);
+        if (atomic_load(&call->stop) != PC_STOP_CANCEL) {
+            atomic_store(&call->chunk->overdue, item);
+            atomic_store(&call->stop, PC_STOP_DEADLINE);
+        }
         begin(crew, call, now);
         break;
     case PC_OVERDUE_STUCK: end_stuck(crew, call); break;
