@@ -918,7 +918,10 @@ int pc_call_stop(pycrew_call *call, enum pc_stop why)
     pycrew_crew *crew = call->crew;
     uint32_t none = PC_STOP_NONE;
 
-    atomic_compare_exchange_strong(&call->stop, &none, why);
+    if (call->chunk_in_use && why == PC_STOP_CANCEL)
+        atomic_store(&call->stop, why); /* a deadline before was one item's: now it is for all */
+    else
+        atomic_compare_exchange_strong(&call->stop, &none, why);
     why = (enum pc_stop)atomic_load(&call->stop);
     for (;;) {
         uint64_t word = load_word(call);

@@ -31,7 +31,6 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->retries = retries;
     chunk->count = chunk->begin = chunk->finished = 0;
     chunk->busy_ns = -1;
-    chunk->stopped_code = -ECANCELED;
     chunk->blamed = UINT32_MAX;
     chunk->blamed_deaths = chunk->idle_deaths = 0;
     chunk->shared = NULL;
@@ -45,6 +44,7 @@ static void set_run(pycrew_call *call)
     pc_batch_chunk *chunk = call->chunk;
     pc_chunk *shared = chunk->shared;
 
+    atomic_store_explicit(&chunk->overdue, UINT32_MAX, memory_order_relaxed);
     shared->begin = chunk->begin;
     shared->begin_offset = chunk->begin < chunk->count ? chunk->offsets[chunk->begin] : 0;
     atomic_store_explicit(&shared->progress, pc_chunk_progress(chunk->begin, chunk->begin),
@@ -149,6 +149,14 @@ static void set_no_memory(pc_error *space, const pycrew_call *call)
     space->public.may_have_run = true;
 }
 
+/* Why this item was interrupted or killed: a deadline is one item's, cancelling is for all. */
+static int stopped_code(pc_batch_chunk *chunk, uint32_t item)
+{
+    return pc_call_stop_code(item == atomic_load_explicit(&chunk->overdue, memory_order_relaxed)
+                                 ? PC_STOP_DEADLINE
+                                 : PC_STOP_CANCEL);
+}
+
 /* An item whose end stands in the table. References are checked to lie in the segment. */
 static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
                              const pycrew_error **error, pc_error *space)
@@ -181,7 +189,7 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     pc_call_set_fault(call, space, kind,
                       kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
     if (kind == PC_RESULT_INTERRUPTED)
-        space->public.code = chunk->stopped_code;
+        space->public.code = stopped_code(chunk, item);
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
     *error = &space->public;
     return message;
@@ -245,19 +253,11 @@ static void read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32
     *started = chunk->begin + 1;
 }
 
-static int stopped_code(const pycrew_call *call)
-{
-    return pc_call_stop_code((enum pc_stop)atomic_load(&call->stop) == PC_STOP_DEADLINE
-                                 ? PC_STOP_DEADLINE
-                                 : PC_STOP_CANCEL);
-}
-
 void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pc_batch_chunk *chunk = call->chunk;
     uint32_t started, count;
 
-    chunk->stopped_code = stopped_code(call);
     chunk->lease_worker = worker;
     chunk->lease_incarnation = incarnation;
     count = atomic_load_explicit(&chunk->shared->block_count, memory_order_acquire);
@@ -308,7 +308,7 @@ static bool blame(pycrew_call *call, uint32_t item, unsigned worker, const pc_er
     chunk->blamed = item;
     if (!killed && chunk->blamed_deaths <= chunk->retries)
         return true;
-    own.public.code = killed ? stopped_code(call) : PYCREW_EDIED;
+    own.public.code = killed ? stopped_code(chunk, item) : PYCREW_EDIED;
     own.public.function = call->function->name;
     own.public.may_have_run = true;
     own.public.attempts = chunk->blamed_deaths;

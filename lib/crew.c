@@ -98,8 +98,10 @@ static char *copy_text(const char *text)
 static void take_options(pycrew_crew *crew, const pycrew_options *o)
 {
     crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
-    crew->timeout_ns = o->timeout_ns > 0 ? o->timeout_ns : PYCREW_FOREVER;
-    crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
+    crew->timeout_ns = o->timeout_ns > 0 ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
+    crew->grace_ns = o->grace_ns <= 0                    ? GRACE_NS
+                     : pc_timeout(o->grace_ns) < 0 ? INT64_MAX / 4
+                                                         : o->grace_ns;
     crew->start_timeout_ns = o->start_timeout_ns != 0 ? o->start_timeout_ns : START_TIMEOUT_NS;
     crew->retries = o->retries;
     crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;

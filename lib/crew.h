@@ -343,7 +343,7 @@ struct pc_batch_chunk {
     uint32_t begin;      /* those before have their end in saved */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
     int64_t busy_ns;     /* what they took, or -1 */
-    int stopped_code;    /* of an item that was interrupted */
+    _Atomic uint32_t overdue; /* the item whose deadline passed, before anyone cancelled; UINT32_MAX: none */
     unsigned retries;
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;

@@ -169,7 +169,10 @@ static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     int64_t look;
 
     if (pc_chunk_overdue(call, &item, &look)) {
-        atomic_store(&call->stop, PC_STOP_DEADLINE);
+        if (atomic_load(&call->stop) != PC_STOP_CANCEL) {
+            atomic_store(&call->chunk->overdue, item);
+            atomic_store(&call->stop, PC_STOP_DEADLINE);
+        }
         begin(crew, call, now);
     }
     call->deadline = look > now ? look : now + 1000000;

@@ -198,7 +198,8 @@ TEST(a_timed_out_call_is_not_run_again)
 
         OK(hard ? pycrew_add(call, "s", path) : pycrew_add(call, "is", 1000, path));
         OK(pycrew_set_retries(call, 5));
-        OK(pycrew_set_timeout(call, 100 * MS));
+        OK(pycrew_set_timeout(call, 300 * MS));
+        OK(pycrew_run(crew, "api_ops:nothing", ">")); /* a worker is there, and all is imported */
         OK(pycrew_submit(call));
         GIVES(pycrew_wait(call, BOUND), -ETIMEDOUT);
         pycrew_release(call);
@@ -610,6 +611,53 @@ TEST(cancel_of_a_batch_ends_what_runs_and_all_items_come_out)
 }
 
 /* The interrupt names the item seen as started; the next may have begun by then. */
+TEST(an_item_that_was_cancelled_is_not_said_to_have_timed_out)
+{
+    pycrew_options options = test_options(1);
+    pycrew_batch_options batch_options = PYCREW_BATCH_OPTIONS_INIT;
+    const char *path = scratch("runs");
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+
+    options.grace_ns = SECOND; /* in which the item's deadline passes, too */
+    batch_options.timeout_ns = 500 * MS;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:swallow"), &batch_options, &batch));
+    OK(pycrew_batch_add(batch, "s", path));
+    AWAIT(file_size(path) > 0);
+    OK(pycrew_batch_cancel(batch));
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_result(batch, ">"), -ECANCELED);
+    CONTAINS(pycrew_last_error()->message, "was cancelled");
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(a_timeout_of_all_time_there_is_never_passes)
+{
+    pycrew_options options = test_options(1);
+    pycrew_batch_options batch_options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+
+    options.timeout_ns = options.grace_ns = batch_options.timeout_ns = INT64_MAX;
+    crew = open_with(&options);
+    for (int i = 0; i < 2; i++) {
+        OK(pycrew_batch_open(crew, function_of(crew, "api_ops:sleep"), &batch_options, &batch));
+        OK(pycrew_batch_add(batch, "d", 0.1));
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, ">"));
+        pycrew_batch_close(batch);
+        batch_options.timeout_ns = 0; /* the crew's */
+    }
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    GIVES(pycrew_run_within(crew, 100 * MS, "api_ops:evaluate", "s>", "sum(range(40000000))"),
+          -ETIMEDOUT);
+    CONTAINS(pycrew_last_error()->type, "DeadlineExceeded"); /* late, and not killed */
+    pycrew_close(crew);
+}
+
 TEST(cancel_between_two_items_ends_the_second)
 {
     enum { ROUNDS = 150 };

@@ -33,6 +33,12 @@ void pc_sleeper_post(sem_t *semaphore);
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t pc_now(void);
 
+/* A timeout that can be added to a time: -1 for none, or for centuries. */
+static inline int64_t pc_timeout(int64_t timeout)
+{
+    return timeout < 0 || timeout > INT64_MAX / 4 ? -1 : timeout;
+}
+
 /* now + timeout, INT64_MAX for none (timeout < 0) or too far. */
 int64_t pc_until(int64_t timeout);
 
