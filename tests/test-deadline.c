@@ -491,14 +491,18 @@ TEST(release_right_after_submit_gives_the_call_back)
 static void time_out_in_a_batch(const char *function, unsigned chunk, bool unordered)
 {
     enum { ITEMS = 30, SLOW = 11 };
-    pycrew_crew *crew = open_crew(2);
+    static const char *const preload[] = {"api_ops", NULL}; /* not in a new worker's first item */
+    pycrew_options crew_options = test_options(2);
     pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew;
     pycrew_batch *batch;
     int failed = 0;
 
+    crew_options.preload = preload;
+    crew = open_with(&crew_options);
     options.chunk = chunk;
     options.unordered = unordered;
-    options.timeout_ns = 150 * MS;
+    options.timeout_ns = 400 * MS;
     OK(pycrew_run_within(crew, BOUND, "api_ops:nothing", ">"));
     OK(pycrew_batch_open(crew, function_of(crew, function), &options, &batch));
     begin_clock();
@@ -523,7 +527,7 @@ static void time_out_in_a_batch(const char *function, unsigned chunk, bool unord
     }
     ASSERT_INT(failed, 1);
     GIVES(pycrew_batch_next(batch, BOUND), 0);
-    expect_between(150 * MS, 300 * MS);
+    expect_between(400 * MS, 600 * MS);
     pycrew_batch_close(batch);
     pycrew_close(crew);
 }
