@@ -870,6 +870,7 @@ int pycrew_batch_cancel(pycrew_batch *batch)
 
         if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
             continue;
+        call->chunk->cancelled = true;
         atomic_store(&call->chunk->shared->cancel, 1);
         pc_call_stop(call, PC_STOP_CANCEL);
     }

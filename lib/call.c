@@ -573,14 +573,13 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     error->public.attempts = pc_call_attempts(call) + 1;
 }
 
-/* Something stands in the segment that no worker of ours writes. */
-static int set_impossible(pycrew_call *call)
+int pc_call_set_impossible(const pycrew_call *call, pc_error *error)
 {
-    pc_error_set(&call->error, PYCREW_EDIED, pc_text_of(function_name(call)), pc_text_of(NULL),
+    pc_error_set(error, PYCREW_EDIED, pc_text_of(function_name(call)), pc_text_of(NULL),
                  pc_text_of("a worker wrote over the shared memory; the answer is lost"),
                  pc_text_of(NULL));
-    call->error.public.may_have_run = true;
-    call->error.public.attempts = pc_call_attempts(call) + 1;
+    error->public.may_have_run = true;
+    error->public.attempts = pc_call_attempts(call) + 1;
     return PYCREW_EDIED;
 }
 
@@ -613,13 +612,15 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     uint32_t kind = slot->result_kind;
     bool ran = slot->result_ran != 0;
 
-    if (kind == PC_RESULT_BATCH && call->chunk_in_use) {
-        pc_chunk_collect(call, pc_word_worker(word),
-                         (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK));
-        return 0;
-    }
-    if (kind == PC_RESULT_BATCH || !find_result(call, word, slot->result_block, slot->result_size))
-        return set_impossible(call);
+    if ((kind == PC_RESULT_BATCH) != call->chunk_in_use)
+        return pc_call_set_impossible(call, &call->error);
+    if (call->chunk_in_use)
+        return pc_chunk_collect(call, pc_word_worker(word),
+                                (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK))
+                   ? 0
+                   : pc_call_set_impossible(call, &call->error);
+    if (!find_result(call, word, slot->result_block, slot->result_size))
+        return pc_call_set_impossible(call, &call->error);
     if (kind == PC_RESULT_VALUE)
         return 0;
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
@@ -634,10 +635,11 @@ static int collect_from_host(pycrew_call *call)
 
     pthread_mutex_lock(&crew->lock);
     code = call->host_code;
+    call->host_code = PC_NO_CODE;
     call->error = call->host_error;
     call->host_error = (pc_error){0};
     pthread_mutex_unlock(&crew->lock);
-    return code;
+    return code == PC_NO_CODE ? pc_call_set_impossible(call, &call->error) : code;
 }
 
 static void remove_deadline(pycrew_call *call)

@@ -31,6 +31,7 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->retries = retries;
     chunk->count = chunk->begin = chunk->finished = 0;
     chunk->busy_ns = -1;
+    chunk->cancelled = false;
     chunk->blamed = UINT32_MAX;
     chunk->blamed_deaths = chunk->idle_deaths = 0;
     chunk->shared = NULL;
@@ -157,7 +158,7 @@ static int stopped_code(pc_batch_chunk *chunk, uint32_t item)
                                  : PC_STOP_CANCEL);
 }
 
-/* An item whose end stands in the table. References are checked to lie in the segment. */
+/* An item whose end stands in the table. References are checked to lead to its worker's memory. */
 static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
                              const pycrew_error **error, pc_error *space)
 {
@@ -167,6 +168,7 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
         (pc_chunk_result *)(void *)((uint8_t *)chunk->shared + chunk->results) + item;
     uint64_t size;
     uint32_t kind;
+    bool ran;
     pc_cursor message;
 
     __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
@@ -179,18 +181,23 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     size = small[0] >> 8;
     message.at = message.end = (const uint8_t *)small;
     if (size > 0) {
-        if (small[1] % 8 != 0 || !pc_segment_holds(segment, small[1], size))
-            size = 0;
-        message.at = pc_segment_at(segment, size > 0 ? small[1] : 0);
+        if (small[1] % 8 != 0 || !pc_span_owned(segment, small[1], size, chunk->owner)) {
+            pc_call_set_impossible(call, space);
+            *error = &space->public;
+            return message;
+        }
+        message.at = pc_segment_at(segment, small[1]);
         message.end = message.at + size;
     }
     if (kind == PC_RESULT_VALUE)
         return message;
-    pc_call_set_fault(call, space, kind,
-                      kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
+    ran = kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION;
+    pc_call_set_fault(call, space, kind, ran, message);
     if (kind == PC_RESULT_INTERRUPTED)
         space->public.code = stopped_code(chunk, item);
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
+    /* Not: whether another item had entered when its worker died. */
+    space->public.may_have_run = ran || space->public.attempts > 1;
     *error = &space->public;
     return message;
 }
@@ -239,8 +246,9 @@ static void save_run(pycrew_call *call, uint32_t finished)
 
 /* ---- progress ---- */
 
-/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1. */
-static void read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32_t *finished)
+/* The shared progress: begin <= finished <= started <= finished + 1 <= count + 1. False: it was not so,
+ * and was made plausible. */
+static bool read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32_t *finished)
 {
     uint64_t progress = atomic_load_explicit(&chunk->shared->progress, memory_order_acquire);
 
@@ -248,37 +256,58 @@ static void read_progress(const pc_batch_chunk *chunk, uint32_t *started, uint32
     *finished = pc_chunk_finished(progress);
     if (*finished >= chunk->begin && *finished <= chunk->count &&
         (*started == *finished || *started == *finished + 1) && *started <= chunk->count)
-        return;
+        return true;
     *finished = chunk->begin;
     *started = chunk->begin + 1;
+    return false;
 }
 
-void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
+/* Whose memory the results of the run at hand are in. The owner of spans has more bits of the
+ * incarnation than a control word. */
+static void set_owner(pycrew_call *call, unsigned worker)
+{
+    pc_host_worker *w = &call->crew->crew_workers[worker];
+
+    pthread_mutex_lock(&w->lock);
+    call->chunk->owner = pc_owner_worker(worker, w->incarnation);
+    pthread_mutex_unlock(&w->lock);
+}
+
+bool pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pc_batch_chunk *chunk = call->chunk;
     uint32_t started, count;
+    bool possible = worker < call->crew->workers;
 
+    if (!possible)
+        return false;
+    set_owner(call, worker);
     chunk->lease_worker = worker;
     chunk->lease_incarnation = incarnation;
     count = atomic_load_explicit(&chunk->shared->block_count, memory_order_acquire);
-    for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS && worker < call->crew->workers; i++)
-        pc_lease_take(call->crew, worker, incarnation,
-                      atomic_load_explicit(&chunk->shared->blocks[i], memory_order_relaxed), 8,
-                      &chunk->leases[i]);
-    read_progress(chunk, &started, &chunk->finished);
+    for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS; i++)
+        possible &= pc_lease_take(
+            call->crew, worker, incarnation,
+            atomic_load_explicit(&chunk->shared->blocks[i], memory_order_relaxed), 8,
+            &chunk->leases[i]);
+    possible &= read_progress(chunk, &started, &chunk->finished);
     chunk->busy_ns = atomic_load_explicit(&chunk->shared->busy_ns, memory_order_relaxed);
     if (chunk->finished == chunk->count)
-        return;
+        return possible;
+    /* A worker stops early after an item, or before the next one of a cancelled batch: what comes back
+     * as it went would come back for ever. */
+    possible &= chunk->finished > chunk->begin || chunk->cancelled;
     save_run(call, chunk->finished);
     pc_chunk_end_leases(call);
     chunk->begin = chunk->finished;
+    return possible;
 }
 
 void pc_chunk_end_leases(pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
 
-    for (unsigned i = 0; i < PC_CHUNK_BLOCKS && chunk->leases[i] != 0; i++)
+    for (unsigned i = 0; i < PC_CHUNK_BLOCKS; i++)
         pc_lease_end(call->crew, chunk->lease_worker, chunk->lease_incarnation, &chunk->leases[i]);
 }
 
@@ -329,6 +358,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
     bool again = false;
 
     read_progress(chunk, &started, &finished);
+    set_owner(call, worker);
     save_run(call, finished);
     chunk->idle_deaths = finished > chunk->begin ? 0 : chunk->idle_deaths + (started == finished);
     chunk->begin = finished;
@@ -343,7 +373,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
             pc_batch_count_death(chunk->batch, again);
     }
     chunk->finished = chunk->begin;
-    if (atomic_load(&chunk->shared->cancel) != 0 || chunk->begin == chunk->count)
+    if (chunk->cancelled || chunk->begin == chunk->count)
         return false;
     atomic_store(&call->stop, PC_STOP_NONE);
     set_run(call);

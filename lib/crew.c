@@ -218,6 +218,7 @@ static int make_calls(pycrew_crew *crew)
         call->slot = &crew->segment.slots[i];
         call->index = i;
         call->deadline = INT64_MAX;
+        call->host_code = PC_NO_CODE;
         atomic_store(&call->generation, 1);
         pc_sleeper_init(&call->slot->semaphore);
         if (i < crew->call_limit) {

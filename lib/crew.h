@@ -65,7 +65,7 @@ struct pycrew_call {
     /* under crew->lock */
     int64_t deadline;       /* INT64_MAX: none */
     uint32_t deadline_place; /* in the heap, from 1; 0: not in it */
-    int host_code;          /* if the host ended it */
+    int host_code;          /* if the host ended it; PC_NO_CODE: it did not */
     pc_error host_error;    /* the same */
     bool released;          /* before its end: the supervisor reclaims it */
     bool replaced;          /* a spare is free in its place already; the owner's */
@@ -139,7 +139,7 @@ enum pc_zygote_state {
     PC_ZYGOTE_DEAD      /* its workers are being waited for */
 };
 
-enum { PC_FUNCTION_BUCKETS = 1024, PC_LOST_WORKER_CLAIMS_MAX = 3 };
+enum { PC_FUNCTION_BUCKETS = 1024, PC_LOST_WORKER_CLAIMS_MAX = 3, PC_NO_CODE = 1 };
 
 struct pycrew_crew {
     pc_segment segment;
@@ -300,6 +300,9 @@ unsigned pc_call_attempts(const pycrew_call *call); /* deaths so far */
 void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, bool ran,
                        pc_cursor message);
 
+/* Something stands in the segment that no worker of ours writes: the error of what it was to say. */
+int pc_call_set_impossible(const pycrew_call *call, pc_error *error);
+
 /* Tells who waits. */
 void pc_call_tell(pycrew_call *call, const pc_ending *ending);
 
@@ -339,6 +342,7 @@ struct pc_batch_chunk {
     uint64_t results;    /* of the table, from the start of shared */
     uint64_t first;      /* the first item's index in the batch */
     uint32_t count;      /* items */
+    _Atomic bool cancelled; /* no further item is to be started: shared->cancel, as the host knows it */
     size_t bytes;        /* of their arguments and table */
     uint32_t begin;      /* those before have their end in saved */
     uint32_t finished;   /* from ENDED on: those from begin have their end in the table */
@@ -351,6 +355,8 @@ struct pc_batch_chunk {
     uint32_t *offsets;   /* of each item's arguments */
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
+
+    uint32_t owner; /* of the spans that the last run's results stand in */
 
     /* under the worker's lock */
     unsigned lease_worker, lease_incarnation;
@@ -373,8 +379,8 @@ void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
 pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2], const pycrew_error **error,
                          pc_error *space);
 
-/* Copies a chunk's end: its progress, and leases on what it refers to. */
-void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation);
+/* Copies a chunk's end: its progress, and leases on what it refers to. False: it is impossible. */
+bool pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation);
 
 /* Under crew->lock, after the death of worker, which owned the chunk: keeps what is finished,
  * blames the started item. True: the rest is to be queued again; false: nothing is left, and the

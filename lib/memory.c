@@ -54,7 +54,7 @@ bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uin
     bool ok;
 
     pthread_mutex_lock(&w->lock);
-    ok = (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK) && w->alive &&
+    ok = w->alive && (w->incarnation & PC_INCARNATION_MASK) == (incarnation & PC_INCARNATION_MASK) &&
          block % 8 == 0 &&
          pc_span_owned(&crew->segment, block, size, pc_owner_worker(worker, w->incarnation));
     if (ok)

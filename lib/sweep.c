@@ -87,6 +87,15 @@ static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_err
         end_died(call, word, error);
 }
 
+/* As the private record knows it: the word alone may have been scribbled. COLLECTING may be a thread that
+ * came too late for the call's life before. */
+static bool in_flight(const pycrew_call *call)
+{
+    uint32_t phase = atomic_load_explicit(&call->phase, memory_order_acquire);
+
+    return phase == PC_PHASE_IN_FLIGHT || phase == PC_PHASE_COLLECTING;
+}
+
 static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
 {
     pthread_mutex_lock(&crew->lock);
@@ -94,7 +103,7 @@ static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = load_word(call);
 
-        if (owned_by(call, word, worker, PC_CLAIMED))
+        if (owned_by(call, word, worker, PC_CLAIMED) && in_flight(call))
             sweep_call(call, word, worker, error);
     }
     pthread_mutex_unlock(&crew->lock);

@@ -761,6 +761,64 @@ TEST(a_batch_cancelled_after_a_drain_ends)
     pycrew_close(crew);
 }
 
+/* ---- a worker that writes where it should not -------------------------------------------------- */
+
+TEST(a_result_that_leads_to_memory_which_is_not_its_workers_is_an_error)
+{
+    pycrew_options options = test_options(1);
+    pycrew_batch_options batch_options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew;
+    pycrew_batch *batch;
+    pycrew_value nothing;
+    long long places;
+
+    options.memory = 16 << 20;
+    batch_options.chunk = 4;
+    crew = open_with(&options);
+    batch = open_batch(crew, "api_ops:evaluate", &batch_options);
+    OK(pycrew_batch_add(batch, "s", "secret()"));
+    OK(pycrew_batch_add(batch, "s", "redirect_secret('ours')"));
+    OK(pycrew_batch_add(batch, "s", "secret()"));
+    OK(pycrew_batch_add(batch, "s", "redirect_secret(15 << 20)"));
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < 4; i++) {
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        nothing = pycrew_batch_value(batch);
+        if (i % 2 != 0) {
+            OK(pycrew_batch_result(batch, "L", &places));
+            ASSERT_INT(places, 1);
+            continue;
+        }
+        GIVES(pycrew_batch_result(batch, ">"), PYCREW_EDIED);
+        CONTAINS(pycrew_batch_error(batch)->message, "wrote over");
+        ASSERT(pycrew_batch_error(batch)->may_have_run);
+        ASSERT_INT(pycrew_value_type(nothing), PYCREW_TYPE_INVALID);
+    }
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
+TEST(a_bad_argument_behind_a_death_in_its_chunk_certainly_did_not_run)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch *batch;
+
+    options.chunk = 2;
+    batch = open_batch(crew, "api_ops:echo_or_die", &options);
+    OK(pycrew_batch_add(batch, "ii", 1, 1));
+    OK(pycrew_batch_add(batch, "ji", "{not json", 1));
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_result(batch, ">"), PYCREW_EDIED);
+    ASSERT(pycrew_batch_error(batch)->may_have_run);
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_result(batch, ">"), -EINVAL);
+    ASSERT(!pycrew_batch_error(batch)->may_have_run);
+    ASSERT_INT(pycrew_batch_error(batch)->attempts, 1);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 /* ---- others on the same crew ------------------------------------------------------------------ */
 
 static void expect_calls_free(pycrew_crew *crew, int count)

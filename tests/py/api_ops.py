@@ -334,6 +334,30 @@ def close_descriptors():
     os.closerange(3, 4096)
 
 
+SECRET = 0x5CA1AB1E0DDBA11
+
+
+def secret():
+    return SECRET
+
+
+def redirect_secret(where):
+    """Makes the result that is SECRET a reference to another place of the shared memory, as a stray
+    pointer might. Returns how many there were."""
+    with open("/proc/self/maps") as maps:
+        segment = next(line for line in maps if "pycrew" in line and " rw-s " in line)
+    start, end = (int(part, 16) for part in segment.split()[0].split("-"))
+    with open("/proc/self/mem", "r+b", 0) as memory:
+        memory.seek(start)
+        data = b"".join(iter(lambda: memory.read(min(1 << 20, end - memory.tell())), b""))
+        places = [at for at in range(0, len(data), 8) if data[at : at + 8] == SECRET.to_bytes(8, "little")]
+        for at in places:
+            memory.seek(start + at - 8)
+            offset = at - at % 4096 if where == "ours" else where
+            memory.write((16 << 8 | 0x80 | 1).to_bytes(8, "little") + offset.to_bytes(8, "little"))
+    return len(places)
+
+
 def say(text, stream="stdout"):
     print(text, file=getattr(sys, stream))
     return len(text)
