@@ -663,10 +663,8 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     int code = code_of(call, kind);
     pc_text type = next_text(&message), text = next_text(&message), trace = next_text(&message);
 
-    if (kind == PC_RESULT_NO_MEMORY) {
+    if (kind == PC_RESULT_NO_MEMORY)
         text = pc_text_of("no shared memory is left for the result");
-        pc_memory_trim(call->crew); /* for the next try */
-    }
     if (kind == PC_RESULT_TOO_BIG)
         text = pc_text_of("the result exceeds the crew's shared memory");
     if (trace.size == 0)

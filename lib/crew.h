@@ -322,7 +322,6 @@ void pc_functions_restore(pycrew_crew *crew);
 
 int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret);
 void pc_memory_free(pycrew_crew *crew, uint64_t block);
-void pc_memory_trim(pycrew_crew *crew); /* gives back what is only kept for calls to come */
 size_t pc_memory_size(pycrew_crew *crew, uint64_t block);
 
 /* Leases [block, block + size) of a worker's incarnation if that lives and the block is there to be

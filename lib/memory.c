@@ -59,13 +59,6 @@ void pc_memory_free(pycrew_crew *crew, uint64_t block)
     pthread_mutex_unlock(&crew->heap_lock);
 }
 
-void pc_memory_trim(pycrew_crew *crew)
-{
-    pthread_mutex_lock(&crew->heap_lock);
-    pc_heap_trim(&crew->heap);
-    pthread_mutex_unlock(&crew->heap_lock);
-}
-
 size_t pc_memory_size(pycrew_crew *crew, uint64_t block)
 {
     size_t size;

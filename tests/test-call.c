@@ -1472,32 +1472,41 @@ TEST(memory_that_was_used_up_is_there_again_after_a_release)
     pycrew_close(crew);
 }
 
-/* Blocks of every size, so that each side keeps spans for all of them. */
-TEST(memory_that_is_only_kept_is_given_to_who_needs_it)
+/* Arguments of every size, so that the host keeps memory for all of them. */
+TEST(memory_that_the_host_keeps_leaves_most_of_it_for_results)
 {
-    enum { WORKERS = 4 };
+    enum { CALLS = 32 };
+    pycrew_crew *crew = open_small(CALLS);
+    pycrew_call *calls[CALLS];
+
+    for (size_t size = 100; size <= sizeof large; size = size * 3 / 2)
+        OK(pycrew_run(crew, "api_ops:length", "y#>", large, size));
+    for (int count = use_up(crew, take_result, calls, CALLS, 7); count > 0;)
+        pycrew_release(calls[--count]);
+    pycrew_close(crew);
+}
+
+/* Results of every size, so that each worker keeps memory for all of them. */
+TEST(memory_that_idle_workers_keep_is_given_to_who_needs_it)
+{
+    enum { WORKERS = 4, CALLS = 70 };
     pycrew_options options = test_options(WORKERS);
-    static char any[1 << 20];
-    pycrew_call *calls[WORKERS];
+    pycrew_call *calls[CALLS];
     pycrew_crew *crew;
-    int rc;
 
     options.memory = 64 << 20;
-    options.calls = 16;
+    options.calls = CALLS;
     crew = open_with(&options);
-    for (int round = 0; round < 3; round++) {
-        for (size_t size = 100; size <= sizeof any; size *= 2)
-            for (int time = 0; time < 2; time++) {
-                for (int i = 0; i < WORKERS; i++)
-                    calls[i] = SUBMIT(crew, "call_ops:echo_slowly", "y#", any, size);
-                for (int i = 0; i < WORKERS; i++) {
-                    OK(pycrew_wait(calls[i], BOUND));
-                    pycrew_release(calls[i]);
-                }
-            }
-        AWAIT((rc = pycrew_run(crew, "api_ops:zeros", "i>", 40 << 20)) != -ENOMEM);
-        OK(rc);
+    for (size_t size = 100; size <= sizeof large; size = size * 3 / 2) {
+        for (int i = 0; i < WORKERS; i++)
+            calls[i] = SUBMIT(crew, "call_ops:zeros_slowly", "n", (ptrdiff_t)size);
+        for (int i = 0; i < WORKERS; i++) {
+            OK(pycrew_wait(calls[i], BOUND));
+            pycrew_release(calls[i]);
+        }
     }
+    for (int count = use_up(crew, take_result, calls, CALLS, 50); count > 0;)
+        pycrew_release(calls[--count]);
     pycrew_close(crew);
 }
 

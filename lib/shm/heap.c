@@ -11,6 +11,8 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+enum { KEEP_SHARE = 4 };
+
 #define RESERVE_STEP ((size_t)64 << 10)
 /* How often a swap is tried anew: who loses it as often has a scribbler for company. */
 enum { TRIES = 1000 };
@@ -343,11 +345,14 @@ size_t pc_heap_block_size(const pc_heap *heap, uint64_t offset)
 }
 
 /* A span that became empty is kept while those are few, or if it is the only one of its class with
- * room: call after call that allocates and frees must not take and drop a span each time. */
+ * room: call after call that allocates and frees must not take and drop a span each time. But where
+ * memory is small, one for each class could be all there is, and others need some. */
 static void span_emptied(pc_heap *heap, pc_heap_span *span)
 {
-    if (heap->empty < heap->keep ||
-        (heap->partial[span->class] == span && span->next == NULL)) {
+    bool only = heap->partial[span->class] == span && span->next == NULL;
+    uint32_t most = heap->segment->config.spans / KEEP_SHARE;
+
+    if (heap->empty < heap->keep || (only && heap->empty < most)) {
         heap->empty++;
         return;
     }

@@ -45,7 +45,8 @@ typedef struct pc_heap {
     unsigned keep;  /* and how many of those are kept at most */
 } pc_heap;
 
-/* keep: how many empty spans it keeps for what comes next, at least one for each size in use. 0 or
+/* keep: how many empty spans it keeps for what comes next, at least one for each size in
+ * use, if that is no more than a quarter of all. 0 or
  * -ENOMEM. */
 int pc_heap_init(pc_heap *heap, pc_segment *segment, uint32_t owner, unsigned keep);
 void pc_heap_destroy(pc_heap *heap); /* the private side only: the spans stay owned */

@@ -140,10 +140,10 @@ def echo_and_check(data, size, seed=0):
     return data
 
 
-def echo_slowly(data):
+def zeros_slowly(size):
     """So that as many of these run at once as there are workers."""
     time.sleep(0.003)
-    return data
+    return bytes(size)
 
 
 def numpy_value(expression):
