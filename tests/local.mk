@@ -35,8 +35,10 @@ tests_shm_test_slot_LDADD = lib/libpcshm.la
 tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
-	tests/shm/test-format
+	tests/shm/test-format \
+	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_requeue_LDADD = lib/libpccore.la
 
 API_TESTS = \
 	tests/test-batch \
@@ -54,11 +56,16 @@ API_TESTS = \
 	tests/test-value-trip
 
 WORKER_TESTS = \
-	tests/worker/test-convert
+	tests/worker/test-convert \
+	tests/worker/test-loop
 tests_worker_test_convert_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_convert_CFLAGS = $(worker_cflags)
 tests_worker_test_convert_LDFLAGS = $(worker_link_flags)
 tests_worker_test_convert_LDADD = $(worker_test_libs)
+tests_worker_test_loop_CPPFLAGS = $(worker_cppflags)
+tests_worker_test_loop_CFLAGS = $(worker_cflags)
+tests_worker_test_loop_LDFLAGS = $(worker_link_flags)
+tests_worker_test_loop_LDADD = $(worker_test_libs)
 
 SCRIPT_TESTS = \
 	tests/cli-call.t \
@@ -95,7 +102,8 @@ worker_test_libs = worker/libpcworker.a $(PYTHON_LIBS)
 
 test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS) $(WORKER_TESTS)
 check_PROGRAMS += $(test_programs) tests/harness/tap-script
-EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data)
+EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
+	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run
 
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
@@ -118,3 +126,8 @@ AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; \
 	top_builddir='$(abs_top_builddir)'; \
 	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
+
+# Negative controls: some minutes, and so not part of make check.
+.PHONY: check-mutants
+check-mutants:
+	PYTHON='$(PYTHON)' $(top_srcdir)/tests/mutants/run

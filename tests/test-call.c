@@ -1641,6 +1641,33 @@ TEST(another_thread_waits_for_a_call_as_long_as_it_says)
     pycrew_close(crew);
 }
 
+/* The first needs the second. After a call a worker spins, and for a spinner nobody else is woken:
+ * so the one that takes the first has to hand on. Nobody waits here, who would look again. */
+TEST(of_two_calls_at_a_time_neither_is_left_to_the_worker_that_runs_the_other)
+{
+    enum { ROUNDS = 150 };
+    pycrew_crew *crew = open_crew(2);
+    const char *path = scratch("second");
+
+    for (int round = 0; round < ROUNDS; round++) {
+        pycrew_call *first = prepare(crew, "api_ops:wait_for"), *second;
+
+        second = prepare(crew, "api_ops:sleep");
+        OK(pycrew_add(first, "s", path));
+        OK(pycrew_add(second, "ds", 0.0, path));
+        unlink(path);
+        OK(pycrew_run(crew, "api_ops:nothing", ">"));
+        OK(pycrew_submit(first));
+        OK(pycrew_submit(second));
+        AWAIT(file_size(path) >= 0);
+        OK(pycrew_wait(first, BOUND));
+        OK(pycrew_wait(second, BOUND));
+        pycrew_release(first);
+        pycrew_release(second);
+    }
+    pycrew_close(crew);
+}
+
 TEST(a_call_that_is_given_back_wakes_who_waits_for_one)
 {
     enum { ROUNDS = 8 };

@@ -246,6 +246,20 @@ TEST(a_result_stays_readable_after_its_worker_died)
     pycrew_close(crew);
 }
 
+TEST(the_memory_of_the_dead_is_there_for_others)
+{
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+
+    options.memory = 16 << 20;
+    crew = open_with(&options);
+    for (int i = 0; i < 8; i++) {
+        OK(pycrew_run(crew, "api_ops:zeros", "i>", 3 << 20));
+        died(crew, "kill");
+    }
+    pycrew_close(crew);
+}
+
 TEST(a_retry_sees_the_original_arguments_whatever_the_first_run_did_to_them)
 {
     pycrew_crew *crew = open_crew(1);

@@ -468,6 +468,29 @@ TEST(wherever_the_host_cancels_while_a_worker_claims_the_worker_gets_this_call_o
     host_free(race.h);
 }
 
+/* It changes the word that the worker is about to swap. */
+static void begin_to_wait(void *argument)
+{
+    pc_slot *slot = &race.h->segment.slots[1];
+    (void)argument;
+    ASSERT(pc_slot_set_waiter(slot, pc_word_generation(atomic_load(&slot->control))));
+}
+
+static void check_first_claim(void *argument)
+{
+    ASSERT_INT(race.claimed[0], 1);
+    check_once(argument);
+}
+
+TEST(wherever_a_waiter_comes_while_its_call_is_claimed_it_is_not_lost)
+{
+    interleave(&(interleaving){.prepare = prepare_two,
+                               .stepped = claim_one,
+                               .others = {begin_to_wait, NULL},
+                               .check = check_first_claim});
+    host_free(race.h);
+}
+
 TEST(wherever_the_host_uses_a_slot_again_while_a_worker_claims_no_call_is_lost_or_doubled)
 {
     interleave(&(interleaving){.prepare = prepare_two,

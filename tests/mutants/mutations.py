@@ -1,0 +1,247 @@
+"""The mutations, and the tests that are to notice them.
+
+A change is (file, old, new): old is found in the file once, or `run` says so and stops. by_chance:
+the tests race, and are run again if they pass.
+
+What is ordered by an atomic read-modify-write as well as by a fence needs both broken to be seen on
+x86-64, where each of the two is a full fence. What only other processors would show (an acquire or
+a release less) is not here.
+"""
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    name: str
+    breaks: str
+    changes: list  # of (file, old, new)
+    tests: list  # of (program, test)
+    by_chance: bool = False
+
+
+ANNOUNCE = "lib/shm/announce.h"
+HEAP = "lib/shm/heap.c"
+IDLE = "lib/shm/idle.c"
+RING = "lib/shm/ring.c"
+SLOT = "lib/shm/slot.c"
+CALL = "lib/call.c"
+LADDER = "lib/ladder.c"
+MEMORY = "lib/memory.c"
+SWEEP = "lib/sweep.c"
+LOOP = "worker/loop.c"
+MODULE = "worker/module.c"
+
+TEST_ANNOUNCE = "tests/shm/test-announce"
+TEST_HEAP = "tests/shm/test-heap"
+TEST_IDLE = "tests/shm/test-idle"
+TEST_RING = "tests/shm/test-ring"
+TEST_SLOT = "tests/shm/test-slot"
+TEST_CALL = "tests/test-call"
+TEST_DEADLINE = "tests/test-deadline"
+TEST_DEATH = "tests/test-death"
+TEST_QUEUE = "tests/test-queue"
+TEST_REQUEUE = "tests/test-requeue"
+TEST_LOOP = "tests/worker/test-loop"
+
+FENCE = "    atomic_thread_fence(memory_order_seq_cst);\n"
+
+MUTATIONS = [
+    # ---- sleeping and waking ----
+    Mutation(
+        "idle-sleeper-unfenced",
+        "I1: the sleeper's last look may be older than its bit",
+        [(IDLE,
+          "    atomic_fetch_or_explicit(&segment->header->idle[worker / 64], "
+          "UINT64_C(1) << worker % 64,\n"
+          "                             memory_order_release);\n",
+          "    atomic_store_explicit(&segment->header->idle[worker / 64],\n"
+          "                          atomic_load(&segment->header->idle[worker / 64]) |\n"
+          "                              UINT64_C(1) << worker % 64,\n"
+          "                          memory_order_release);\n"),
+         (IDLE, FENCE + "    return !pc_ring_ready(segment) &&\n",
+          "    return !pc_ring_ready(segment) &&\n")],
+        [(TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
+    Mutation(
+        "idle-waker-unfenced",
+        "I1, I2: the waker's look for sleepers may be older than its push",
+        [(IDLE, "    /* I1 and I2: pairs with the fences above. */\n" + FENCE, "")],
+        [(TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
+    Mutation(
+        "idle-no-last-look",
+        "I1: who goes to sleep does not look again",
+        [(IDLE, "    return !pc_ring_ready(segment) &&\n           atomic_load_explicit",
+          "    return atomic_load_explicit")],
+        [(TEST_IDLE, "wherever_a_call_comes_while_a_worker_goes_to_sleep_it_is_not_left")]),
+    Mutation(
+        "idle-drain-late",
+        "I3: the drain takes a token that `posted` says is there",
+        [(IDLE, "    pc_sleeper_drain(&record->semaphore);\n    /* I3", "    /* I3"),
+         (IDLE, "    /* I1: pairs with the fence in pc_idle_wake_one. Without it the look",
+          "    pc_sleeper_drain(&record->semaphore);\n"
+          "    /* I1: pairs with the fence in pc_idle_wake_one. Without it the look")],
+        [(TEST_IDLE, "wherever_two_calls_come_while_a_worker_goes_to_sleep_neither_is_left"),
+         (TEST_IDLE, "wherever_a_call_comes_while_a_worker_goes_to_sleep_it_is_not_left"),
+         (TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other"),
+         (TEST_IDLE, "bursts_of_calls_always_find_workers")], by_chance=True),
+    Mutation(
+        "idle-posted-early",
+        "`posted` is stored before the post: a waker that dies takes the wake with it",
+        [(IDLE, "    if (segment->host)\n        pc_sleeper_wake",
+          "    atomic_store_explicit(&record->posted, sleeps, memory_order_relaxed);\n"
+          "    if (segment->host)\n        pc_sleeper_wake"),
+         (IDLE, "        pc_sleeper_post(&record->semaphore);\n"
+          "    atomic_store_explicit(&record->posted, sleeps, memory_order_relaxed);\n",
+          "        pc_sleeper_post(&record->semaphore);\n")],
+        [(TEST_IDLE, "a_waker_that_dies_at_any_instruction_takes_nobodys_wake_with_it")]),
+    Mutation(
+        "idle-dead-spinner",
+        "a dead spinner stays in the hints, and nobody else is woken",
+        [(IDLE,
+          "    atomic_compare_exchange_strong_explicit(&segment->header->spinner, &spinner, 0,\n"
+          "                                            memory_order_seq_cst, memory_order_relaxed);\n"
+          "    atomic_fetch_and", "    (void)spinner;\n    atomic_fetch_and")],
+        [(TEST_IDLE, "the_dead_are_forgotten_and_nobody_else")]),
+    Mutation(
+        "loop-no-hand-on",
+        "who has claimed a call does not look for the next",
+        [(LOOP, "            if (pc_ring_pending(segment))\n"
+          "                pc_idle_wake_one(segment);\n", "")],
+        [(TEST_CALL, "of_two_calls_at_a_time_neither_is_left_to_the_worker_that_runs_the_other")],
+        by_chance=True),
+    Mutation(
+        "announce-reader-unfenced",
+        "A: the reader's look may be older than `armed`",
+        [(ANNOUNCE, "    /* A: pairs with pc_announce */\n" + FENCE, "")],
+        [(TEST_ANNOUNCE, "a_reader_and_an_end_never_miss_each_other"),
+         (TEST_ANNOUNCE, "a_reader_that_sleeps_is_woken_for_each_end")], by_chance=True),
+    Mutation(
+        "announce-end-unfenced",
+        "A: the announcer's look at `armed` may be older than its bit",
+        [(ANNOUNCE,
+          "    atomic_fetch_or_explicit(&record->bits[slot / 64], UINT64_C(1) << slot % 64,\n"
+          "                             memory_order_release);\n",
+          "    atomic_store_explicit(&record->bits[slot / 64],\n"
+          "                          atomic_load(&record->bits[slot / 64]) | "
+          "UINT64_C(1) << slot % 64,\n"
+          "                          memory_order_release);\n"),
+         (ANNOUNCE, "    /* A: pairs with pc_announce_arm */\n" + FENCE, "")],
+        [(TEST_ANNOUNCE, "a_reader_and_an_end_never_miss_each_other")], by_chance=True),
+    # ---- the ring ----
+    Mutation(
+        "ring-head-first",
+        "the head moves on before the slot is claimed: who dies in between loses the call",
+        [(RING, "        pc_prefetch_write(&segment->slots[*slot].control);\n",
+          "        help_head(segment, head);\n"
+          "        pc_prefetch_write(&segment->slots[*slot].control);\n")],
+        [(TEST_RING, "a_worker_that_dies_at_any_instruction_of_a_claim_loses_no_call")]),
+    Mutation(
+        "ring-no-generation",
+        "an entry of an earlier life gives away the slot's next call",
+        [(RING, "    return pc_word_state(*word) == PC_QUEUED &&\n"
+          "           (pc_word_generation(*word) & generation_mask) == "
+          "pc_ring_entry_generation(entry);\n",
+          "    (void)generation_mask;\n    return pc_word_state(*word) == PC_QUEUED;\n")],
+        [(TEST_RING, "a_stale_entry_does_not_give_away_the_next_call_in_its_slot")]),
+    Mutation(
+        "ring-one-try",
+        "a claim that a waiter disturbs passes the entry, and the call is lost",
+        [(RING, "        unsigned tries = TRIES;\n        uint32_t head;\n",
+          "        unsigned tries = 1;\n        uint32_t head;\n")],
+        [(TEST_RING, "wherever_a_waiter_comes_while_its_call_is_claimed_it_is_not_lost")]),
+    Mutation(
+        "requeue-not-passed",
+        "a dead claimant's call is queued again beside its old entry: the ring overruns",
+        [(CALL, "    pc_ring_passed(&crew->segment, call->ticket);\n"
+          "    /* No look at it in between", "    /* No look at it in between")],
+        [(TEST_REQUEUE, "a_call_queued_again_has_one_entry_ahead_of_the_head")]),
+    # ---- slots ----
+    Mutation(
+        "slot-read-after-done",
+        "whom to tell is read after DONE, when the slot may be another call's",
+        [(SLOT, "        read_ending(slot, word, ret);\n        /* S2", "        /* S2"),
+         (SLOT, "                memory_order_acquire))\n            return true;\n        /* Doomed;",
+          "                memory_order_acquire)) {\n            read_ending(slot, word, ret);\n"
+          "            return true;\n        }\n        /* Doomed;")],
+        [(TEST_SLOT, "nothing_of_a_slot_is_read_after_its_end")]),
+    Mutation(
+        "slot-waiter-flag",
+        "WAITER is a flag: a second waiter between look and swap goes unseen",
+        [(SLOT, "        uint64_t waiter = ((word & PC_WAITER_MASK) + PC_WAITER_ONE) & "
+          "PC_WAITER_MASK;\n", "        uint64_t waiter = PC_WAITER_ONE;\n")],
+        [(TEST_SLOT, "wherever_the_second_waiter_comes_while_a_call_is_finished_"
+          "it_is_told_or_sees_the_end"),
+         (TEST_SLOT, "fourteen_changes_of_the_waiter_never_show_the_same_word_twice")]),
+    Mutation(
+        "slot-doom-ignored",
+        "a doomed worker ends its call, and the kill hits the next",
+        [(SLOT, "        if (word & PC_FLAG_DOOMED || (word ^ claimed) & ~PC_WAITER_MASK)\n",
+          "        if ((word ^ claimed) & ~(PC_WAITER_MASK | PC_FLAG_DOOMED))\n")],
+        [(TEST_SLOT, "wherever_a_doom_comes_while_a_call_is_finished_one_of_them_wins")]),
+    # ---- deadlines ----
+    Mutation(
+        "ladder-kill-without-doom",
+        "the kill is sent though the call has ended, and hits the next",
+        [(LADDER, "    if (!doom(crew, worker)) {\n        w->killed = false;\n",
+          "    if (!doom(crew, worker) && now < 0) {\n        w->killed = false;\n")],
+        [(TEST_DEADLINE, "a_kill_never_hits_the_next_call")], by_chance=True),
+    Mutation(
+        "interrupt-unnamed",
+        "an interrupt that comes late hits the call that runs by then",
+        [(MODULE, "    if (call != current->call ||\n", "    if (call == UINT64_MAX ||\n")],
+        [(TEST_DEADLINE, "an_interrupt_never_hits_the_next_call"),
+         (TEST_DEADLINE, "thousands_of_deadlines_near_the_end_hit_nobody_else")], by_chance=True),
+    Mutation(
+        "chunk-doom-lost",
+        "a chunk's progress is stored over the doom of its item",
+        [(LOOP, "    return atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,\n"
+          "                                                   pc_chunk_progress(started, item),\n"
+          "                                                   memory_order_acq_rel, "
+          "memory_order_relaxed);\n}\n\n/* Finishes",
+          "    (void)expected;\n"
+          "    atomic_store(&chunk->progress, pc_chunk_progress(started, item));\n"
+          "    return true;\n}\n\n/* Finishes")],
+        [(TEST_LOOP, "a_doomed_item_is_never_finished")]),
+    # ---- deaths ----
+    Mutation(
+        "loop-entered-late",
+        "`entered` is published after the function ran: a death in it says that nothing did",
+        [(LOOP, "        publish_entered(e);\n        e->ran = true;\n", "        e->ran = true;\n"),
+         (LOOP, "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n",
+          "    publish_entered(e);\n"
+          "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n")],
+        [(TEST_DEATH, "two_hundred_kills_lose_no_call_and_errors_tell_the_truth")],
+        by_chance=True),
+    Mutation(
+        "sweep-no-announcement",
+        "an end whose worker died before it could announce it is never told",
+        [(SWEEP, "        pc_call_tell(call);\n", "")],
+        [(TEST_QUEUE, "no_kill_between_the_end_and_the_announcement_loses_a_call")],
+        by_chance=True),
+    Mutation(
+        "sweep-no-claimed",
+        "a call whose worker died never ends",
+        [(SWEEP, "            sweep_call(call, word, worker, error);\n", "            (void)error;\n"),
+         (SWEEP, "static void sweep_call(", "__attribute__((unused)) static void sweep_call(")],
+        [(TEST_DEATH, "a_killed_worker_is_reported_with_its_signal")]),
+    Mutation(
+        "lease-not-taken",
+        "a result is not leased: its memory is freed with its worker's",
+        [(MEMORY, "        set_lease(ret, block, size, worker, w->incarnation);\n",
+          "        (void)ret;\n"),
+         (MEMORY, "static void set_lease(", "__attribute__((unused)) static void set_lease(")],
+        [(TEST_DEATH, "a_result_stays_readable_after_its_worker_died")]),
+    Mutation(
+        "spans-of-the-dead-kept",
+        "the memory of dead workers is never free again",
+        [(MEMORY, "            crew->orphan_leases[span] == 0)\n"
+          "            pc_span_release(segment, span);\n",
+          "            crew->orphan_leases[span] == UINT32_MAX)\n"
+          "            pc_span_release(segment, span);\n")],
+        [(TEST_DEATH, "the_memory_of_the_dead_is_there_for_others")]),
+    # ---- memory ----
+    Mutation(
+        "heap-not-reserved",
+        "memory is handed out unreserved: a full /dev/shm is SIGBUS",
+        [(HEAP, "    while (span->reserved < to) {\n", "    while (span->reserved < to && errno < 0) {\n")],
+        [(TEST_HEAP, "where_dev_shm_is_full_there_is_no_memory_and_no_sigbus"),
+         (TEST_HEAP, "memory_is_taken_in_steps_and_returned_with_its_span")]),
+]
