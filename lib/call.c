@@ -299,7 +299,9 @@ static void initialise(pycrew_call *call)
     call->retries = crew->retries;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
-    call->replaced = call->host_ended = call->overdue = call->held = false;
+    call->host_ended = call->overdue = false;
+    atomic_store_explicit(&call->replaced, false, memory_order_relaxed);
+    atomic_store_explicit(&call->held, false, memory_order_relaxed);
     atomic_store_explicit(&call->released, false, memory_order_relaxed);
     atomic_store_explicit(&call->stop, PC_STOP_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_running, 0, memory_order_relaxed);
@@ -504,10 +506,12 @@ static bool write_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
+    uint32_t ticket;
 
-    if (!pc_ring_take_ticket(&call->crew->tail, &call->ticket))
-        return false;
     atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
+        return false;
+    atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
     slot->function = call->function->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
@@ -1139,8 +1143,8 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
     atomic_store(&call->published, generation - 1);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and
      * begin its next life with a ticket of its own. No ticket: it is we who close the ring. */
-    open = pc_ring_take_ticket(&crew->tail, &call->ticket);
-    ticket = call->ticket;
+    open = pc_ring_take_ticket(&crew->tail, &ticket);
+    atomic_store(&call->ticket, ticket);
     while (!(queued = atomic_compare_exchange_weak_explicit(
                  &call->slot->control, &word,
                  pc_word_of(generation, PC_QUEUED) | (word & PC_WAITER_MASK), memory_order_acq_rel,

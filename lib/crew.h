@@ -67,7 +67,7 @@ struct pycrew_call {
     _Atomic(pycrew_queue *) queue;
     void *data;
     uint64_t arguments_block; /* 0: in the slot */
-    uint32_t ticket;
+    _Atomic uint32_t ticket; /* its owner's; looks and the audit read it at any time */
     bool queued; /* submitted: its queue is entered, ticket is set */
     _Atomic int64_t submitted; /* when, by the coarse clock */
     _Atomic bool tainted; /* its arguments were there while others wrote over them */
@@ -85,7 +85,7 @@ struct pycrew_call {
     int host_code;
     pc_error host_error;
     bool overdue;           /* its deadline has passed, and was acted on */
-    bool held;              /* submitted while the crew is rebuilt: not in its slot yet */
+    _Atomic bool held;      /* submitted while the crew is rebuilt: not in its slot yet */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
     _Atomic bool replaced;  /* a spare is free in its place already; the owner's */
 

@@ -97,8 +97,10 @@ TAP_FUNCTION const char *source_directory(void)
 
 TAP_FUNCTION const char *const *test_path(void)
 {
-    static char directory[4096];
-    static const char *const path[] = {directory, NULL};
+    static _Thread_local char directory[4096]; /* tests open crews in many threads */
+    static _Thread_local const char *path[2];
+
+    path[0] = directory;
 
     snprintf(directory, sizeof directory, "%s/tests/py", source_directory());
     return path;

@@ -689,7 +689,8 @@ static void *host_thread_run(void *argument)
         for (uint32_t i = 0; i < count; i++) {
             uint32_t number = t->first + i;
             UNTIL_OR(state_of(s->h, number) == PC_DONE, "slot %u, head %u, tail %u", number,
-                     atomic_load(&s->h->segment.header->ring_head), atomic_load(&s->h->tail));
+                     atomic_load(&s->h->segment.header->ring_head),
+                     (unsigned)atomic_load(&s->h->tail));
             expect_end(s, number);
             UNTIL(passed(s->h, number));
         }
