@@ -21,16 +21,16 @@ typedef struct feed {
 } feed;
 
 /* The next piece, or the end. */
-static void feed_more(feed *feed)
+static void feed_more(feed *from)
 {
-    CHECK(feed->fd >= 0);
-    fuzz_input part = fuzz_take(&feed->left, feed->piece);
+    CHECK(from->fd >= 0);
+    fuzz_input part = fuzz_take(&from->left, from->piece);
     if (fuzz_left(&part) > 0) {
-        CHECK(write(feed->fd, part.at, fuzz_left(&part)) == (ssize_t)fuzz_left(&part));
+        CHECK(write(from->fd, part.at, fuzz_left(&part)) == (ssize_t)fuzz_left(&part));
         return;
     }
-    close(feed->fd);
-    feed->fd = -1;
+    close(from->fd);
+    from->fd = -1;
 }
 
 /* At FILE_FD, and no other descriptor. */
@@ -133,7 +133,7 @@ static void note(struct buffer *to, const struct reader *reader, enum reader_res
 }
 
 /* All records, noted. */
-static struct buffer read_all(const struct reader_options *options, feed *feed,
+static struct buffer read_all(const struct reader_options *options, feed *from,
                               const fuzz_input *in)
 {
     struct reader reader;
@@ -144,7 +144,7 @@ static struct buffer read_all(const struct reader_options *options, feed *feed,
     CHECK(reader_open(&reader, options) == 0);
     while ((result = reader_next(&reader, &record)) != READER_END) {
         if (result == READER_WAIT) {
-            feed_more(feed);
+            feed_more(from);
             continue;
         }
         if (result != READER_UNREADABLE)
