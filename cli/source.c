@@ -138,7 +138,8 @@ static int next_member(struct source *source)
     return inflateReset(&source->unpack) == Z_OK ? 1 : -EBADMSG;
 }
 
-/* Unpacks what is in `in`: how many bytes came out, or -EBADMSG. */
+/* Unpacks what is in `in`: how many bytes came out, or -EBADMSG. What stood before the damage is
+ * handed out first, however much was read at once; zlib says the same again the next time. */
 static ssize_t unpack(struct source *source, char *to, size_t room)
 {
     size_t piece = room < PIECE_MAX ? room : PIECE_MAX; /* zlib counts with 32 bits */
@@ -150,9 +151,10 @@ static ssize_t unpack(struct source *source, char *to, size_t room)
     int r = inflate(stream, Z_NO_FLUSH);
     source->at = source->size - stream->avail_in;
     source->between = r == Z_STREAM_END;
-    if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
+    size_t made = piece - stream->avail_out;
+    if (made == 0 && r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
         return -EBADMSG;
-    return (ssize_t)(piece - stream->avail_out);
+    return (ssize_t)made;
 }
 
 static ssize_t read_packed(struct source *source, char *to, size_t room)

@@ -3,6 +3,7 @@
 # A test is one line in a list here, for its file of the same name with .c:
 #   SHM_TESTS      unit tests of lib/shm, linked to it alone: what valgrind runs as well
 #   CORE_TESTS     unit tests of lib, linked to its objects, hidden symbols included
+#   FUZZ_TESTS     the fuzz targets of tests/fuzz over their corpora
 #   API_TESTS      through pycrew.h, linked to libpycrew.so, with real workers
 #   WORKER_TESTS   unit tests of the worker, with Python inside
 #   SCRIPT_TESTS   programs that print TAP: .t
@@ -39,6 +40,19 @@ CORE_TESTS = \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
+
+# The fuzz targets' corpora, run once; with a fuzzer: make fuzz
+FUZZ_TESTS = tests/fuzz/test-corpus
+tests_fuzz_test_corpus_SOURCES = \
+	cli/buffer.c cli/console.c cli/json.c cli/reader.c cli/rows.c cli/source.c \
+	tests/fuzz/control.c \
+	tests/fuzz/formats.c \
+	tests/fuzz/json.c \
+	tests/fuzz/reader.c \
+	tests/fuzz/target.h \
+	tests/fuzz/test-corpus.c \
+	tests/fuzz/values.c
+tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
 API_TESTS = \
 	tests/test-batch \
@@ -100,15 +114,16 @@ test_data = \
 LDADD = lib/libpycrew.la
 worker_test_libs = worker/libpcworker.a $(PYTHON_LIBS)
 
-test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS) $(WORKER_TESTS)
+test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(WORKER_TESTS)
 check_PROGRAMS += $(test_programs) tests/harness/tap-script
 EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
-	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run
+	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run \
+	tests/fuzz/run tests/fuzz/corpus
 
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
-SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
+SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
@@ -131,3 +146,8 @@ AM_TESTS_ENVIRONMENT = \
 .PHONY: check-mutants
 check-mutants:
 	PYTHON='$(PYTHON)' $(top_srcdir)/tests/mutants/run
+# Each fuzz target with libFuzzer (clang): make fuzz FUZZ_SECONDS=60
+FUZZ_SECONDS = 600
+.PHONY: fuzz
+fuzz:
+	FUZZ_BUILD='$(abs_top_builddir)/build-fuzz' $(top_srcdir)/tests/fuzz/run $(FUZZ_SECONDS)
