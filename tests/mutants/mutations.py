@@ -129,6 +129,17 @@ MUTATIONS = [
           "                          memory_order_release);\n"),
          (ANNOUNCE, "    /* A: pairs with pc_announce_arm */\n" + FENCE, "")],
         [(TEST_ANNOUNCE, "a_reader_and_an_end_never_miss_each_other")], by_chance=True),
+    Mutation(
+        "announce-not-atomic",
+        "an end's bit is stored over another's",
+        [(ANNOUNCE,
+          "    atomic_fetch_or_explicit(&record->bits[slot / 64], UINT64_C(1) << slot % 64,\n"
+          "                             memory_order_release);\n",
+          "    atomic_store_explicit(&record->bits[slot / 64],\n"
+          "                          atomic_load(&record->bits[slot / 64]) | "
+          "UINT64_C(1) << slot % 64,\n"
+          "                          memory_order_release);\n")],
+        [(TEST_ANNOUNCE, "wherever_another_end_is_announced_while_one_is_neither_is_lost")]),
     # ---- the ring ----
     Mutation(
         "ring-head-first",
