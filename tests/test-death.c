@@ -37,6 +37,16 @@ TEST(a_killed_worker_is_reported_with_its_signal)
     pycrew_close(crew);
 }
 
+/* The function is known to the worker, so that it is not the look-up that says "entered". */
+TEST(a_death_in_a_function_that_was_called_before_may_have_run)
+{
+    pycrew_crew *crew = open_crew(1);
+
+    OK(pycrew_run(crew, "api_ops:die_by", "s>", "not now"));
+    ASSERT(died(crew, "kill")->may_have_run);
+    pycrew_close(crew);
+}
+
 TEST(a_segfault_is_reported_with_the_python_stack)
 {
     pycrew_crew *crew = open_crew(1);

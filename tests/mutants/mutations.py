@@ -221,8 +221,7 @@ MUTATIONS = [
          (LOOP, "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n",
           "    publish_entered(e);\n"
           "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n")],
-        [(TEST_DEATH, "two_hundred_kills_lose_no_call_and_errors_tell_the_truth")],
-        by_chance=True),
+        [(TEST_DEATH, "a_death_in_a_function_that_was_called_before_may_have_run")]),
     Mutation(
         "sweep-no-announcement",
         "an end whose worker died before it could announce it is never told",
