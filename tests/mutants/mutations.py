@@ -221,7 +221,8 @@ MUTATIONS = [
          (LOOP, "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n",
           "    publish_entered(e);\n"
           "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n")],
-        [(TEST_DEATH, "a_death_in_a_function_that_was_called_before_may_have_run")]),
+        [(TEST_DEATH, "a_death_in_a_function_that_was_called_before_"
+          "is_one_in_a_call_that_ran")]),
     Mutation(
         "sweep-no-announcement",
         "an end whose worker died before it could announce it is never told",
