@@ -260,20 +260,6 @@ TEST(a_result_stays_readable_after_its_worker_died)
     pycrew_close(crew);
 }
 
-TEST(the_memory_of_the_dead_is_there_for_others)
-{
-    pycrew_options options = test_options(1);
-    pycrew_crew *crew;
-
-    options.memory = 8 << 20;
-    crew = open_with(&options);
-    for (int i = 0; i < 10; i++) { /* each keeps some of it for calls to come */
-        OK(pycrew_run(crew, "api_ops:zeros", "i>", 3000));
-        died(crew, "kill");
-    }
-    pycrew_close(crew);
-}
-
 TEST(a_retry_sees_the_original_arguments_whatever_the_first_run_did_to_them)
 {
     pycrew_crew *crew = open_crew(1);

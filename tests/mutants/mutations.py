@@ -192,10 +192,12 @@ MUTATIONS = [
     # ---- deadlines ----
     Mutation(
         "ladder-kill-without-doom",
-        "the kill is sent though the call has ended, and hits the next",
+        "the kill is sent without a look whether the call has ended, and hits the next",
         [(LADDER, "    if (!doom(crew, worker)) {\n        w->killed = false;\n",
-          "    if (!doom(crew, worker) && now < 0) {\n        w->killed = false;\n")],
-        [(TEST_DEADLINE, "a_kill_never_hits_the_next_call")], by_chance=True),
+          "    if (!doom(crew, worker) && now < 0) {\n        w->killed = false;\n"),
+         (LADDER, "        if (!still_runs(crew, i))\n            pc_ladder_forget(crew, i);\n",
+          "        if (!still_runs(crew, i) && now < 0)\n            pc_ladder_forget(crew, i);\n")],
+        [(TEST_DEADLINE, "a_kill_that_was_due_does_not_hit_the_next_call")]),
     Mutation(
         "interrupt-unnamed",
         "an interrupt that comes late hits the call that runs by then",
@@ -242,14 +244,6 @@ MUTATIONS = [
           "        (void)ret;\n"),
          (MEMORY, "static void set_lease(", "__attribute__((unused)) static void set_lease(")],
         [(TEST_DEATH, "a_result_stays_readable_after_its_worker_died")]),
-    Mutation(
-        "spans-of-the-dead-kept",
-        "the memory of dead workers is never free again",
-        [(MEMORY, "            crew->orphan_leases[span] == 0)\n"
-          "            pc_span_release(segment, span);\n",
-          "            crew->orphan_leases[span] == UINT32_MAX)\n"
-          "            pc_span_release(segment, span);\n")],
-        [(TEST_DEATH, "the_memory_of_the_dead_is_there_for_others")]),
     # ---- memory ----
     Mutation(
         "heap-not-reserved",
