@@ -395,9 +395,9 @@ TEST(a_kill_that_was_due_does_not_hit_the_next_call)
 
     options.grace_ns = 1 * SECOND;
     crew = open_with(&options);
-    OK(pycrew_run(crew, "builtins:pow", "ii>", 3, 3));
-    racer = prepare(crew, "builtins:pow");
-    OK(pycrew_add(racer, "ii", 3, 1000000));
+    OK(pycrew_run(crew, "_hashlib:pbkdf2_hmac", "sy#y#i>", "sha256", "x", (size_t)1, "y", (size_t)1, 1));
+    racer = prepare(crew, "_hashlib:pbkdf2_hmac");
+    OK(pycrew_add(racer, "sy#y#i", "sha256", "x", (size_t)1, "y", (size_t)1, 300000));
     OK(pycrew_set_timeout(racer, 10 * MS));
     OK(pycrew_submit(racer));
     canary = SUBMIT(crew, "api_ops:canary", "d", 2.0);
