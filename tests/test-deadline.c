@@ -386,6 +386,29 @@ TEST(a_kill_never_hits_the_next_call)
     pycrew_close(crew);
 }
 
+/* It ends between the interrupt and the kill, in C that never looks for signals: so nothing has hit its
+ * worker, which takes the next call. */
+TEST(a_kill_that_was_due_does_not_hit_the_next_call)
+{
+    pycrew_options options = deadline_options(1);
+    pycrew_crew *crew;
+    pycrew_call *racer, *canary;
+
+    options.grace_ns = 1 * SECOND;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "_hashlib:pbkdf2_hmac", "sy#y#i>", "sha256", "x", (size_t)1, "y", (size_t)1, 1));
+    racer = prepare(crew, "_hashlib:pbkdf2_hmac");
+    OK(pycrew_add(racer, "sy#y#i", "sha256", "x", (size_t)1, "y", (size_t)1, 300000));
+    OK(pycrew_set_timeout(racer, 10 * MS));
+    OK(pycrew_submit(racer));
+    canary = SUBMIT(crew, "api_ops:canary", "d", 2.0);
+    pycrew_wait(racer, BOUND);
+    OK(pycrew_wait(canary, BOUND));
+    pycrew_release(racer);
+    pycrew_release(canary);
+    pycrew_close(crew);
+}
+
 TEST(many_deadlines_end_in_their_order)
 {
     enum { CALLS = 500 };
