@@ -18,8 +18,10 @@ static void set_up(void)
     call.index = INDEX;
     call.generation = GENERATION;
     pc_slot_queue(call.slot, GENERATION);
-    ASSERT(pc_ring_take_ticket(&crew.tail, &call.ticket));
-    pc_ring_push(&crew.segment, call.ticket, INDEX, GENERATION);
+    uint32_t ticket;
+    ASSERT(pc_ring_take_ticket(&crew.tail, &ticket));
+    call.ticket = ticket;
+    pc_ring_push(&crew.segment, ticket, INDEX, GENERATION);
 }
 
 static uint32_t head(void)
