@@ -226,12 +226,6 @@ MUTATIONS = [
         [(TEST_DEATH, "a_death_in_a_function_that_was_called_before_"
           "is_one_in_a_call_that_ran")]),
     Mutation(
-        "sweep-no-announcement",
-        "an end whose worker died before it could announce it is never told",
-        [(SWEEP, "        pc_call_tell(call);\n", "")],
-        [(TEST_QUEUE, "no_kill_between_the_end_and_the_announcement_loses_a_call")],
-        by_chance=True),
-    Mutation(
         "sweep-no-claimed",
         "a call whose worker died never ends",
         [(SWEEP, "            sweep_call(call, word, worker, error);\n", "            (void)error;\n"),
