@@ -31,7 +31,8 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->batch = batch;
     chunk->first = first;
     chunk->retries = retries;
-    chunk->count = chunk->begin = chunk->finished = 0;
+    chunk->count = chunk->finished = 0;
+    atomic_store_explicit(&chunk->begin, 0, memory_order_relaxed);
     chunk->shape = 0;
     chunk->busy_ns = -1;
     chunk->blamed = UINT32_MAX;

@@ -257,7 +257,8 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
     w->state = PC_WORKER_FORKING;
     pthread_mutex_unlock(&crew->lock);
     w->started = pc_now();
-    w->told = w->killed = w->exec = false;
+    w->told = w->exec = false;
+    atomic_store(&w->killed, false);
     w->leave_until = 0;
     w->signal = w->status = 0;
 }
