@@ -25,7 +25,7 @@ man_pages = \
 	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
-EXTRA_DIST += doc/design.md doc/man/links
+EXTRA_DIST += doc/design.md doc/reliability.md doc/man/links
 
 # man pycrew_drain shows pycrew_open(3), and so on.
 list_links = (cd $(srcdir) && sh doc/man/links $(function_pages))
