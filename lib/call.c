@@ -533,8 +533,10 @@ static void publish(pycrew_call *call)
     /* The record is not ours alone any more: its deadline may end it, its queue's reader release it. */
     pc_ring_push(&crew->segment, ticket, index, generation);
     /* For looks at it: from here on slot and ring are what they say, or scribbled over. It may have
-     * ended by now and have its next life: so this names the life. */
-    atomic_store_explicit(&call->published, generation, memory_order_release);
+     * ended by now and have its next life, so this names the life, and must not take the place of
+     * the next one's (where it does, in the moment between look and store, a rebuild waits a second). */
+    if (__builtin_expect(call->generation == generation, 1))
+        atomic_store_explicit(&call->published, generation, memory_order_release);
     pc_idle_wake_one(&crew->segment);
 }
 
@@ -1133,14 +1135,14 @@ int pycrew_cancel(pycrew_call *call)
 bool pc_call_requeue(pycrew_call *call, uint64_t word)
 {
     pycrew_crew *crew = call->crew;
-    uint32_t generation = call->generation, ticket;
+    uint32_t generation = call->generation, unpublished = generation - 1, ticket;
     unsigned tries = TRIES;
     bool queued, open;
 
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
     pc_ring_passed(&crew->segment, call->ticket);
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
-    atomic_store(&call->published, generation - 1);
+    atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and
      * begin its next life with a ticket of its own. No ticket: it is we who close the ring. */
     open = pc_ring_take_ticket(&crew->tail, &ticket);
@@ -1155,7 +1157,8 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
     /* Stale where it was not queued; but a ticket without an entry would stop the ring. */
     if (open)
         pc_ring_push(&crew->segment, ticket, call->index, generation);
-    atomic_store_explicit(&call->published, generation, memory_order_release);
+    /* By now it may have ended, and its next life be published. */
+    atomic_compare_exchange_strong(&call->published, &unpublished, generation);
     return queued;
 }
 

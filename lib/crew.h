@@ -256,7 +256,8 @@ struct pycrew_crew {
     uint32_t alive;         /* workers admitted: what the header is told */
     int64_t audited;        /* when the last audit was */
     int64_t looked;         /* when the calls with a deadline were looked at */
-    bool all_dead;          /* in a rebuild */
+    bool all_dead;          /* in a rebuild, */
+    int64_t settling_since; /* and since when */
     struct pollfd *polls;
     uint64_t oom_kills;
     int ready_code;     /* 1: a worker is ready; negative: cannot start; under lock */

@@ -26,6 +26,7 @@
 #include "lib/shm/announce.h"
 
 #define MS ((int64_t)1000 * 1000)
+#define SETTLE_NS (1000 * MS) /* a thread in the middle of a submit is waited for as long */
 
 void pc_crew_distrust(pycrew_crew *crew, const char *what)
 {
@@ -260,8 +261,8 @@ static void taint(pycrew_crew *crew)
             atomic_store(&crew->calls[i].tainted, true);
 }
 
-/* False: a thread is at it at this moment. */
-static bool settle_call(pycrew_call *call)
+/* False: a thread is at it at this moment; it is waited for, unless that is hopeless. */
+static bool settle_call(pycrew_call *call, bool hopeless)
 {
     switch (atomic_load(&call->phase)) {
     case PC_PHASE_COLLECTING:
@@ -269,7 +270,7 @@ static bool settle_call(pycrew_call *call)
     case PC_PHASE_IN_FLIGHT:
         if (call->held)
             return true;
-        if (atomic_load(&call->published) != call->generation)
+        if (atomic_load(&call->published) != call->generation && !hopeless)
             return false;
         return pc_call_end_regardless(call, PYCREW_EDIED,
                                       "the crew's shared memory was found damaged: a worker wrote "
@@ -282,14 +283,17 @@ static bool settle_call(pycrew_call *call)
 
 static bool settle(pycrew_crew *crew)
 {
-    bool settled = true;
+    bool settled = true, hopeless;
 
     pthread_mutex_lock(&crew->lock);
-    if (!crew->all_dead)
+    if (!crew->all_dead) {
+        crew->settling_since = pc_now();
         taint(crew);
+    }
+    hopeless = pc_now() - crew->settling_since > SETTLE_NS;
     crew->all_dead = true;
     for (uint32_t i = 0; i < crew->segment.config.slots; i++)
-        settled &= settle_call(&crew->calls[i]);
+        settled &= settle_call(&crew->calls[i], hopeless);
     pthread_mutex_unlock(&crew->lock);
     return settled;
 }

@@ -124,7 +124,15 @@ TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
 SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS)
-THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(API_TESTS)
+# Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
+# own too; the others' limits are of time.)
+THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
+	tests/test-batch \
+	tests/test-call \
+	tests/test-death \
+	tests/test-queue \
+	tests/test-stats \
+	tests/test-threads
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
 TEST_EXTENSIONS = .t

@@ -591,7 +591,7 @@ TEST(a_stdout_that_is_None_is_silent)
 
 typedef struct listener {
     _Atomic long lines, bytes;
-    int64_t slow_ns; /* for each line */
+    _Atomic int64_t slow_ns; /* for each line */
     bool check;      /* the lines are 63 x */
     char first[64];
     size_t longest;
