@@ -69,6 +69,17 @@ API_TESTS = \
 	tests/test-threads \
 	tests/test-value-trip
 
+# Death at every instruction of the real worker: minutes, and so not part of make check.
+EXTRA_PROGRAMS = tests/steps/test-steps
+tests_steps_test_steps_SOURCES = tests/steps/test-steps.c \
+	tests/steps/symbols.c tests/steps/symbols.h \
+	tests/steps/tracer.c tests/steps/tracer.h
+tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
+
+.PHONY: check-steps
+check-steps: all tests/steps/test-steps
+	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
+
 WORKER_TESTS = \
 	tests/worker/test-convert \
 	tests/worker/test-loop
@@ -107,6 +118,7 @@ test_data = \
 	tests/py/queue_ops.py \
 	tests/py/scribble_ops.py \
 	tests/py/sleeps_at_import.py \
+	tests/py/steps_ops.py \
 	tests/shm/fixture.h
 
 # ---- How they are built and run ----

@@ -1,0 +1,1082 @@
+/* Death at every instruction: the real worker, Python loaded, is killed after instruction k of a
+   region, for every k, and so is the zygote. After each death: every call has ended exactly once,
+   with its result or with PYCREW_EDIED and a may_have_run that is true; the crew works on; the dead
+   are replaced; spans, memory, descriptors and processes are what they were.
+
+       test-steps                    a sample: every n-th instruction from a random one, some 20 s
+       PYCREW_STEPS=1 test-steps     every instruction (make check-steps); N: every N-th
+       PYCREW_STEPS_SEED=7           where the sample begins
+
+   The last test prints the table. An instruction in a loop counts for its first turns only, as
+   scenario.repeats says; see tracer.h for what is not stepped. */
+#include <poll.h>
+
+#include "lib/shm/heap.h"
+#include "tests/harness/crew.h"
+#include "tests/steps/symbols.h"
+#include "tests/steps/tracer.h"
+
+enum { CALLS_MAX = 16, MARKS = 1 << 22, ROWS_MAX = 40, KEYS = 1 << 16, FAULTS_SHOWN = 4 };
+enum { ITEMS = 4, BIG_SIZE = 100000, RUN_SIZE = 2500000 };
+
+#define HANG (10 * SECOND)
+
+/* ---- what the tests report to the last one ----------------------------------------------------
+ */
+
+struct row {
+    char name[40];
+    unsigned kills, instructions; /* distinct ones, */
+    unsigned outside;             /* of which in the C library */
+    unsigned returned, died, died_before;
+    unsigned lost, doubled, untrue, hung, leaked;
+    int64_t slowest_ns, took_ns; /* from the kill to the next call's answer; the whole region */
+};
+
+struct table {
+    struct row rows[ROWS_MAX];
+    unsigned count;
+    uint64_t keys[KEYS]; /* instructions before which some process was killed */
+    unsigned instructions, outside;
+    unsigned stride;
+    uint64_t seed;
+};
+
+static struct table *table;
+
+/* Shared with the processes of all tests, which the runner forks. */
+__attribute__((constructor)) static void make_table(void)
+{
+    const char *stride = getenv("PYCREW_STEPS"), *seed = getenv("PYCREW_STEPS_SEED");
+
+    table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (table == MAP_FAILED)
+        abort();
+    table->stride = stride != NULL ? (unsigned)atoi(stride) : 0;
+    table->seed = seed != NULL ? strtoull(seed, NULL, 10) : (uint64_t)(now_ns() / 1000) % 1000000;
+}
+
+static bool insert(uint64_t *keys, uint64_t key)
+{
+    size_t at = (key * UINT64_C(0x9e3779b97f4a7c15)) >> 48;
+
+    while (keys[at] != 0 && keys[at] != key)
+        at = (at + 1) % KEYS;
+    if (keys[at] == key)
+        return false;
+    keys[at] = key;
+    return true;
+}
+
+/* ---- the host ---------------------------------------------------------------------------------
+ */
+
+enum kind { ADD, BIG, GROW, PING, DIE };
+
+struct record {
+    enum kind kind;
+    uint32_t index; /* of its mark */
+    pycrew_call *call;
+    size_t size;
+    bool cancelled; /* by us, while it was queued */
+    unsigned ends;
+    int pid; /* PING's answer */
+};
+
+/* What must be the same after each death. */
+struct footprint {
+    unsigned host_spans, worker_spans;
+    long blocks; /* of the segment's file */
+    unsigned descriptors, zygote_descriptors, processes;
+};
+
+struct scenario {
+    const char *name;
+    enum { WORKER, ZYGOTE, CHILD } who;
+    unsigned workers;
+    struct place start, end, pause;
+    bool pause_at_start;
+    bool again; /* the next worker is to die, too: see settle() */
+    unsigned repeats, outside;
+    unsigned sample;      /* every so many instructions without PYCREW_STEPS */
+    void (*before)(void); /* before the process is seized */
+    void (*drive)(void);  /* what makes it come by, and checks what came of it */
+};
+
+static struct {
+    pycrew_crew *crew;
+    pycrew_queue *queue;
+    unsigned workers;
+    int zygote;
+    pc_segment segment; /* a view of the crew's own */
+    uint8_t *marks;
+    uint32_t next_mark;
+    struct record records[CALLS_MAX];
+    unsigned count;
+    bool traced; /* the present drive is */
+    struct footprint base;
+    struct row *row;
+    char faults[2048];
+    uint64_t keys[KEYS];
+} h;
+
+__attribute__((format(printf, 2, 3))) static void fault(unsigned *counter, const char *format, ...)
+{
+    size_t used = strlen(h.faults);
+    va_list arguments;
+
+    ++*counter;
+    va_start(arguments, format);
+    vsnprintf(h.faults + used, sizeof h.faults - used, format, arguments);
+    va_end(arguments);
+    strncat(h.faults, "; ", sizeof h.faults - strlen(h.faults) - 1);
+}
+
+static int64_t hang_ns(void)
+{
+    return (int64_t)((double)HANG * tap_scale());
+}
+
+static uint32_t new_mark(void)
+{
+    ASSERT(h.next_mark < MARKS - 1);
+    return ++h.next_mark;
+}
+
+/* ---- calls ---- */
+
+static void check_result(struct record *r)
+{
+    long long sum;
+    const void *data;
+    size_t size;
+
+    switch (r->kind) {
+    case ADD:
+        if (pycrew_result(r->call, "L", &sum) < 0 || sum != (long long)r->index + 7)
+            fault(&h.row->untrue, "call %u returned a wrong sum", r->index);
+        break;
+    case BIG:
+        if (pycrew_result(r->call, "y#", &data, &size) < 0 || size != r->size ||
+            ((const uint8_t *)data)[0] != r->index % 251 ||
+            memcmp(data, (const uint8_t *)data + 1, size - 1) != 0)
+            fault(&h.row->untrue, "call %u returned wrong bytes", r->index);
+        break;
+    case GROW:
+        if (pycrew_value_count(pycrew_result_value(r->call)) != 4)
+            fault(&h.row->untrue, "call %u returned a wrong list", r->index);
+        break;
+    case PING:
+        if (pycrew_result(r->call, "i", &r->pid) < 0)
+            fault(&h.row->untrue, "a wrong PID");
+        break;
+    case DIE:
+        fault(&h.row->untrue, "a call that dies returned");
+    }
+}
+
+/* What a call's error says must be true, whatever it is. */
+static void check_error(const struct record *r, const pycrew_error *e, unsigned marks)
+{
+    if (r->cancelled && e->code == -ECANCELED) {
+        if (marks > 0)
+            fault(&h.row->untrue, "call %u was cancelled while queued, and ran", r->index);
+        return;
+    }
+    if (e->code != PYCREW_EDIED) {
+        fault(&h.row->untrue, "call %u ended with %d (%s)", r->index, e->code, e->message);
+        return;
+    }
+    if (r->kind == DIE)
+        return;
+    if (e->signal != SIGKILL)
+        fault(&h.row->untrue, "call %u names signal %d", r->index, e->signal);
+    if (!e->may_have_run && marks > 0)
+        fault(&h.row->untrue, "call %u ran, and may_have_run is false", r->index);
+    e->may_have_run ? h.row->died++ : h.row->died_before++;
+}
+
+static void check_marks(uint32_t index, bool returned)
+{
+    unsigned marks = h.marks[index];
+
+    if (marks > 1)
+        fault(&h.row->doubled, "call %u ran %u times", index, marks);
+    if (returned && marks == 0)
+        fault(&h.row->untrue, "call %u returned without having run", index);
+}
+
+static void note_end(struct record *r)
+{
+    const pycrew_error *e = pycrew_call_error(r->call);
+
+    if (r->ends++ > 0) {
+        fault(&h.row->doubled, "call %u ended twice", r->index);
+        return;
+    }
+    if (e != NULL) {
+        check_error(r, e, h.marks[r->index]);
+    } else {
+        check_result(r);
+        h.row->returned++;
+    }
+    if (r->kind < PING && !r->cancelled)
+        check_marks(r->index, e == NULL);
+}
+
+static struct record *submit(enum kind kind, size_t size, bool queued)
+{
+    static const char *const names[] = {"steps_ops:add", "steps_ops:big", "steps_ops:grow",
+                                        "steps_ops:ping", "steps_ops:die"};
+    struct record *r = &h.records[h.count++];
+
+    ASSERT(h.count <= CALLS_MAX);
+    *r = (struct record){.kind = kind, .index = new_mark(), .size = size};
+    r->call = prepare(h.crew, names[kind]);
+    if (kind == ADD)
+        OK(pycrew_add(r->call, "LLL", (long long)r->index, (long long)r->index, 7LL));
+    if (kind == BIG)
+        OK(pycrew_add(r->call, "Ln", (long long)r->index, (ptrdiff_t)size));
+    if (kind == GROW)
+        OK(pycrew_add(r->call, "L", (long long)r->index));
+    pycrew_set_data(r->call, r);
+    if (queued)
+        OK(pycrew_set_queue(r->call, h.queue));
+    OK(pycrew_submit(r->call));
+    return r;
+}
+
+static unsigned open_calls(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < h.count; i++)
+        count += h.records[i].ends == 0;
+    return count;
+}
+
+static void reap(void)
+{
+    pycrew_call *calls[CALLS_MAX];
+    int count = pycrew_queue_reap(h.queue, calls, CALLS_MAX, 0);
+
+    ASSERT(count >= 0);
+    for (int i = 0; i < count; i++)
+        note_end(pycrew_data(calls[i]));
+}
+
+/* Whether more than that has gone by since the last progress of who is stepped: *since and *seen
+ * are when and what it was. */
+static bool is_late(int64_t *since, uint64_t *seen)
+{
+    if (h.traced && trace_progress() != *seen) {
+        *seen = trace_progress();
+        *since = now_ns();
+    }
+    return now_ns() - *since > hang_ns();
+}
+
+/* By the queue's descriptor alone: nobody waits inside of the library, who looks again by himself,
+ * so an announcement or a wake that is lost is a call that hangs. */
+static void collect_queued(void)
+{
+    struct pollfd poll_queue = {.fd = pycrew_queue_fd(h.queue), .events = POLLIN};
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+
+    while (open_calls() > 0 && !is_late(&since, &seen))
+        if (poll(&poll_queue, 1, 1000) > 0)
+            reap();
+}
+
+/* By waiting for it, asleep on its slot's semaphore. */
+static void collect_waiting(struct record *r)
+{
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+    int rc;
+
+    do
+        rc = pycrew_wait(r->call, SECOND);
+    while (rc == -ETIME && !is_late(&since, &seen));
+    if (rc != -ETIME)
+        note_end(r);
+}
+
+static int next_item(pycrew_batch *batch)
+{
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+    int rc;
+
+    do
+        rc = pycrew_batch_next(batch, SECOND);
+    while (rc == -ETIME && !is_late(&since, &seen));
+    return rc;
+}
+
+/* What a lost call's slot and the workers look like: where to begin to search. */
+static void note_lost(const struct record *r)
+{
+    uint32_t entered = 0;
+    uint64_t word = 0;
+
+    fault(&h.row->lost, "call %u is lost", r->index);
+    for (uint32_t i = 0; i < h.segment.config.slots; i++) {
+        word = atomic_load(&h.segment.slots[i].control);
+        entered = atomic_load(&h.segment.slots[i].entered);
+        if (pc_word_state(word) == PC_QUEUED || pc_word_state(word) == PC_CLAIMED)
+            fault(&(unsigned){0}, "slot %u is in state %d of generation %u, entered %u", i,
+                  (int)pc_word_state(word), pc_word_generation(word), entered);
+    }
+    for (unsigned i = 0; i < h.workers; i++) {
+        pc_worker_record *record = &h.segment.workers[i];
+        int tokens = -1;
+
+        sem_getvalue(&record->semaphore, &tokens);
+        fault(&(unsigned){0}, "worker %u: idle %d, sleeps %u, posted %u, tokens %d", i,
+              (int)(atomic_load(&h.segment.header->idle[i / 64]) >> i % 64 & 1),
+              atomic_load(&record->sleeps), atomic_load(&record->posted), tokens);
+    }
+}
+
+/* Every call has ended by now, and is given back. */
+static void finish_calls(void)
+{
+    for (unsigned i = 0; i < h.count; i++) {
+        if (h.records[i].ends == 0)
+            note_lost(&h.records[i]);
+        pycrew_release(h.records[i].call);
+    }
+    h.count = 0;
+    reap();
+}
+
+/* One call whose end is waited for by the queue. */
+static struct record call(enum kind kind, size_t size)
+{
+    struct record *r = submit(kind, size, true), copy;
+
+    collect_queued();
+    copy = *r;
+    finish_calls();
+    return copy;
+}
+
+/* ---- the crew's footprint ---- */
+
+static unsigned count_directory(const char *path)
+{
+    DIR *directory = opendir(path);
+    unsigned count = 0;
+
+    while (directory != NULL && readdir(directory) != NULL)
+        count++;
+    if (directory != NULL)
+        closedir(directory);
+    return count;
+}
+
+/* Whether this process was started by our crew: the zygote and its workers alone have this. */
+static bool has_our_environment(int pid)
+{
+    static char text[1 << 16];
+    char path[64];
+    ssize_t size = 0;
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%d/environ", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        size = read(fd, text, sizeof text);
+        close(fd);
+    }
+    return size > 0 &&
+           memmem(text, (size_t)size, scratch_directory(), strlen(scratch_directory())) != NULL;
+}
+
+/* Alive, or dead and reaped by nobody. */
+static unsigned count_processes(void)
+{
+    DIR *directory = opendir("/proc");
+    unsigned count = 0;
+
+    for (struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;) {
+        struct tap_process process;
+        int pid = tap_number(entry->d_name);
+
+        if (pid <= 0 || !tap_read_process(pid, &process) ||
+            strcmp(process.name, "pycrew-worker") != 0)
+            continue;
+        count += process.state == 'Z' ? process.parent == getpid() || process.parent == h.zygote
+                                      : has_our_environment(pid);
+    }
+    if (directory != NULL)
+        closedir(directory);
+    return count;
+}
+
+static struct footprint look_around(void)
+{
+    struct footprint f = {.descriptors = count_directory("/proc/self/fd")};
+    struct stat status;
+    char path[64];
+
+    for (uint32_t i = 0; i < h.segment.config.spans; i++) {
+        uint32_t owner = atomic_load(&h.segment.span_owners[i]);
+
+        f.host_spans += owner == PC_OWNER_HOST;
+        f.worker_spans += owner != PC_OWNER_HOST && owner != PC_OWNER_FREE;
+    }
+    ASSERT(fstat(h.segment.fd, &status) == 0);
+    f.blocks = (long)status.st_blocks;
+    snprintf(path, sizeof path, "/proc/%d/fd", h.zygote);
+    f.zygote_descriptors = count_directory(path);
+    f.processes = count_processes();
+    return f;
+}
+
+static bool same(const struct footprint *a, const struct footprint *b)
+{
+    return a->host_spans == b->host_spans && a->worker_spans == b->worker_spans &&
+           a->blocks == b->blocks && a->descriptors == b->descriptors &&
+           a->zygote_descriptors == b->zygote_descriptors && a->processes == b->processes;
+}
+
+static unsigned sleepers(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < PC_IDLE_WORDS; i++)
+        count += (unsigned)__builtin_popcountll(atomic_load(&h.segment.header->idle[i]));
+    return count;
+}
+
+/* Whoever has published that it sleeps may still look around for the last time, and find a call:
+ * where that must be the first one's, they have to be asleep. */
+static bool really_sleep(void)
+{
+    int pids[8], count = find_workers(pids, 8);
+    struct tap_process process;
+
+    for (int i = 0; i < count && i < 8; i++)
+        if (!tap_read_process(pids[i], &process) || process.state != 'S')
+            return false;
+    return count == (int)h.workers;
+}
+
+static bool all_asleep(void)
+{
+    return sleepers() == h.workers && atomic_load(&h.segment.header->alive) == h.workers &&
+           atomic_load(&h.segment.header->spinner) == 0 && (h.workers == 1 || really_sleep());
+}
+
+static void await_sleep(void)
+{
+    int64_t until = now_ns() + hang_ns();
+
+    while (!all_asleep() && now_ns() < until)
+        pause_ns(100 * US);
+    if (!all_asleep())
+        fault(&h.row->hung, "%u of %u workers sleep", sleepers(), h.workers);
+}
+
+/* Threads of the crew's are still tidying up: it may take a moment until all is as before. */
+static void check_footprint(void)
+{
+    int64_t until = now_ns() + hang_ns();
+    struct footprint f = look_around(), *b = &h.base;
+
+    while (!same(&f, b) && now_ns() < until) {
+        pause_ns(500 * US);
+        f = look_around();
+    }
+    if (!same(&f, b))
+        fault(&h.row->leaked,
+              "left: spans %u/%u (were %u/%u), blocks %ld (%ld), descriptors %u (%u), of the "
+              "zygote %u (%u), processes %u (%u)",
+              f.host_spans, f.worker_spans, b->host_spans, b->worker_spans, f.blocks, b->blocks,
+              f.descriptors, b->descriptors, f.zygote_descriptors, b->zygote_descriptors,
+              f.processes, b->processes);
+}
+
+/* ---- what makes a process come by a region ----------------------------------------------------
+ */
+
+/* Until the process pauses in its region, or is out of it; or nothing goes on: another may have
+ * taken the call. */
+static void await_pause(void)
+{
+    uint64_t seen = UINT64_MAX;
+
+    while (h.traced && trace_await(2 * SECOND) == TRACE_RUNNING && trace_progress() != seen)
+        seen = trace_progress();
+}
+
+static void drive_add(void)
+{
+    submit(ADD, 0, true);
+    collect_queued();
+}
+
+static void drive_add_waiting(void)
+{
+    collect_waiting(submit(ADD, 0, false));
+}
+
+static void drive_big(void)
+{
+    submit(BIG, BIG_SIZE, true);
+    collect_queued();
+}
+
+static void drive_run(void)
+{
+    submit(BIG, RUN_SIZE, true);
+    collect_queued();
+}
+
+static void drive_grow(void)
+{
+    submit(GROW, 0, true);
+    collect_queued();
+}
+
+/* Gives a block back that the worker, asleep by then, finds in its next call. */
+static void give_back(size_t size)
+{
+    submit(BIG, size, true);
+    collect_queued();
+    await_sleep();
+    finish_calls();
+}
+
+static void before_big(void)
+{
+    give_back(BIG_SIZE);
+}
+
+static void before_run(void)
+{
+    give_back(RUN_SIZE);
+}
+
+/* The worker has spans for these sizes: to claim one has a region of its own. */
+static void before_grow(void)
+{
+    call(GROW, 0);
+    await_sleep();
+}
+
+/* The entry at the head is stale when the worker, stopped before its look, sees it. */
+static void drive_stale(void)
+{
+    struct record *stale = submit(ADD, 0, true);
+
+    await_pause();
+    stale->cancelled = pycrew_cancel(stale->call) == 0;
+    submit(ADD, 0, true);
+    if (h.traced)
+        trace_go();
+    collect_queued();
+}
+
+/* Two calls come while the one worker spins and the other sleeps: nobody is woken for them but by
+ * the spinner, which hands on. */
+static void drive_hand_on(void)
+{
+    submit(ADD, 0, true);
+    collect_queued();
+    await_pause();
+    submit(ADD, 0, true);
+    submit(ADD, 0, true);
+    if (h.traced)
+        trace_go();
+    collect_queued();
+}
+
+/* A call when the worker sleeps, stepped into its sleep. */
+static void drive_sleep(void)
+{
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+
+    submit(ADD, 0, true);
+    collect_queued();
+    while (!is_late(&since, &seen) && !all_asleep() &&
+           (!h.traced || trace_await(MS) == TRACE_RUNNING))
+        pause_ns(100 * US);
+    submit(ADD, 0, true);
+    collect_queued();
+}
+
+static void drive_die(void)
+{
+    submit(DIE, 0, true);
+    collect_queued();
+}
+
+static void take_item(pycrew_batch *batch, uint32_t first, size_t size, unsigned *died)
+{
+    const pycrew_error *e = pycrew_batch_error(batch);
+    uint32_t index = first + (uint32_t)pycrew_batch_index(batch);
+    const uint8_t *data;
+    size_t got;
+    long long sum;
+
+    check_marks(index, e == NULL);
+    if (e != NULL) {
+        struct record item = {.kind = ADD, .index = index};
+
+        ++*died;
+        check_error(&item, e, h.marks[index]);
+        return;
+    }
+    h.row->returned++;
+    if (size == 0) {
+        if (pycrew_batch_result(batch, "L", &sum) < 0 || sum != (long long)index + 7)
+            fault(&h.row->untrue, "item %u returned a wrong sum", index);
+    } else if (pycrew_batch_result(batch, "y#", &data, &got) < 0 || got != size ||
+               data[0] != index % 251 || memcmp(data, data + 1, size - 1) != 0) {
+        fault(&h.row->untrue, "item %u returned wrong bytes", index);
+    }
+}
+
+/* One chunk of items. A death costs one item at most. */
+static void drive_items(size_t size)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_batch *batch;
+    uint32_t first = h.next_mark + 1;
+    unsigned count = 0, died = 0;
+    int rc;
+
+    options.chunk = ITEMS;
+    OK(pycrew_batch_open(h.crew, function_of(h.crew, size ? "steps_ops:big" : "steps_ops:add"),
+                         &options, &batch));
+    for (unsigned i = 0; i < ITEMS; i++) {
+        long long index = new_mark();
+
+        if (size > 0)
+            OK(pycrew_batch_add(batch, "Ln", index, (ptrdiff_t)size));
+        else
+            OK(pycrew_batch_add(batch, "LLL", index, index, 7LL));
+    }
+    OK(pycrew_batch_end(batch));
+    while ((rc = next_item(batch)) == 1 && count < 2 * ITEMS) {
+        take_item(batch, first, size, &died);
+        count++;
+    }
+    if (count < ITEMS || rc < 0)
+        fault(&h.row->lost, "a batch of %d items gave %u, then %d", ITEMS, count, rc);
+    if (count > ITEMS)
+        fault(&h.row->doubled, "a batch of %d items gave %u", ITEMS, count);
+    if (died > 1)
+        fault(&h.row->untrue, "one death cost %u items", died);
+    pycrew_batch_close(batch);
+}
+
+static void drive_chunk(void)
+{
+    drive_items(0);
+}
+
+static void drive_chunk_of_bytes(void)
+{
+    drive_items(3000);
+}
+
+static void before_chunk_of_bytes(void)
+{
+    drive_items(3000);
+    await_sleep();
+}
+
+/* ---- one death after the other ----------------------------------------------------------------
+ */
+
+static void map_segment(void)
+{
+    char path[64], target[256];
+
+    for (int fd = 3; fd < 256; fd++) {
+        ssize_t size;
+
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        size = readlink(path, target, sizeof target - 1);
+        target[size < 0 ? 0 : size] = '\0';
+        if ((strncmp(target, "/dev/shm/", 9) == 0 || strncmp(target, "/memfd:", 7) == 0) &&
+            pc_segment_map(&h.segment, fd) == 0)
+            return;
+    }
+    tap_fail("the crew's segment is not found");
+}
+
+static void make_marks(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    ASSERT(fd >= 0 && ftruncate(fd, MARKS) == 0);
+    h.marks = mmap(NULL, MARKS, PROT_READ, MAP_SHARED, fd, 0);
+    ASSERT(h.marks != MAP_FAILED);
+    close(fd);
+}
+
+static void open_host(const struct scenario *s)
+{
+    static char variable[256];
+    static const char *const preload[] = {"steps_ops", NULL}, *env[] = {variable, NULL};
+    const char *marks = scratch("marks");
+    pycrew_options options = test_options(s->workers);
+
+    make_marks(marks);
+    snprintf(variable, sizeof variable, "PYCREW_STEPS_MARKS=%s", marks);
+    options.preload = preload;
+    options.env = env;
+    options.calls = 64;
+    options.memory = 64 << 20;
+    options.retries = 0;
+    h.workers = s->workers;
+    h.crew = open_with(&options);
+    h.zygote = find_zygote();
+    OK(pycrew_queue_open(h.crew, &h.queue));
+    map_segment();
+}
+
+static void close_host(void)
+{
+    pycrew_queue_close(h.queue);
+    h.segment.fd = -1; /* the crew's */
+    pc_segment_unmap(&h.segment);
+    pycrew_close(h.crew);
+    munmap(h.marks, MARKS);
+}
+
+/* The crew works on, and whoever has died is replaced: the PID of the worker that the next call
+ * goes to. again: that one dies, too. A place whose workers die young and without a call waits for
+ * the next start, longer each time, which a death in a call ends; and a worker that has run a dead
+ * one's call may keep a span for the next, which one that is new does not have. */
+static int settle(bool again)
+{
+    int64_t begin = now_ns();
+    struct record ping = call(PING, 0);
+
+    if (now_ns() - begin > h.row->slowest_ns)
+        h.row->slowest_ns = now_ns() - begin;
+    await_sleep();
+    if (again) {
+        call(DIE, 0); /* where several sleep the first is woken: the one that died */
+        await_sleep();
+    }
+    if (again || h.workers > 1) {
+        ping = call(PING, 0);
+        await_sleep();
+    }
+    return ping.pid;
+}
+
+static void find_new_zygote(void)
+{
+    if (kill(h.zygote, 0) < 0)
+        h.zygote = find_zygote();
+}
+
+static struct trace_plan plan_of(const struct scenario *s, int pid, uint64_t k)
+{
+    return (struct trace_plan){.pid = s->who == WORKER ? pid : h.zygote,
+                               .own_child = s->who != WORKER,
+                               .start = s->start,
+                               .end = s->end,
+                               .pause = s->pause,
+                               .pause_at_start = s->pause_at_start,
+                               .kill_at = k,
+                               .repeats = s->repeats ? s->repeats : 3,
+                               .outside = s->outside ? s->outside : 30};
+}
+
+static void note_kill(const struct trace_result *result)
+{
+    uint64_t key = image_key(result->address);
+    bool outside = image_kind_of(result->address) != IMAGE_OURS;
+
+    h.row->kills++;
+    if (insert(h.keys, key)) {
+        h.row->instructions++;
+        h.row->outside += outside;
+    }
+    if (insert(table->keys, key)) {
+        table->instructions++;
+        table->outside += outside;
+    }
+}
+
+/* One drive, with a death after k instructions if the region is that long. */
+static struct trace_result drive_traced(const struct scenario *s, int pid, uint64_t k,
+                                        int64_t timeout_ns)
+{
+    struct trace_plan plan = plan_of(s, pid, k);
+    struct trace_result result;
+
+    if (s->before != NULL)
+        s->before();
+    if (trace_begin(&plan) == TRACE_REFUSED)
+        SKIP("ptrace is not permitted here, or this is not x86-64");
+    h.traced = true;
+    s->drive();
+    h.traced = false;
+    if (!trace_finish(timeout_ns, &result))
+        fault(&h.row->hung, "the stepping does not end");
+    finish_calls();
+    return result;
+}
+
+/* False: there is nothing more to do. */
+static bool step(const struct scenario *s, int *pid, uint64_t k)
+{
+    struct trace_result result = {.state = TRACE_MISSED};
+    const char *unread = image_read(h.zygote);
+
+    if (unread != NULL)
+        SKIP("%s", unread);
+    for (unsigned try = 0; result.state == TRACE_MISSED && try < 4; try++) {
+        if (try > 0)
+            *pid = settle(true);
+        result = drive_traced(s, *pid, k, hang_ns() / 8 << try);
+    }
+    if (result.state == TRACE_KILLED)
+        note_kill(&result);
+    else if (result.state != TRACE_ENDED)
+        fault(&h.row->hung, "it did not come through the region (%d)", (int)result.state);
+    *pid = settle(s->again || result.state != TRACE_KILLED);
+    find_new_zygote();
+    check_footprint();
+    if (h.faults[0] == '\0')
+        return result.state == TRACE_KILLED;
+    DIAG("%s: after %llu instructions, at %s: %s", s->name, (unsigned long long)k,
+         result.address ? image_name(result.address) : "-", h.faults);
+    return false;
+}
+
+static void start_row(const struct scenario *s)
+{
+    unsigned i;
+
+    for (i = 0; i < table->count && strcmp(table->rows[i].name, s->name) != 0; i++)
+        continue;
+    table->count = i < table->count ? table->count : i + 1;
+    h.row = &table->rows[i];
+    memset(h.row, 0, sizeof *h.row);
+    snprintf(h.row->name, sizeof h.row->name, "%s", s->name);
+}
+
+static void run_scenario(const struct scenario *s)
+{
+    unsigned stride = table->stride ? table->stride : s->sample;
+    int64_t begin = now_ns();
+    int pid;
+
+    start_row(s);
+    open_host(s);
+    trace_open();
+    s->drive();
+    finish_calls();
+    pid = settle(true);
+    h.base = look_around();
+    h.row->returned = 0;
+    h.row->slowest_ns = 0;
+    for (uint64_t k = table->seed % stride; step(s, &pid, k); k += stride)
+        continue;
+    trace_close();
+    close_host();
+    h.row->took_ns = now_ns() - begin;
+    ASSERT_STR(h.faults, "");
+    ASSERT(h.row->kills > 0);
+}
+
+/* ---- the regions ------------------------------------------------------------------------------
+ */
+
+#define AT(name) ((struct place){PLACE_ENTRY, name})
+#define AFTER(name) ((struct place){PLACE_RETURN, name})
+
+enum { LIMIT_S = 900 };
+
+TEST_LIMIT(a_worker_dies_while_it_claims, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"claim", WORKER, 1, AT("pc_ring_claim"), AFTER("pc_ring_claim"),
+                                    .again = true, .sample = 9, .drive = drive_add});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_claims_past_a_cancelled_call, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"claim past a stale entry", WORKER, 1, AT("pc_ring_claim"),
+                                    AFTER("pc_ring_claim"), .pause_at_start = true, .again = true,
+                                    .sample = 15, .drive = drive_stale});
+}
+
+TEST_LIMIT(a_worker_dies_between_the_claim_and_the_functions_end, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"decode, enter, call", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AT("pc_encode"), .sample = 25, .drive = drive_add});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_publishes, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"encode, publish", WORKER, 1, AT("pc_encode"),
+                                    AFTER("pc_slot_finish"), .sample = 11, .drive = drive_add});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_announces, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"announce, eventfd", WORKER, 1, AT("pc_slot_finish"),
+                                    AT("pc_ring_claim"), .again = true, .sample = 35,
+                                    .drive = drive_add});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_wakes_the_waiting_thread, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"announce, semaphore", WORKER, 1, AT("pc_slot_finish"),
+                                    AT("pc_ring_claim"), .again = true, .sample = 9,
+                                    .drive = drive_add_waiting});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_announces_a_result_in_its_memory, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"announce, leased result", WORKER, 1, AT("pc_slot_finish"),
+                                    AT("pc_ring_claim"), .again = true, .sample = 40,
+                                    .drive = drive_big});
+}
+
+TEST_LIMIT(a_worker_dies_on_its_way_to_sleep, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"spin, idle publish", WORKER, 1, AT("pc_heap_take_back"),
+                                    AT("pc_sleeper_wait"), .again = true, .repeats = 2,
+                                    .sample = 35, .drive = drive_add});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_sleeps_and_wakes, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"sleep, wake, retract", WORKER, 1, AT("pc_sleeper_wait"),
+                                    AFTER("pc_ring_claim"), .again = true, .outside = 200,
+                                    .sample = 25, .drive = drive_sleep});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_hands_on, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"spin, claim, hand on", WORKER, 2, AT("pc_idle_spin"),
+                                    AT("pc_encode"), .pause = AT("pc_ring_pending"), .again = true,
+                                    .repeats = 2, .sample = 45, .drive = drive_hand_on});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_claims_a_span, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"span claim, block", WORKER, 1, AT("pc_heap_alloc"),
+                                    AFTER("pc_heap_alloc"), .repeats = 1, .sample = 60,
+                                    .drive = drive_big});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_claims_a_run_of_spans, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"span run claim", WORKER, 1, AFTER("pc_budget_cgroup"),
+                                    AT("pc_slot_finish"), .sample = 30, .drive = drive_run});
+}
+
+TEST_LIMIT(a_worker_dies_while_its_result_grows, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"encode, grow, free", WORKER, 1, AT("pc_encode"),
+                                    AT("pc_slot_finish"), .repeats = 2, .sample = 80,
+                                    .before = before_grow, .drive = drive_grow});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_takes_a_block_back, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"block give-back", WORKER, 1, AT("pc_heap_take_back"),
+                                    AFTER("pc_heap_alloc"), .sample = 25, .before = before_big,
+                                    .drive = drive_big});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_takes_a_run_of_spans_back, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"span run give-back", WORKER, 1, AT("pc_heap_take_back"),
+                                    AFTER("pc_heap_take_back"), .sample = 15, .before = before_run,
+                                    .drive = drive_run});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_chunk, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"chunk", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .repeats = ITEMS, .again = true,
+                                    .sample = 130, .drive = drive_chunk});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_chunk_with_results_in_its_memory, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"chunk, results in blocks", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .repeats = 1, .again = true,
+                                    .sample = 200, .before = before_chunk_of_bytes,
+                                    .drive = drive_chunk_of_bytes});
+}
+
+TEST_LIMIT(the_zygote_dies_while_it_forks, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"zygote: fork, hand over", ZYGOTE, 1, AT("pc_control_receive"),
+                                    AT("poll"), .again = true, .outside = 100000, .repeats = 2,
+                                    .sample = 80, .drive = drive_die});
+}
+
+TEST_LIMIT(a_worker_dies_between_its_fork_and_its_admission, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"child: fork to admission",
+                                    CHILD,
+                                    1,
+                                    {PLACE_CHILD, "fork"},
+                                    AT("pc_loop_run"),
+                                    .again = true,
+                                    .sample = 150,
+                                    .drive = drive_die});
+}
+
+/* ---- the table --------------------------------------------------------------------------------
+ */
+
+static void print_row(const struct row *r)
+{
+    DIAG("%-25s %6u %6u %6u %8u %6u %6u %5u %7u %6u %5u %6u %8.1f %7.1f", r->name, r->instructions,
+         r->outside, r->kills, r->returned, r->died, r->died_before, r->lost, r->doubled, r->untrue,
+         r->hung, r->leaked, (double)r->slowest_ns / 1e6, (double)r->took_ns / 1e9);
+}
+
+TEST(no_death_at_any_instruction_lost_doubled_hung_or_leaked_anything)
+{
+    struct row all = {.name = "all"};
+
+    if (table->count == 0)
+        SKIP("no region was run");
+    DIAG("seed %llu, every %u. instruction (0: as each region's sample)",
+         (unsigned long long)table->seed, table->stride);
+    DIAG("%-25s %6s %6s %6s %8s %6s %6s %5s %7s %6s %5s %6s %8s %7s", "region", "instr.", "libc",
+         "kills", "returned", "died", "before", "lost", "doubled", "untrue", "hung", "leaked",
+         "slow/ms", "took/s");
+    for (unsigned i = 0; i < table->count; i++) {
+        const struct row *r = &table->rows[i];
+
+        print_row(r);
+        all.kills += r->kills;
+        all.returned += r->returned;
+        all.died += r->died;
+        all.died_before += r->died_before;
+        all.lost += r->lost;
+        all.doubled += r->doubled;
+        all.untrue += r->untrue;
+        all.hung += r->hung;
+        all.leaked += r->leaked;
+        all.took_ns += r->took_ns;
+        all.slowest_ns = r->slowest_ns > all.slowest_ns ? r->slowest_ns : all.slowest_ns;
+    }
+    all.instructions = table->instructions;
+    all.outside = table->outside;
+    print_row(&all);
+    ASSERT_INT(all.lost + all.doubled + all.untrue + all.hung + all.leaked, 0);
+}
+
+TAP_MAIN
