@@ -217,6 +217,7 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     uint64_t size;
     uint32_t kind;
     pc_cursor message;
+    bool ran;
 
     __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
     small[0] = result->header;
@@ -239,13 +240,15 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     }
     if (kind == PC_RESULT_VALUE)
         return message;
-    pc_call_set_fault(call, space, kind,
-                      kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION, message);
+    ran = kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION;
+    pc_call_set_fault(call, space, kind, ran, message);
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
         pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
         space->public.code = stopped_code(chunk, item);
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
+    /* Of this item: another's worker may have died, which the call counts. */
+    space->public.may_have_run = ran || space->public.attempts > 1;
     *error = &space->public;
     return message;
 }
@@ -338,6 +341,12 @@ static int64_t read_busy(const pc_batch_chunk *chunk)
     return busy < 0 || busy > OWN_NS_MAX ? -1 : busy;
 }
 
+/* The worker had no place for the next item's result, but for those of some: it goes on from there. */
+static bool has_listed_all(const pc_batch_chunk *chunk)
+{
+    return chunk->lease_count == PC_CHUNK_BLOCKS && chunk->finished > chunk->begin;
+}
+
 void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pc_batch_chunk *chunk = call->chunk;
@@ -349,7 +358,8 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
     if (chunk->finished == chunk->count)
         return;
     /* Nobody asked it to stop: it may be told to for ever, by a word that is the host's. */
-    if (atomic_load(&call->stop) == PC_STOP_NONE && !atomic_load(&chunk->cancelled))
+    if (atomic_load(&call->stop) == PC_STOP_NONE && !atomic_load(&chunk->cancelled) &&
+        !has_listed_all(chunk))
         pc_crew_distrust(call->crew, "a batch's end before its items'");
     save_run(call, chunk->finished);
     pc_chunk_end_leases(call);

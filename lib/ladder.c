@@ -155,7 +155,8 @@ static bool still_runs(pycrew_crew *crew, unsigned worker)
     uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
     return pc_word_state(word) == PC_CLAIMED && pc_word_worker(word) == worker &&
-           pc_word_generation(word) == w->step_generation;
+           pc_word_generation(word) == w->step_generation &&
+           call->generation == w->step_generation; /* a scribbled word makes no call run again */
 }
 
 static bool doom(pycrew_crew *crew, unsigned worker)

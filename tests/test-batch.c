@@ -714,6 +714,27 @@ TEST(a_chunk_may_have_any_number_of_large_results)
     pycrew_close(crew);
 }
 
+TEST(a_death_in_a_chunk_does_not_make_another_items_bad_argument_one_that_may_have_run)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch *batch;
+
+    options.chunk = 2;
+    batch = open_batch(crew, "api_ops:echo_or_die", &options);
+    OK(pycrew_batch_add(batch, "jj", "1", "1"));
+    OK(pycrew_batch_add(batch, "jj", "{not json", "1"));
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_result(batch, ">"), PYCREW_EDIED);
+    ASSERT(pycrew_batch_error(batch)->may_have_run);
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    GIVES(pycrew_batch_result(batch, ">"), -EINVAL);
+    ASSERT(!pycrew_batch_error(batch)->may_have_run);
+    ASSERT_INT(pycrew_batch_error(batch)->attempts, 1);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 /* They are written piece by piece, and moved as they grow. */
 TEST(a_chunk_may_have_large_lists_as_results)
 {

@@ -81,11 +81,12 @@ TAP_FUNCTION void pause_ns(int64_t ns)
 
 /* ---- a crew ---------------------------------------------------------------------------------- */
 
+/* Silent; but nothing that a test does, and no worker of ours, looks like damage to the shared memory. */
 TAP_FUNCTION void crew_no_log(void *data, int level, const char *line)
 {
     (void)data;
-    (void)level;
-    (void)line;
+    if (level == PYCREW_LOG_ERROR && strstr(line, "written over") != NULL)
+        tap_fail("a false alarm: %s", line);
 }
 
 TAP_FUNCTION const char *source_directory(void)
