@@ -775,10 +775,11 @@ static int settle(bool again)
     return ping.pid;
 }
 
+/* Not by whether its PID can be sent to: one that has died and is not reaped yet can. */
 static void find_new_zygote(void)
 {
-    if (kill(h.zygote, 0) < 0)
-        h.zygote = find_zygote();
+    AWAIT(find_zygote() != 0);
+    h.zygote = find_zygote();
 }
 
 static struct trace_plan plan_of(const struct scenario *s, int pid, uint64_t k)
@@ -964,7 +965,7 @@ TEST_LIMIT(a_worker_dies_while_it_sleeps_and_wakes, LIMIT_S)
 TEST_LIMIT(a_worker_dies_while_it_hands_on, LIMIT_S)
 {
     run_scenario(&(struct scenario){"spin, claim, hand on", WORKER, 2, AT("pc_idle_spin"),
-                                    AT("pc_encode"), .pause = AT("pc_ring_pending"), .again = true,
+                                    AT("pc_encode"), .pause = AT("pc_ring_await"), .again = true,
                                     .repeats = 2, .sample = 45, .drive = drive_hand_on});
 }
 
@@ -1020,8 +1021,16 @@ TEST_LIMIT(a_worker_dies_in_a_chunk_with_results_in_its_memory, LIMIT_S)
 TEST_LIMIT(the_zygote_dies_while_it_forks, LIMIT_S)
 {
     run_scenario(&(struct scenario){"zygote: fork, hand over", ZYGOTE, 1, AT("pc_control_receive"),
-                                    AT("poll"), .again = true, .outside = 100000, .repeats = 2,
+                                    AT("ppoll"), .again = true, .outside = 100000, .repeats = 2,
                                     .sample = 80, .drive = drive_die});
+}
+
+/* What was inlined into it waits there in ppoll for the death of a worker. */
+TEST_LIMIT(the_zygote_dies_while_it_reaps, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"zygote: reap", ZYGOTE, 1, {PLACE_WAKE, "pc_zygote_main"},
+                                    AT("ppoll"), .again = true, .repeats = 2, .sample = 80,
+                                    .drive = drive_die});
 }
 
 TEST_LIMIT(a_worker_dies_between_its_fork_and_its_admission, LIMIT_S)
