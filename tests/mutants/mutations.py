@@ -26,6 +26,7 @@ SLOT = "lib/shm/slot.c"
 CALL = "lib/call.c"
 LADDER = "lib/ladder.c"
 MEMORY = "lib/memory.c"
+REBUILD = "lib/rebuild.c"
 SWEEP = "lib/sweep.c"
 LOOP = "worker/loop.c"
 MODULE = "worker/module.c"
@@ -41,6 +42,7 @@ TEST_DEATH = "tests/test-death"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
 TEST_LOOP = "tests/worker/test-loop"
+TEST_STEPS = "tests/steps/test-steps"
 
 FENCE = "    atomic_thread_fence(memory_order_seq_cst);\n"
 
@@ -231,6 +233,13 @@ MUTATIONS = [
         [(SWEEP, "            sweep_call(call, word, worker, error);\n", "            (void)error;\n"),
          (SWEEP, "static void sweep_call(", "__attribute__((unused)) static void sweep_call(")],
         [(TEST_DEATH, "a_killed_worker_is_reported_with_its_signal")]),
+    Mutation(
+        "sweep-announces-nothing",
+        "a call that a worker ended and died before it announced it is not announced: not by the "
+        "sweep, nor by the audit before it, which announces all that has ended",
+        [(SWEEP, "        pc_call_tell(call);\n", ""),
+         (REBUILD, "            pc_call_tell(call); /* that may have been lost */\n", "            ;\n")],
+        [(TEST_STEPS, "a_worker_dies_while_it_announces")]),
     Mutation(
         "lease-not-taken",
         "a result is not leased: its memory is freed with its worker's",
