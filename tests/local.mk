@@ -130,7 +130,8 @@ test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_
 check_PROGRAMS += $(test_programs) tests/harness/tap-script
 EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
 	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run \
-	tests/fuzz/run tests/fuzz/corpus
+	tests/fuzz/run tests/fuzz/corpus \
+	tests/coverage/compare tests/coverage/flush.h tests/coverage/run tests/coverage/unreached
 
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
@@ -163,6 +164,11 @@ AM_TESTS_ENVIRONMENT = \
 	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
 
 # Negative controls: some minutes, and so not part of make check.
+# Which lines no test reaches: builds in build-coverage/ of the source tree, needs gcovr.
+.PHONY: check-coverage
+check-coverage:
+	$(top_srcdir)/tests/coverage/run
+
 .PHONY: check-mutants
 check-mutants:
 	PYTHON='$(PYTHON)' $(top_srcdir)/tests/mutants/run
