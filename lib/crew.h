@@ -527,7 +527,8 @@ bool pc_queue_leave(pycrew_call *call); /* not any more; false: it was not to */
 bool pc_queue_is_ours(const pycrew_queue *queue); /* its descriptor */
 bool pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable, if that is ours */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
-uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
+#define PC_EVENTFD_UNKNOWN UINT64_MAX
+uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd; PC_EVENTFD_UNKNOWN: that cannot be seen now */
 
 /* ---- deadline.c: a heap of calls by deadline; under crew->lock ---- */
 
