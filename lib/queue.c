@@ -29,8 +29,10 @@ int pc_queues_init(pycrew_crew *crew)
         atomic_init(&queue->fd, -1);
     }
     crew->queues[0].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (crew->queues[0].fd < 0)
+        return pc_fail(-errno, "no descriptor is left for the supervisor");
     crew->queues[0].fd_id = pc_eventfd_id(crew->queues[0].fd);
-    return crew->queues[0].fd < 0 ? pc_fail(-errno, "no descriptor for the supervisor") : 0;
+    return 0;
 }
 
 void pc_queues_free(pycrew_crew *crew)
