@@ -317,7 +317,8 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&crew->lock);
     count_alive(crew, 1);
     crew->start_failures = 0;
-    if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) == -EAGAIN)
+    /* Full, or no memory is left: it would wait for ever. (If it has died, that does no harm.) */
+    if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) < 0)
         pc_worker_kill(w);
 }
 
@@ -510,11 +511,26 @@ static size_t config_text(const pycrew_crew *crew, char *text)
     return size;
 }
 
+/* It waits for an answer that it does not get. */
+static void give_up_zygote(pycrew_crew *crew, int error)
+{
+    char text[200];
+
+    if (error == -EPIPE || error == -ECONNRESET) /* it has died: we shall hear of it */
+        return;
+    snprintf(text, sizeof text, "the worker program cannot be told its options: %s",
+             pycrew_strerror(error));
+    crew->zygote_told = true;
+    start_failed(crew, error == -ENOMEM ? error : PYCREW_ESTART, text, NULL);
+    kill(crew->zygote_pid, SIGKILL); /* it has just spoken to us, so it is ours */
+}
+
 static void greet(pycrew_crew *crew, const pc_message *message)
 {
     pc_message config = {.kind = PC_MESSAGE_CONFIG};
     char text[500];
     size_t size;
+    int rc;
 
     crew->zygote_spoke = true;
     if (message->value != PC_LAYOUT_HASH) {
@@ -527,8 +543,8 @@ static void greet(pycrew_crew *crew, const pc_message *message)
     size = config_text(crew, crew->text);
     if (size > PC_MESSAGE_TEXT_MAX)
         start_failed(crew, -E2BIG, "the options path and preload are too long together", NULL);
-    else
-        pc_control_send(crew->control, &config, crew->text, size, NULL, 0);
+    else if ((rc = pc_control_send(crew->control, &config, crew->text, size, NULL, 0)) < 0)
+        give_up_zygote(crew, rc);
 }
 
 static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
