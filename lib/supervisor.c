@@ -445,7 +445,8 @@ static void bury(pycrew_crew *crew, unsigned worker)
                     w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
-    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding)
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding &&
+        (!w->vanished || crew->lost)) /* of that one is told already: end_unseen */
         died_starting(crew, w);
     close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
@@ -547,6 +548,22 @@ static void greet(pycrew_crew *crew, const pc_message *message)
         give_up_zygote(crew, rc);
 }
 
+/* Its pidfd came and found no place among this process's descriptors: nobody could see it die, so it
+ * is not admitted, and the zygote is to end it. It has touched no slot. */
+static void end_unseen(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pc_message message = {.kind = PC_MESSAGE_KILL, .worker = worker, .incarnation = w->incarnation};
+
+    w->vanished = true;
+    w->killed = true;
+    close_fd(&w->lifeline);
+    if (!closing(crew))
+        start_failed(crew, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for "
+                     "each worker and 1 for each open queue", NULL);
+    pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
+}
+
 static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
 {
     pc_host_worker *w = &crew->crew_workers[message->worker];
@@ -557,7 +574,9 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
     pthread_mutex_unlock(&crew->lock);
-    if (closing(crew) || crew->rebuilding)
+    if (pidfd < 0)
+        end_unseen(crew, message->worker);
+    else if (closing(crew) || crew->rebuilding)
         pc_worker_kill(w);
 }
 
@@ -570,7 +589,7 @@ static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd
     w = &crew->crew_workers[message->worker];
     if (w->incarnation != message->incarnation)
         return;
-    if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING && *fd >= 0) {
+    if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING) {
         note_forked(crew, message, *fd);
         *fd = -1;
     } else if (message->kind == PC_MESSAGE_FORK_FAILED && w->state == PC_WORKER_FORKING) {

@@ -502,6 +502,25 @@ static void kill_all(zygote *z)
     kill_orphans(z, "");
 }
 
+/* Not reaped, so its PID is its own. */
+static void kill_worker(const zygote *z, const pc_message *request)
+{
+    const child *c = &z->children[request->worker];
+
+    if (c->pid != 0 && c->incarnation == request->incarnation)
+        kill(c->pid, SIGKILL);
+}
+
+/* Without what it needs it could not live: descriptors that found no place in this process. */
+static void refuse_fork(const zygote *z, const pc_message *request)
+{
+    pc_message reply = *request;
+
+    reply.kind = PC_MESSAGE_FORK_FAILED;
+    reply.number = EMFILE;
+    pc_control_send(z->control, &reply, NULL, 0, NULL, 0);
+}
+
 /* One request. False: the end, with *status. */
 static bool serve(zygote *z, int *status)
 {
@@ -512,8 +531,14 @@ static bool serve(zygote *z, int *status)
     *status = 0;
     if (rc != 1 || message.kind == PC_MESSAGE_EXIT)
         return false;
-    if (message.kind == PC_MESSAGE_FORK && message.worker < PC_WORKERS_MAX && fds[2] >= 0)
+    if (message.worker >= PC_WORKERS_MAX)
+        return true;
+    if (message.kind == PC_MESSAGE_FORK && fds[2] >= 0)
         return !fork_worker(z, &message, fds, status);
+    if (message.kind == PC_MESSAGE_FORK)
+        refuse_fork(z, &message);
+    if (message.kind == PC_MESSAGE_KILL)
+        kill_worker(z, &message);
     return true;
 }
 
