@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/crew.h"
@@ -202,6 +203,8 @@ int pc_spawn_zygote(pycrew_crew *crew)
         if (pidfd < 0) {
             rc = -errno;
             kill(pid, SIGKILL); /* it is our child, not waited for: the PID is its own */
+            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                continue;
         }
     }
     if (rc < 0) {
