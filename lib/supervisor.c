@@ -188,17 +188,18 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
     *output = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
-    fcntl(ends[0], F_SETFL, O_NONBLOCK); /* a worker that does not read is not to block us */
     w->lifeline = ends[0];
     *lifeline = ends[1];
+    /* A worker that does not read is not to block us, nor one that does not write. */
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
     if (!log)
         return 0;
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
-    fcntl(ends[0], F_SETFL, O_NONBLOCK);
     w->output = ends[0];
     *output = ends[1];
-    return 0;
+    return fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 static const char *fork_hint(int error)
