@@ -88,7 +88,7 @@ fail_wraps = \
 	-Wl,--wrap=close -Wl,--wrap=dup2 -Wl,--wrap=eventfd -Wl,--wrap=fallocate -Wl,--wrap=fcntl \
 	-Wl,--wrap=fgets -Wl,--wrap=fopen -Wl,--wrap=fork -Wl,--wrap=free -Wl,--wrap=ftruncate \
 	-Wl,--wrap=madvise -Wl,--wrap=malloc -Wl,--wrap=memfd_create -Wl,--wrap=mincore \
-	-Wl,--wrap=mmap -Wl,--wrap=mprotect -Wl,--wrap=nanosleep -Wl,--wrap=open -Wl,--wrap=opendir \
+	-Wl,--wrap=mmap -Wl,--wrap=mprotect -Wl,--wrap=munmap -Wl,--wrap=nanosleep -Wl,--wrap=open -Wl,--wrap=opendir \
 	-Wl,--wrap=pipe2 -Wl,--wrap=poll -Wl,--wrap=posix_fallocate -Wl,--wrap=posix_spawn \
 	-Wl,--wrap=posix_spawn_file_actions_addclosefrom_np \
 	-Wl,--wrap=posix_spawn_file_actions_adddup2 -Wl,--wrap=posix_spawn_file_actions_addopen \

@@ -133,6 +133,7 @@ static void forget(const void *block)
         }
 }
 
+/* What is not there cannot seem to be. */
 #define WRAP_MEMORY(name, parameters, arguments)                                                   \
     void *__real_##name parameters;                                                                \
     void *__wrap_##name parameters;                                                                \
@@ -203,6 +204,7 @@ void __wrap_free(void *block)
 
 WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), mmap, MAP_FAILED)
+WRAP(int, munmap, (void *at, size_t size), (at, size), munmap, -1) /* in a negative control */
 WRAP(int, mprotect, (void *at, size_t size, int protection), (at, size, protection), mprotect, -1)
 WRAP(int, madvise, (void *at, size_t size, int advice), (at, size, advice), madvise, -1)
 WRAP(int, mincore, (void *at, size_t size, unsigned char *ret), (at, size, ret), mincore, -1)

@@ -22,6 +22,7 @@
 #define SHIM_KINDS(X)                                                                              \
     X(memory)                                                                                      \
     X(mmap)                                                                                        \
+    X(munmap)                                                                                      \
     X(mprotect)                                                                                    \
     X(madvise)                                                                                     \
     X(mincore)                                                                                     \

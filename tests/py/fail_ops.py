@@ -16,6 +16,15 @@ def numbers(first, count):
     return list(range(first, first + count))
 
 
+def add_length(number, text):
+    """One raises, one dies."""
+    if number == 100:
+        raise ValueError("no hundred")
+    if number == 150:
+        os._exit(3)
+    return number + len(text)
+
+
 def fail(text):
     raise ValueError(text)
 
