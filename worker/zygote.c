@@ -266,7 +266,7 @@ static int start(zygote *z)
 {
     pc_message message = {.value = PC_LAYOUT_HASH};
     int fds[PC_MESSAGE_FDS];
-    char *failure;
+    const char *failure;
 
     if (!tell(z, PC_MESSAGE_HELLO, &message, PACKAGE_VERSION " with Python " PY_VERSION) ||
         pc_control_receive(z->control, &message, z->text, fds, 0) != 1 ||
@@ -340,9 +340,9 @@ static void fail_worker(pc_worker *worker)
     pc_message message = {.kind = PC_MESSAGE_WORKER_FAILED,
                           .worker = worker->number,
                           .incarnation = worker->incarnation};
-    char *text = pc_fault_describe();
+    const char *text = pc_fault_describe();
 
-    pc_control_send(worker->lifeline, &message, text, text ? strlen(text) : 0, NULL, 0);
+    pc_control_send(worker->lifeline, &message, text, strlen(text), NULL, 0);
     _exit(PC_EXIT_INIT_FAILED);
 }
 

@@ -34,13 +34,14 @@ struct row {
     enum shim_how how;
     unsigned count; /* calls in a row that fail; 0: 1 */
     bool worker;    /* pycrew-worker's, not the library's */
+    bool bad_start; /* of a crew whose workers cannot start: run_bad_start */
 };
 
 struct run {
     _Alignas(4096) struct shim_state shim; /* first, and mapped by the workers too */
     unsigned errors; /* steps that gave one, and were done again */
     unsigned deaths; /* of those: PYCREW_EDIED that nobody had asked for */
-    bool done;
+    bool done, bad_start;
     char step[80];
     char fault[FAULT_SIZE];
 };
@@ -79,8 +80,11 @@ __attribute__((format(printf, 1, 2))) static void fault(const char *format, ...)
 
 /* ---- steps ------------------------------------------------------------------------------------ */
 
-static bool is_documented(int code)
+/* The last is the worker's own, before the function ran. */
+static bool is_documented(int code, const pycrew_error *e)
 {
+    if (code == PYCREW_ERAISED)
+        return e->type == NULL || strcmp(e->type, "MemoryError") == 0;
     return code == -run->shim.error || code == -ENOMEM || code == -EMFILE || code == PYCREW_ESTART ||
            code == PYCREW_EDIED;
 }
@@ -90,7 +94,7 @@ static bool is_pardoned(int code, const pycrew_error *e)
 {
     if (atomic_load(&run->shim.fired) == 0) {
         fault("%s: %d (%s) without a failure", run->step, code, e->message);
-    } else if (!is_documented(code)) {
+    } else if (!is_documented(code, e)) {
         fault("%s: %d (%s)", run->step, code, e->message);
     } else if (e->code != code || e->message == NULL || e->message[0] == '\0') {
         fault("%s: %d, but the last error is %d", run->step, code, e->code);
@@ -137,10 +141,9 @@ static void count_line(void *data, int level, const char *line)
         fault("a false alarm: %s", line);
 }
 
-static bool open_one(pycrew_crew **crew)
+static int open_one(pycrew_crew **crew, const char *const *preload)
 {
     static char file[64], offset[64];
-    static const char *const preload[] = {"fail_ops", NULL};
     const char *environment[] = {file, offset, NULL};
     pycrew_options options = test_options(WORKERS);
 
@@ -153,7 +156,7 @@ static bool open_one(pycrew_crew **crew)
     options.memory = (size_t)64 << 20;
     options.grace_ns = 60 * MS;
     options.log = count_line;
-    return STEP(pycrew_open(crew, &options), 0);
+    return pycrew_open(crew, &options);
 }
 
 /* ---- calls ---- */
@@ -402,11 +405,33 @@ static void run_source(pycrew_crew *crew)
     STEP(pycrew_function_source(crew, "twice", "def twice(a):\n    return 2 * a\n", &function), 0);
 }
 
+/* A module that is not there: whatever fails beside that, it must not be taken for a start. */
+static void run_bad_start(void)
+{
+    static const char *const preload[] = {"no_such_module", NULL};
+    pycrew_crew *crew = NULL;
+    int rc = open_one(&crew, preload);
+
+    begin("pycrew_open without the module");
+    EXPECT(rc < 0);
+    if (rc == 0)
+        pycrew_close(crew);
+    else if (rc != PYCREW_ESTART)
+        is_pardoned(rc, pycrew_last_error());
+    else
+        EXPECT(pycrew_last_error()->message[0] != '\0');
+}
+
 static void run_scenario(void)
 {
+    static const char *const preload[] = {"fail_ops", NULL};
     pycrew_crew *crew = NULL;
 
-    if (open_one(&crew)) {
+    if (run->bad_start) {
+        run_bad_start();
+        return;
+    }
+    if (STEP(open_one(&crew, preload), 0)) {
         run_small(crew);
         run_source(crew);
         run_large(crew);
@@ -575,6 +600,7 @@ static void start_run(struct run *r, const struct row *row, unsigned number, boo
     r->shim.first = number;
     r->shim.count = row->count != 0 ? row->count : 1;
     r->shim.tracing = tracing;
+    r->bad_start = row->bad_start;
 }
 
 /* In a negative control it is known to hang. */
@@ -729,7 +755,7 @@ static void fail_each(struct row row)
     if (which != NULL && atoi(which) > 0) {
         numbers[0] = (unsigned)atoi(which);
         tally = do_runs(&row, numbers, 1);
-    } else if (which != NULL || row.how == SHIM_CUT) {
+    } else if (which != NULL || row.how == SHIM_CUT || row.bad_start) {
         tally = do_runs(&row, NULL, 0);
     } else {
         count = choose(&row, numbers, SHIM_TRACE);
@@ -886,6 +912,9 @@ WORKER(a_process_that_cannot_be_set_up, prctl, EPERM)
 WORKER(cpus_that_cannot_be_counted, affinity, EINVAL)
 ROW(the_crew_survives_workers_with_messages_whose_descriptors_are_lost, .kind = SHIM_recvmsg,
     .error = EMFILE, .how = SHIM_CUT, .worker = true)
+ROW(a_start_that_fails_is_told_without_memory, .kind = SHIM_memory, .error = ENOMEM, .bad_start = true)
+ROW(a_start_that_fails_is_told_by_workers_without_memory, .kind = SHIM_memory, .error = ENOMEM,
+    .worker = true, .bad_start = true)
 
 /* ---- the sum ---- */
 
