@@ -4,6 +4,7 @@
 #   SHM_TESTS      unit tests of lib/shm, linked to it alone: what valgrind runs as well
 #   CORE_TESTS     unit tests of lib, linked to its objects, hidden symbols included
 #   FUZZ_TESTS     the fuzz targets of tests/fuzz over their corpora
+#   FAIL_TESTS     each call that can fail, failing; linked to the objects as well
 #   API_TESTS      through pycrew.h, linked to libpycrew.so, with real workers
 #   WORKER_TESTS   unit tests of the worker, with Python inside
 #   SCRIPT_TESTS   programs that print TAP: .t
@@ -82,6 +83,7 @@ check-steps: all tests/steps/test-steps
 
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
+# A sample of the calls; all of them: make check TESTS=tests/fail/test-fail PYCREW_FAIL=all (in the environment)
 FAIL_TESTS = tests/fail/test-fail
 fail_wraps = \
 	-Wl,--wrap=access -Wl,--wrap=aligned_alloc -Wl,--wrap=asprintf -Wl,--wrap=calloc \
@@ -125,6 +127,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
 	tests/test-examples.t
@@ -166,7 +169,7 @@ EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
-SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS)
+SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(FAIL_TESTS)
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \

@@ -829,7 +829,7 @@ TEST(a_mapping_that_is_left_is_found)
 
 TEST(a_start_that_hangs_is_found)
 {
-    expect_fault(SHIM_sendmsg, 1, "hangs in pycrew_open"); /* the workers' options */
+    expect_fault(SHIM_sendmsg, 1, "hangs in open_one"); /* the workers' options */
 }
 
 /* ---- the rows ---- */
