@@ -210,6 +210,18 @@ static const char *fork_hint(int error)
 }
 
 /* While others are on their way, that one could not be forked is no reason for open to fail. */
+static void not_started(pycrew_crew *crew, int code, const char *text)
+{
+    bool others = any_worker(crew, PC_WORKER_FORKING);
+
+    for (unsigned i = 0; i < crew->workers; i++)
+        others |= crew->crew_workers[i].state == PC_WORKER_STARTING && !crew->crew_workers[i].vanished;
+    if (others)
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
+    else
+        start_failed(crew, code, text, NULL);
+}
+
 static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 {
     char text[200];
@@ -220,10 +232,7 @@ static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
     worker_gone(crew, worker, true);
     pthread_mutex_unlock(&crew->lock);
     close_fd(&crew->crew_workers[worker].output);
-    if (any_worker(crew, PC_WORKER_FORKING) || any_worker(crew, PC_WORKER_STARTING))
-        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
-    else
-        start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
+    not_started(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text);
 }
 
 static void fork_worker(pycrew_crew *crew, unsigned worker)
@@ -560,8 +569,8 @@ static void end_unseen(pycrew_crew *crew, unsigned worker)
     w->killed = true;
     close_fd(&w->lifeline);
     if (!closing(crew))
-        start_failed(crew, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for "
-                     "each worker and 1 for each open queue", NULL);
+        not_started(crew, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for each "
+                    "worker and 1 for each open queue");
     pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
 }
 
