@@ -363,6 +363,12 @@ static void look_at_program(pycrew_crew *crew, pc_host_worker *w)
     syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
 }
 
+/* Nothing is there, or no memory to take it: it stays for the next turn. */
+static bool is_for_later(int rc)
+{
+    return rc == -EAGAIN || rc == -ENOMEM || rc == -ENOBUFS;
+}
+
 static void hear_worker(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -372,7 +378,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
     while (w->lifeline >= 0) {
         int rc = pc_control_receive(w->lifeline, &message, crew->text, fds, MSG_DONTWAIT);
 
-        if (rc == -EAGAIN)
+        if (is_for_later(rc))
             return;
         if (rc != 1) {
             close_lifeline(crew, w);
@@ -649,7 +655,7 @@ static void hear_zygote(pycrew_crew *crew)
     while (crew->control >= 0) {
         int rc = pc_control_receive(crew->control, &message, crew->text, fds, MSG_DONTWAIT);
 
-        if (rc == -EAGAIN)
+        if (is_for_later(rc))
             return;
         if (rc != 1) {
             if (rc < 0)
