@@ -559,6 +559,10 @@ void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned);
 /* A new pidfd of this process if it is that one, else -1. */
 int pc_pidfd_of(int pid, unsigned long long start_time);
 
+/* Whether its process has ended. A poll that fails says nothing: it is asked again, since the supervisor
+ * looks once, when both the pidfd and the zygote have told. */
+bool pc_pidfd_is_dead(int pidfd);
+
 /* The program's path. */
 const char *pc_worker_path(void);
 

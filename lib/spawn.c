@@ -2,6 +2,7 @@
  * process group, no descriptor but stdin (/dev/null), stdout, stderr and the control socket. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -191,6 +192,17 @@ int pc_pidfd_of(int pid, unsigned long long start_time)
         return -1;
     }
     return pidfd;
+}
+
+bool pc_pidfd_is_dead(int pidfd)
+{
+    struct pollfd dead = {.fd = pidfd, .events = POLLIN};
+    int count;
+
+    do
+        count = poll(&dead, 1, 0);
+    while (count < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOMEM));
+    return count == 1;
 }
 
 int pc_spawn_zygote(pycrew_crew *crew)

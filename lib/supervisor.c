@@ -398,11 +398,9 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
 /* Whether its death is confirmed, and its cause known as far as it will be. */
 static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
 {
-    struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
-
     if ((w->pidfd < 0 && !w->vanished) || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
         return false;
-    return w->vanished || poll(&dead, 1, 0) == 1;
+    return w->vanished || pc_pidfd_is_dead(w->pidfd);
 }
 
 bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker)
