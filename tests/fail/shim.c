@@ -87,7 +87,8 @@ static bool fails(enum shim_kind kind, const void *caller)
         return __real_##name arguments;                                                            \
     }
 
-/* ---- memory, and its balance ------------------------------------------------------------------ */
+/* ---- memory, and its balance ------------------------------------------------------------------
+ */
 
 enum { BLOCKS = 1 << 16 };
 
@@ -200,7 +201,8 @@ void __wrap_free(void *block)
     __real_free(block);
 }
 
-/* ---- mappings --------------------------------------------------------------------------------- */
+/* ---- mappings ---------------------------------------------------------------------------------
+ */
 
 WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), mmap, MAP_FAILED)
@@ -209,7 +211,8 @@ WRAP(int, mprotect, (void *at, size_t size, int protection), (at, size, protecti
 WRAP(int, madvise, (void *at, size_t size, int advice), (at, size, advice), madvise, -1)
 WRAP(int, mincore, (void *at, size_t size, unsigned char *ret), (at, size, ret), mincore, -1)
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------------
+ */
 
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
@@ -243,8 +246,9 @@ int __wrap_fcntl(int fd, int command, ...)
 WRAP(FILE *, fopen, (const char *path, const char *mode), (path, mode), open, NULL)
 WRAP(DIR *, opendir, (const char *path), (path), open, NULL)
 WRAP(ssize_t, read, (int fd, void *data, size_t size), (fd, data, size), read, -1)
-WRAP(ssize_t, pread, (int fd, void *data, size_t size, off_t offset), (fd, data, size, offset), read, -1)
-WRAP(struct dirent *, readdir, (DIR *directory), (directory), read, NULL)
+WRAP(ssize_t, pread, (int fd, void *data, size_t size, off_t offset), (fd, data, size, offset),
+     read, -1)
+WRAP(struct dirent *, readdir, (DIR * directory), (directory), read, NULL)
 WRAP(char *, fgets, (char *line, int size, FILE *file), (line, size, file), read, NULL)
 WRAP(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size), write, -1)
 WRAP(int, stat, (const char *path, struct stat *ret), (path, ret), stat, -1)
@@ -255,7 +259,8 @@ WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags), memfd
 WRAP(int, ftruncate, (int fd, off_t size), (fd, size), ftruncate, -1)
 WRAP(int, posix_fallocate, (int fd, off_t offset, off_t size), (fd, offset, size), posix_fallocate,
      errno)
-WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t size), (fd, mode, offset, size), fallocate, -1)
+WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t size), (fd, mode, offset, size),
+     fallocate, -1)
 WRAP(int, dup2, (int from, int to), (from, to), dup2, -1)
 
 /* Interrupted or not, the descriptor is closed: close(2). */
@@ -274,13 +279,15 @@ int __wrap_close(int fd)
     return -1;
 }
 
-/* ---- sockets, pipes, events ------------------------------------------------------------------- */
+/* ---- sockets, pipes, events -------------------------------------------------------------------
+ */
 
-WRAP(int, socketpair, (int domain, int type, int protocol, int ends[2]), (domain, type, protocol, ends),
-     socketpair, -1)
+WRAP(int, socketpair, (int domain, int type, int protocol, int ends[2]),
+     (domain, type, protocol, ends), socketpair, -1)
 WRAP(int, pipe2, (int ends[2], int flags), (ends, flags), pipe, -1)
 WRAP(int, eventfd, (unsigned value, int flags), (value, flags), eventfd, -1)
-WRAP(int, poll, (struct pollfd * polls, nfds_t count, int timeout), (polls, count, timeout), poll, -1)
+WRAP(int, poll, (struct pollfd * polls, nfds_t count, int timeout), (polls, count, timeout), poll,
+     -1)
 WRAP(int, ppoll,
      (struct pollfd * polls, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
      (polls, count, timeout, mask), poll, -1)
@@ -327,33 +334,37 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
     return size;
 }
 
-/* ---- processes and threads -------------------------------------------------------------------- */
+/* ---- processes and threads --------------------------------------------------------------------
+ */
 
 WRAP(int, posix_spawn,
      (pid_t * pid, const char *path, const posix_spawn_file_actions_t *actions,
       const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]),
      (pid, path, actions, attributes, arguments, environment), posix_spawn, errno)
-WRAP(int, posix_spawn_file_actions_init, (posix_spawn_file_actions_t * actions), (actions), spawn_setup,
-     errno)
+WRAP(int, posix_spawn_file_actions_init, (posix_spawn_file_actions_t * actions), (actions),
+     spawn_setup, errno)
 WRAP(int, posix_spawn_file_actions_addopen,
      (posix_spawn_file_actions_t * actions, int fd, const char *path, int flags, mode_t mode),
      (actions, fd, path, flags, mode), spawn_setup, errno)
 WRAP(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t * actions, int fd, int to),
      (actions, fd, to), spawn_setup, errno)
-WRAP(int, posix_spawn_file_actions_addclosefrom_np, (posix_spawn_file_actions_t * actions, int from),
-     (actions, from), spawn_setup, errno)
+WRAP(int, posix_spawn_file_actions_addclosefrom_np,
+     (posix_spawn_file_actions_t * actions, int from), (actions, from), spawn_setup, errno)
 WRAP(int, posix_spawnattr_init, (posix_spawnattr_t * attributes), (attributes), spawn_setup, errno)
-WRAP(int, posix_spawnattr_setflags, (posix_spawnattr_t * attributes, short flags), (attributes, flags),
-     spawn_setup, errno)
+WRAP(int, posix_spawnattr_setflags, (posix_spawnattr_t * attributes, short flags),
+     (attributes, flags), spawn_setup, errno)
 WRAP(pid_t, fork, (void), (), fork, -1)
 WRAP(int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *), void *data),
      (thread, attributes, start, data), pthread_create, errno)
 WRAP(int, pthread_key_create, (pthread_key_t * key, void (*destructor)(void *)), (key, destructor),
      pthread_key, errno)
-WRAP(int, pthread_setspecific, (pthread_key_t key, const void *value), (key, value), pthread_key, errno)
-WRAP(int, sched_getaffinity, (pid_t pid, size_t size, cpu_set_t *set), (pid, size, set), affinity, -1)
-WRAP(int, nanosleep, (const struct timespec *time, struct timespec *left), (time, left), nanosleep, -1)
+WRAP(int, pthread_setspecific, (pthread_key_t key, const void *value), (key, value), pthread_key,
+     errno)
+WRAP(int, sched_getaffinity, (pid_t pid, size_t size, cpu_set_t *set), (pid, size, set), affinity,
+     -1)
+WRAP(int, nanosleep, (const struct timespec *time, struct timespec *left), (time, left), nanosleep,
+     -1)
 WRAP(int, sem_wait, (sem_t * semaphore), (semaphore), futex, -1)
 WRAP(int, sem_clockwait, (sem_t * semaphore, clockid_t clock, const struct timespec *until),
      (semaphore, clock, until), futex, -1)
@@ -393,10 +404,14 @@ int __wrap_prctl(int option, ...)
 static int kind_of_syscall(long number)
 {
     switch (number) {
-    case SYS_pidfd_open: return SHIM_pidfd_open;
-    case SYS_membarrier: return SHIM_membarrier;
-    case SYS_futex: return SHIM_futex;
-    default: return -1;
+    case SYS_pidfd_open:
+        return SHIM_pidfd_open;
+    case SYS_membarrier:
+        return SHIM_membarrier;
+    case SYS_futex:
+        return SHIM_futex;
+    default:
+        return -1;
     }
 }
 

@@ -3,11 +3,11 @@
    How. The program under test is linked by ld's --wrap: each reference of its object files to
    malloc, socketpair, ... becomes one to __wrap_malloc, ... in shim.c, which counts it and fails or
    passes it on. That is more robust than an LD_PRELOAD library that looks at return addresses: what
-   is counted is decided by the linker, so neither a tail call nor a call that the C library or Python
-   makes for itself (asprintf's malloc, opendir's open, posix_spawn's clone) is taken for one of ours;
-   it works under ASan, whose malloc is behind __real_malloc; and a symbol that is not in the list is
-   found by tests/fail/symbols.t. The price: the host side is tested as lib/libpccore.la, the objects
-   that libpycrew.so is made of, and not as the .so itself.
+   is counted is decided by the linker, so neither a tail call nor a call that the C library or
+   Python makes for itself (asprintf's malloc, opendir's open, posix_spawn's clone) is taken for one
+   of ours; it works under ASan, whose malloc is behind __real_malloc; and a symbol that is not in
+   the list is found by tests/fail/symbols.t. The price: the host side is tested as
+   lib/libpccore.la, the objects that libpycrew.so is made of, and not as the .so itself.
 
    The state is in memory that the test shares with the processes it forks and, through
    /proc/PID/fd/N in PYCREW_SHIM, with the workers: a failure is one of all processes together. */

@@ -1,18 +1,18 @@
-/* Each call that can fail, failing: the n-th malloc, mmap, socketpair, posix_spawn, pidfd_open, ... of
-   the library, for each n through open, work and close, and the same of its workers. See shim.h for
-   what is counted and how it is made to fail.
+/* Each call that can fail, failing: the n-th malloc, mmap, socketpair, posix_spawn, pidfd_open, ...
+   of the library, for each n through open, work and close, and the same of its workers. See shim.h
+   for what is counted and how it is made to fail.
 
    One run is a process of its own with a time limit. It opens a crew and makes calls of all kinds
-   (run_scenario). Each step must give the right result, or an error that is documented and says what
-   it is about; then the step is done again, and must succeed, since the failure is over: it may have
-   broken nothing. (A failure in the background need not be heard of at all.) After close nothing may
-   be left: descriptor, thread, process, name in /dev/shm, mapping of the segment, block of memory.
+   (run_scenario). Each step must give the right result, or an error that is documented and says
+   what it is about; then the step is done again, and must succeed, since the failure is over: it
+   may have broken nothing. (A failure in the background need not be heard of at all.) After close
+   nothing may be left: descriptor, thread, process, name in /dev/shm, mapping of the segment, block
+   of memory.
 
    For each row of the tables below n goes from 1 up until a whole run has passed without a failure.
 
-       test-fail                   as make check runs it: of the calls that one and the same place in
-                                   the code makes, the first and the last
-       PYCREW_FAIL=all test-fail   each n (.ci/run)
+       test-fail                   as make check runs it: of the calls that one and the same place
+   in the code makes, the first and the last PYCREW_FAIL=all test-fail   each n (.ci/run)
        PYCREW_FAIL=17 test-fail NAME   the 17th alone
 
    A fault names the place as an offset in the program: addr2line -e build/tests/fail/test-fail. */
@@ -39,20 +39,21 @@ struct row {
 
 struct run {
     _Alignas(4096) struct shim_state shim; /* first, and mapped by the workers too */
-    unsigned errors; /* steps that gave one, and were done again */
-    unsigned deaths; /* of those: PYCREW_EDIED that nobody had asked for */
+    unsigned errors;                       /* steps that gave one, and were done again */
+    unsigned deaths;                       /* of those: PYCREW_EDIED that nobody had asked for */
     bool done, bad_start;
     char step[80];
     char fault[FAULT_SIZE];
 };
 
-/* ---- what the processes share ----------------------------------------------------------------- */
+/* ---- what the processes share -----------------------------------------------------------------
+ */
 
 static struct shared {
     struct run runs[RUNS_AT_ONCE], dry, worker_dry;
     bool is_dry_run_done[2];
     unsigned rows, failures, places, errors;
-} *shared;
+} * shared;
 
 static int shared_fd = -1;
 static struct run *run; /* in the process of a run */
@@ -78,15 +79,16 @@ __attribute__((format(printf, 1, 2))) static void fault(const char *format, ...)
     strncat(run->fault, "; ", sizeof run->fault - strlen(run->fault) - 1);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------ */
+/* ---- steps ------------------------------------------------------------------------------------
+ */
 
 /* The last is the worker's own, before the function ran. */
 static bool is_documented(int code, const pycrew_error *e)
 {
     if (code == PYCREW_ERAISED)
         return e->type == NULL || strcmp(e->type, "MemoryError") == 0;
-    return code == -run->shim.error || code == -ENOMEM || code == -EMFILE || code == PYCREW_ESTART ||
-           code == PYCREW_EDIED;
+    return code == -run->shim.error || code == -ENOMEM || code == -EMFILE ||
+           code == PYCREW_ESTART || code == PYCREW_EDIED;
 }
 
 /* A code that was not wanted: true if it is one that a failure may give, once it has happened. */
@@ -207,10 +209,10 @@ static void run_list(pycrew_crew *crew)
     int n[20] = {0};
     char *copy = NULL;
 
-    if (STEP(pycrew_run_within(
-                 crew, BOUND, "fail_ops:numbers", "ii>[iiiiiiiiiiiiiiiiiiii]", 7, 20, &n[0], &n[1], &n[2],
-                 &n[3], &n[4], &n[5], &n[6], &n[7], &n[8], &n[9], &n[10], &n[11], &n[12], &n[13],
-                 &n[14], &n[15], &n[16], &n[17], &n[18], &n[19]),
+    if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:numbers", "ii>[iiiiiiiiiiiiiiiiiiii]", 7, 20,
+                               &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6], &n[7], &n[8], &n[9],
+                               &n[10], &n[11], &n[12], &n[13], &n[14], &n[15], &n[16], &n[17],
+                               &n[18], &n[19]),
              0))
         EXPECT(n[0] == 7 && n[19] == 26);
     if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:echo", "s>s", "some text", &copy), 0))
@@ -226,7 +228,8 @@ static int submit_queued(const pycrew_function *function, pycrew_crew *crew, pyc
 
     if (rc < 0)
         return rc;
-    if ((rc = pycrew_add(call, "ii", number, 1000)) == 0 && (rc = pycrew_set_queue(call, queue)) == 0) {
+    if ((rc = pycrew_add(call, "ii", number, 1000)) == 0 &&
+        (rc = pycrew_set_queue(call, queue)) == 0) {
         pycrew_set_data(call, (void *)(intptr_t)number);
         rc = pycrew_submit(call);
     }
@@ -450,7 +453,8 @@ static void run_scenario(void)
     pycrew_close(crew);
 }
 
-/* ---- what is left ----------------------------------------------------------------------------- */
+/* ---- what is left -----------------------------------------------------------------------------
+ */
 
 static bool has_children(void)
 {
@@ -510,7 +514,8 @@ static void look_for_what_is_left(struct tap_descriptor *before, int threads)
         fault("%ld blocks of memory are left", shim_live_blocks());
 }
 
-/* ---- one run, in its own process --------------------------------------------------------------- */
+/* ---- one run, in its own process ---------------------------------------------------------------
+ */
 
 static void use_failing_worker(void)
 {
@@ -569,7 +574,8 @@ __attribute__((noreturn)) static void run_in_child(struct run *mine, bool worker
     _exit(WIFSIGNALED(status) ? 1 : WEXITSTATUS(status));
 }
 
-/* ---- a row's runs ------------------------------------------------------------------------------ */
+/* ---- a row's runs ------------------------------------------------------------------------------
+ */
 
 static const char *const kind_names[] = {
 #define KIND_NAME(kind) #kind,
@@ -761,7 +767,8 @@ static void fail_each(struct row row)
         count = choose(&row, numbers, SHIM_TRACE);
         tally = do_runs(&row, numbers, count);
     }
-    DIAG("%u failures at %u places, %u errors (%u of them PYCREW_EDIED), all others survived unnoticed",
+    DIAG("%u failures at %u places, %u errors (%u of them PYCREW_EDIED), all others survived "
+         "unnoticed",
          tally.failures, tally.place_count, tally.errors, tally.deaths);
     shared->rows++;
     shared->failures += tally.failures;
@@ -770,7 +777,8 @@ static void fail_each(struct row row)
     ASSERT_INT(tally.faults, 0);
 }
 
-/* ---- the tests --------------------------------------------------------------------------------- */
+/* ---- the tests ---------------------------------------------------------------------------------
+ */
 
 enum { MINUTES = 60, ROW_LIMIT = 20 * MINUTES };
 
@@ -844,7 +852,8 @@ TEST(a_start_that_hangs_is_found)
 #define TEN(what, k, e) ROW(the_crew_survives_##what, .kind = SHIM_##k, .error = (e), .count = 10)
 #define WORKER(what, k, e)                                                                         \
     ROW(the_crew_survives_workers_with_##what, .kind = SHIM_##k, .error = (e), .worker = true)
-#define CUT(what, k, e) ROW(the_crew_survives_##what, .kind = SHIM_##k, .error = (e), .how = SHIM_CUT)
+#define CUT(what, k, e)                                                                            \
+    ROW(the_crew_survives_##what, .kind = SHIM_##k, .error = (e), .how = SHIM_CUT)
 
 ONE(memory_that_is_not_there, memory, ENOMEM)
 TEN(memory_that_is_not_there_ten_times, memory, ENOMEM)
@@ -912,7 +921,8 @@ WORKER(a_process_that_cannot_be_set_up, prctl, EPERM)
 WORKER(cpus_that_cannot_be_counted, affinity, EINVAL)
 ROW(the_crew_survives_workers_with_messages_whose_descriptors_are_lost, .kind = SHIM_recvmsg,
     .error = EMFILE, .how = SHIM_CUT, .worker = true)
-ROW(a_start_that_fails_is_told_without_memory, .kind = SHIM_memory, .error = ENOMEM, .bad_start = true)
+ROW(a_start_that_fails_is_told_without_memory, .kind = SHIM_memory, .error = ENOMEM,
+    .bad_start = true)
 ROW(a_start_that_fails_is_told_by_workers_without_memory, .kind = SHIM_memory, .error = ENOMEM,
     .worker = true, .bad_start = true)
 
