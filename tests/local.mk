@@ -83,7 +83,7 @@ check-steps: all tests/steps/test-steps
 
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
-# A sample of the calls; all of them: make check TESTS=tests/fail/test-fail PYCREW_FAIL=all (in the environment)
+# make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
 FAIL_TESTS = tests/fail/test-fail
 fail_wraps = \
 	-Wl,--wrap=access -Wl,--wrap=aligned_alloc -Wl,--wrap=asprintf -Wl,--wrap=calloc \

@@ -11,16 +11,18 @@
 
    For each row of the tables below n goes from 1 up until a whole run has passed without a failure.
 
-       test-fail                   as make check runs it: of the calls that one and the same place
-   in the code makes, the first and the last PYCREW_FAIL=all test-fail   each n (.ci/run)
+       test-fail                       as make check runs it: a sample, of each row six failures at
+   most PYCREW_FAIL=places test-fail    of the calls that one and the same place in the code makes,
+   the first and the last (.ci/run, under ASan) PYCREW_FAIL=all test-fail       each n (.ci/run)
        PYCREW_FAIL=17 test-fail NAME   the 17th alone
+       PYCREW_FAIL_SHOW=1              prints each error, and the log
 
    A fault names the place as an offset in the program: addr2line -e build/tests/fail/test-fail. */
 #include "lib/crew.h"
 #include "tests/fail/shim.h"
 #include "tests/harness/crew.h"
 
-enum { RUNS_AT_ONCE = 2, FAULT_SIZE = 2048, TRIES = 4, WORKERS = 2 };
+enum { RUNS_AT_ONCE = 2, SAMPLE = 6, FAULT_SIZE = 2048, TRIES = 4, WORKERS = 2 };
 enum { ITEMS = 300, CHUNK = 280, RAISING = 100, DYING = 150 };
 enum { LARGE_SIZE = 2500000, QUEUED = 5 };
 
@@ -751,22 +753,49 @@ static unsigned choose(const struct row *row, unsigned *numbers, unsigned max)
     return count;
 }
 
-static void fail_each(struct row row)
+/* Where no place is known from a run without a failure: every other one. */
+static unsigned choose_some(const struct row *row, unsigned *numbers, unsigned max)
+{
+    unsigned count = 0;
+
+    if (row->how != SHIM_CUT && !row->bad_start)
+        return choose(row, numbers, max);
+    for (; count < SAMPLE; count++)
+        numbers[count] = 1 + 2 * count;
+    return count;
+}
+
+static unsigned thin_out(unsigned *numbers, unsigned count)
+{
+    if (count <= SAMPLE)
+        return count;
+    for (unsigned i = 0; i < SAMPLE; i++)
+        numbers[i] = numbers[i * count / SAMPLE];
+    return SAMPLE;
+}
+
+static struct tally do_row(const struct row *row)
 {
     static unsigned numbers[SHIM_TRACE];
     const char *which = getenv("PYCREW_FAIL");
-    struct tally tally;
     unsigned count;
 
+    if (which != NULL && strcmp(which, "all") == 0)
+        return do_runs(row, NULL, 0);
     if (which != NULL && atoi(which) > 0) {
         numbers[0] = (unsigned)atoi(which);
-        tally = do_runs(&row, numbers, 1);
-    } else if (which != NULL || row.how == SHIM_CUT || row.bad_start) {
-        tally = do_runs(&row, NULL, 0);
-    } else {
-        count = choose(&row, numbers, SHIM_TRACE);
-        tally = do_runs(&row, numbers, count);
+        return do_runs(row, numbers, 1);
     }
+    count = choose_some(row, numbers, SHIM_TRACE);
+    if (which == NULL)
+        count = thin_out(numbers, count);
+    return do_runs(row, numbers, count);
+}
+
+static void fail_each(struct row row)
+{
+    struct tally tally = do_row(&row);
+
     DIAG("%u failures at %u places, %u errors (%u of them PYCREW_EDIED), all others survived "
          "unnoticed",
          tally.failures, tally.place_count, tally.errors, tally.deaths);
