@@ -4,6 +4,7 @@
 #   SHM_TESTS      unit tests of lib/shm, linked to it alone: what valgrind runs as well
 #   CORE_TESTS     unit tests of lib, linked to its objects, hidden symbols included
 #   FUZZ_TESTS     the fuzz targets of tests/fuzz over their corpora
+#   FAIL_TESTS     each call that can fail, failing; linked to the objects as well
 #   API_TESTS      through pycrew.h, linked to libpycrew.so, with real workers
 #   WORKER_TESTS   unit tests of the worker, with Python inside
 #   SCRIPT_TESTS   programs that print TAP: .t
@@ -80,6 +81,36 @@ tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
 check-steps: all tests/steps/test-steps
 	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
 
+# Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
+# that can fail led to tests/fail/shim.c.
+# make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
+FAIL_TESTS = tests/fail/test-fail
+fail_wraps = \
+	-Wl,--wrap=access -Wl,--wrap=aligned_alloc -Wl,--wrap=asprintf -Wl,--wrap=calloc \
+	-Wl,--wrap=close -Wl,--wrap=dup2 -Wl,--wrap=eventfd -Wl,--wrap=fallocate -Wl,--wrap=fcntl \
+	-Wl,--wrap=fgets -Wl,--wrap=fopen -Wl,--wrap=fork -Wl,--wrap=free -Wl,--wrap=ftruncate \
+	-Wl,--wrap=madvise -Wl,--wrap=malloc -Wl,--wrap=memfd_create -Wl,--wrap=mincore \
+	-Wl,--wrap=mmap -Wl,--wrap=mprotect -Wl,--wrap=munmap -Wl,--wrap=nanosleep -Wl,--wrap=open -Wl,--wrap=opendir \
+	-Wl,--wrap=pipe2 -Wl,--wrap=poll -Wl,--wrap=posix_fallocate -Wl,--wrap=posix_spawn \
+	-Wl,--wrap=posix_spawn_file_actions_addclosefrom_np \
+	-Wl,--wrap=posix_spawn_file_actions_adddup2 -Wl,--wrap=posix_spawn_file_actions_addopen \
+	-Wl,--wrap=posix_spawn_file_actions_init -Wl,--wrap=posix_spawnattr_init \
+	-Wl,--wrap=posix_spawnattr_setflags -Wl,--wrap=ppoll -Wl,--wrap=prctl -Wl,--wrap=pread \
+	-Wl,--wrap=pthread_create -Wl,--wrap=pthread_key_create -Wl,--wrap=pthread_setspecific \
+	-Wl,--wrap=read -Wl,--wrap=readdir -Wl,--wrap=realloc -Wl,--wrap=realpath \
+	-Wl,--wrap=recvmsg -Wl,--wrap=sched_getaffinity -Wl,--wrap=sem_clockwait \
+	-Wl,--wrap=sem_wait -Wl,--wrap=sendmsg -Wl,--wrap=shm_open -Wl,--wrap=socketpair \
+	-Wl,--wrap=stat -Wl,--wrap=statvfs -Wl,--wrap=strdup -Wl,--wrap=strndup -Wl,--wrap=syscall \
+	-Wl,--wrap=vasprintf -Wl,--wrap=waitid -Wl,--wrap=write
+tests_fail_test_fail_SOURCES = tests/fail/test-fail.c tests/fail/shim.c tests/fail/shim.h
+tests_fail_test_fail_LDADD = lib/libpccore.la
+tests_fail_test_fail_LDFLAGS = $(fail_wraps)
+tests_fail_pycrew_worker_fail_SOURCES = worker/main.c tests/fail/shim.c tests/fail/shim.h
+tests_fail_pycrew_worker_fail_CPPFLAGS = $(worker_cppflags)
+tests_fail_pycrew_worker_fail_CFLAGS = $(worker_cflags)
+tests_fail_pycrew_worker_fail_LDFLAGS = $(worker_link_flags) $(fail_wraps)
+tests_fail_pycrew_worker_fail_LDADD = $(worker_test_libs)
+
 WORKER_TESTS = \
 	tests/worker/test-convert \
 	tests/worker/test-loop
@@ -96,6 +127,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
 	tests/test-examples.t
@@ -109,6 +141,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
 	tests/py/exits_at_import.py \
+	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
@@ -126,8 +159,9 @@ test_data = \
 LDADD = lib/libpycrew.la
 worker_test_libs = worker/libpcworker.a $(PYTHON_LIBS)
 
-test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(WORKER_TESTS)
-check_PROGRAMS += $(test_programs) tests/harness/tap-script
+test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(FAIL_TESTS) \
+	$(WORKER_TESTS)
+check_PROGRAMS += $(test_programs) tests/harness/tap-script tests/fail/pycrew-worker-fail
 EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
 	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run \
 	tests/fuzz/run tests/fuzz/corpus \
@@ -136,7 +170,7 @@ EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
-SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS)
+SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(FAIL_TESTS)
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \

@@ -246,8 +246,10 @@ static PyObject *find_function(execution *e)
     if (e->function < l->function_capacity && l->functions[e->function] != NULL)
         return l->functions[e->function];
     publish_entered(e);
-    if (make_room(l, e->function) < 0)
-        return PyErr_NoMemory();
+    if (make_room(l, e->function) < 0) {
+        PyErr_SetString(PyExc_MemoryError, "no memory is left for one more function");
+        return NULL;
+    }
     l->functions[e->function] = load_function(l, e->function);
     return l->functions[e->function];
 }
