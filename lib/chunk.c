@@ -448,7 +448,7 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
     uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
     unsigned worker = pc_word_worker(word);
     uint32_t started, finished, again;
-    int64_t now = pc_now(), since, seen;
+    int64_t now, since, seen;
 
     *item = chunk->begin;
     *look = pc_until(call->timeout_ns);
@@ -458,8 +458,9 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
     *item = finished;
     if (call->timeout_ns < 0)
         return PC_OVERDUE_NOT;
-    seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
     since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
+    now = pc_now(); /* after since: the next item may be about to start, its time come before its progress */
+    seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
     if (!read_progress(call, worker, &again, item) || again != started)
         return PC_OVERDUE_NOT;
     if (started == finished) /* between two items, for so long? */

@@ -37,8 +37,10 @@ tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
 	tests/shm/test-format \
+	tests/test-overdue \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_overdue_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
