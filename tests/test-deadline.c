@@ -76,6 +76,17 @@ TEST(a_call_that_sleeps_is_interrupted_at_its_deadline)
     pycrew_close(crew);
 }
 
+TEST(a_deadline_that_comes_while_an_exception_is_put_into_words_ends_the_call)
+{
+    pycrew_crew *crew = open_crew(1);
+    const pycrew_error *error = times_out(crew, 100 * MS, 20 * SECOND, "api_ops:fail_slowly");
+
+    ASSERT_STR(error->type, "pycrew.DeadlineExceeded");
+    ASSERT(error->may_have_run);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
 TEST(a_call_that_holds_the_gil_is_killed_after_the_grace)
 {
     pycrew_crew *crew = open_preloaded(1);

@@ -292,6 +292,20 @@ def swallow_once(seconds, path=None):
     return "nothing came"
 
 
+class SlowToTell(Exception):
+    asked = False
+
+    def __str__(self):
+        if not self.asked:
+            self.asked = True
+            time.sleep(100)
+        return "told at last"
+
+
+def fail_slowly():
+    raise SlowToTell
+
+
 class Stubborn:
     def __del__(self):
         while True:
