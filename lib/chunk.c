@@ -157,6 +157,15 @@ void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
 
     for (uint32_t item = from; item < chunk->count; item++)
         save_error(chunk, item, error);
+    /* One that died, and was to run again. */
+    if (chunk->saved != NULL && chunk->blamed_deaths > 0 && chunk->blamed >= from &&
+        chunk->blamed < chunk->count) {
+        pycrew_error *e = &chunk->saved[chunk->blamed].error.public;
+
+        e->may_have_run = true;
+        if (e->attempts < chunk->blamed_deaths)
+            e->attempts = chunk->blamed_deaths;
+    }
     chunk->begin = chunk->finished = chunk->count; /* none of them stands in the table */
 }
 
@@ -422,7 +431,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
         if (!again)
             chunk->begin++;
         if (chunk->batch != NULL)
-            pc_batch_count_death(chunk->batch, again);
+            pc_batch_count_death(chunk->batch, again && !atomic_load(&chunk->cancelled));
     }
     chunk->finished = chunk->begin;
     if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count)
