@@ -82,6 +82,21 @@ tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
 check-steps: all tests/steps/test-steps
 	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
 
+# A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
+check_PROGRAMS += tests/soak/pycrew-soak
+tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
+	tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c tests/soak/watch.c \
+	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
+tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
+tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
+EXTRA_DIST += tests/soak/README.md tests/soak/soak_ops.py
+
+SOAK = 60s
+SOAK_FLAGS =
+.PHONY: soak
+soak: all tests/soak/pycrew-soak
+	./run tests/soak/pycrew-soak --time $(SOAK) $(SOAK_FLAGS)
+
 WORKER_TESTS = \
 	tests/worker/test-convert \
 	tests/worker/test-loop
