@@ -30,7 +30,8 @@ struct soak soak = {.threads = 8, .workers = 4, .kill_rate = 15, .zygote_rate = 
 
 /* ---- the crew -------------------------------------------------------------------------------- */
 
-/* A dead worker, or zygote, is worth no line; what one prints is. That one wrote over the shared memory cannot be: none does. */
+/* A dead worker, or zygote, is worth no line; what one prints is. That one wrote over the shared
+ * memory cannot be: none does. */
 static void log_line(void *data, int level, const char *line)
 {
     static _Atomic unsigned shown;
@@ -46,7 +47,8 @@ static void open_soak_crew(void)
     static char variable[80];
     snprintf(variable, sizeof variable, "PYCREW_SOAK_LEDGER=/proc/%d/fd/%d", (int)getpid(),
              soak_ledger.fd);
-    const char *path[] = {SOAK_MODULES, NULL}, *env[] = {variable, NULL};
+    const char *path[] = {SOAK_MODULES, NULL};
+    const char *env[] = {variable, "PYTHONDONTWRITEBYTECODE=1", NULL};
     const char *preload[] = {"soak_ops", NULL};
     pycrew_options options = PYCREW_OPTIONS_INIT;
     options.workers = soak.workers;
@@ -100,8 +102,8 @@ static int64_t next_round_end(int64_t begin)
     return soak.duration_ns > 0 && end > begin + soak.duration_ns ? begin + soak.duration_ns : end;
 }
 
-/* A closed queue's descriptor is kept for the next: as many as there may be at a time are made at once,
- * so that they do not look like a leak. */
+/* A closed queue's descriptor is kept for the next. As many as there may be at a time are made at
+ * once, or they would look like a leak. */
 static void warm_queues(void)
 {
     pycrew_queue *queues[THREADS_MAX];
