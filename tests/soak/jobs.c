@@ -267,6 +267,24 @@ static void do_deadlines(size_t first, size_t count, uint64_t *random)
     }
 }
 
+/* Many that end about when their deadlines come: an interrupt, or a kill, that comes late hits the
+ * next. */
+static void do_short_deadlines(size_t first, size_t count, uint64_t *random)
+{
+    plan plans[JOB_MAX];
+    pycrew_call *calls[JOB_MAX];
+    for (size_t i = 0; i < count; i++) {
+        plans[i] =
+            plan_call(first + i, KIND_DEADLINE, one_in(4, random) ? OP_SLEEP : OP_ADD, random);
+        if (plans[i].op == OP_SLEEP)
+            plan_sleep(&plans[i], below(300, random) * US);
+        plan_timeout(&plans[i], (50 + below(3000, random)) * US);
+        calls[i] = submit(&plans[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        finish(calls[i], &plans[i]);
+}
+
 /* ---- crashes --------------------------------------------------------------------------------- */
 
 static void do_crashes(size_t first, size_t count, uint64_t *random)
@@ -498,9 +516,10 @@ static const struct job {
     size_t count;
     unsigned weight;
 } jobs[] = {
-    {do_singles, 100, 10}, {do_pipelined, 300, 14},  {do_loop_calls, 200, 10}, {do_queue, 60, 4},
-    {do_batch, 2000, 20},  {do_rough_batch, 600, 4}, {do_bytes, 10, 8},        {do_deadlines, 1, 8},
-    {do_crashes, 1, 4},    {do_cancels, 30, 4},      {do_releases, 30, 4},
+    {do_singles, 100, 10}, {do_pipelined, 300, 14}, {do_loop_calls, 200, 10},
+    {do_queue, 60, 4},     {do_batch, 2000, 20},    {do_rough_batch, 600, 4},
+    {do_bytes, 10, 8},     {do_deadlines, 1, 8},    {do_short_deadlines, 60, 2},
+    {do_crashes, 1, 4},    {do_cancels, 30, 4},     {do_releases, 30, 4},
 };
 enum { JOB_COUNT = sizeof jobs / sizeof *jobs };
 
