@@ -38,8 +38,10 @@ tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
 	tests/shm/test-format \
+	tests/test-overdue \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_overdue_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
@@ -110,6 +112,21 @@ tests_fail_pycrew_worker_fail_CPPFLAGS = $(worker_cppflags)
 tests_fail_pycrew_worker_fail_CFLAGS = $(worker_cflags)
 tests_fail_pycrew_worker_fail_LDFLAGS = $(worker_link_flags) $(fail_wraps)
 tests_fail_pycrew_worker_fail_LDADD = $(worker_test_libs)
+
+# A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
+check_PROGRAMS += tests/soak/pycrew-soak
+tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
+	tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c tests/soak/watch.c \
+	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
+tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
+tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
+EXTRA_DIST += tests/soak/README.md tests/soak/soak_ops.py
+
+SOAK = 60s
+SOAK_FLAGS =
+.PHONY: soak
+soak: all tests/soak/pycrew-soak
+	./run tests/soak/pycrew-soak --time $(SOAK) $(SOAK_FLAGS)
 
 WORKER_TESTS = \
 	tests/worker/test-convert \

@@ -91,6 +91,7 @@ typedef struct pc_current {
 
 extern pc_current pc_current_call;
 extern PyObject *pc_deadline_exceeded; /* the exception's type */
+void pc_interrupt_raise(void);         /* sets it */
 
 /* ---- fault.c ---- */
 

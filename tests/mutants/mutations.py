@@ -24,9 +24,11 @@ IDLE = "lib/shm/idle.c"
 RING = "lib/shm/ring.c"
 SLOT = "lib/shm/slot.c"
 CALL = "lib/call.c"
+CHUNK = "lib/chunk.c"
 LADDER = "lib/ladder.c"
 MEMORY = "lib/memory.c"
 REBUILD = "lib/rebuild.c"
+SUPERVISOR = "lib/supervisor.c"
 SWEEP = "lib/sweep.c"
 LOOP = "worker/loop.c"
 MODULE = "worker/module.c"
@@ -39,10 +41,13 @@ TEST_SLOT = "tests/shm/test-slot"
 TEST_CALL = "tests/test-call"
 TEST_DEADLINE = "tests/test-deadline"
 TEST_DEATH = "tests/test-death"
+TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
 TEST_LOOP = "tests/worker/test-loop"
 TEST_STEPS = "tests/steps/test-steps"
+
+SOAK = "tests/soak/pycrew-soak"  # its tests are command lines
 
 FENCE = "    atomic_thread_fence(memory_order_seq_cst);\n"
 
@@ -217,6 +222,14 @@ MUTATIONS = [
           "    atomic_store(&chunk->progress, pc_chunk_progress(started, item));\n"
           "    return true;\n}\n\n/* Finishes")],
         [(TEST_LOOP, "a_doomed_item_is_never_finished")]),
+    Mutation(
+        "chunk-clock-first",
+        "the host's clock is read before an item's start: the next one's is in the future",
+        [(CHUNK, "    int64_t now, since, seen;\n", "    int64_t now = pc_now(), since, seen;\n"),
+         (CHUNK, "    now = pc_now(); /* after since: the next item may be about to start, its time come "
+          "before its progress */\n", "")],
+        [(TEST_OVERDUE, "an_item_that_starts_while_the_host_looks_did_not_start_in_the_future")],
+        by_chance=True),
     # ---- deaths ----
     Mutation(
         "loop-entered-late",
@@ -240,6 +253,22 @@ MUTATIONS = [
         [(SWEEP, "        pc_call_tell(call);\n", ""),
          (REBUILD, "            pc_call_tell(call); /* that may have been lost */\n", "            ;\n")],
         [(TEST_STEPS, "a_worker_dies_while_it_announces")]),
+    Mutation(
+        "sweep-one-retry-more",
+        "a call whose worker died runs again once more than the caller allowed",
+        [(SWEEP, "entered ? call->retries :", "entered ? call->retries + 1u :")],
+        [(SOAK, "--calls 200000 --kill 30 --zygote 0 --seed 1")], by_chance=True),
+    Mutation(
+        "supervisor-descriptor-left",
+        "a dead worker's pidfd stays open",
+        [(SUPERVISOR, "    close_fd(&w->pidfd);\n", "    w->pidfd = -1;\n")],
+        [(SOAK, "--time 6s --seed 1")]),
+    Mutation(
+        "chunk-died-unsaid",
+        "a cancelled batch's item that died is said not to have run",
+        [(CHUNK, "        e->may_have_run = true;\n        if (e->attempts < chunk->blamed_deaths)\n"
+          "            e->attempts = chunk->blamed_deaths;\n", "        (void)e;\n")],
+        [(TEST_DEADLINE, "a_cancelled_item_that_died_may_have_run")]),
     Mutation(
         "lease-not-taken",
         "a result is not leased: its memory is freed with its worker's",
