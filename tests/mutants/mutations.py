@@ -151,9 +151,8 @@ MUTATIONS = [
     Mutation(
         "ring-head-first",
         "the head moves on before the slot is claimed: who dies in between loses the call",
-        [(RING, "        pc_prefetch_write(&segment->slots[*slot].control);\n",
-          "        help_head(segment, head);\n"
-          "        pc_prefetch_write(&segment->slots[*slot].control);\n")],
+        [(RING, "        prefetch_slot(segment, entry);\n        /* Again",
+          "        help_head(segment, head);\n        /* Again")],
         [(TEST_RING, "a_worker_that_dies_at_any_instruction_of_a_claim_loses_no_call")]),
     Mutation(
         "ring-no-generation",
