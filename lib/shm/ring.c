@@ -37,6 +37,15 @@ static bool entry_is_intact(const pc_segment *segment, uint32_t place, uint64_t 
            (int32_t)(after - ticket) > 0 && (int32_t)(ticket - (before - 2 * slots)) >= 0;
 }
 
+/* Whether the head points to what a later lap has overwritten: nobody will ever get past it. */
+static bool is_lapped(const pc_segment *segment)
+{
+    uint32_t head = load_head(segment);
+    uint32_t ticket = (uint32_t)(load_entry(segment, head) >> 32);
+
+    return (int32_t)(ticket - head) > 0 && load_head(segment) == head;
+}
+
 bool pc_ring_intact(const pc_segment *segment, _Atomic uint64_t *tail)
 {
     /* What is loaded between the two loads of the tail is to lie between them. */
@@ -44,7 +53,7 @@ bool pc_ring_intact(const pc_segment *segment, _Atomic uint64_t *tail)
     uint32_t head = load_head(segment);
 
     if ((int32_t)((uint32_t)atomic_load(tail) - head) < 0 ||
-        (int32_t)(head - (before - slots - STRAY_ENTRIES)) < 0)
+        (int32_t)(head - (before - slots - STRAY_ENTRIES)) < 0 || is_lapped(segment))
         return false;
     for (uint32_t place = 0; place < slots; place++) {
         uint64_t entry;

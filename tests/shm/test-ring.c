@@ -335,6 +335,25 @@ TEST(tickets_go_on_beyond_the_last_number)
     }
 }
 
+/* Its entry has been overwritten: no claim would ever get past it. */
+TEST(a_head_that_was_scribbled_back_is_passed_on_or_seen_to_be_wrong)
+{
+    for (uint32_t back = 1; back <= 3 * SLOTS; back++) {
+        host *h = host_new();
+        for (uint32_t round = 0; round < 4 * SLOTS; round++) {
+            submit(h, round % SLOTS);
+            ASSERT_INT(claim(h), round % SLOTS);
+            finish(h, round % SLOTS);
+        }
+        submit(h, 0);
+        ASSERT(pc_ring_intact(&h->segment, &h->tail));
+        atomic_store(&h->segment.header->ring_head, (uint32_t)h->tail - back);
+        ASSERT_INT(pc_ring_intact(&h->segment, &h->tail), back <= SLOTS);
+        ASSERT_INT(claim(h), back <= SLOTS ? 0 : -1);
+        host_free(h);
+    }
+}
+
 TEST(numbers_that_were_scribbled_lead_nowhere_outside)
 {
     host *h = host_new();
