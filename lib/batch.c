@@ -711,6 +711,8 @@ int pycrew_batch_add(pycrew_batch *batch, const char *format, ...)
     va_list arguments;
     int rc;
 
+    if (__builtin_expect(format == NULL, 0))
+        return pc_fail(-EINVAL, "the format is NULL");
     va_start(arguments, format);
     if (batch->room > 0 && pc_record_matches(&batch->record, format) && takes_records(batch))
         rc = add_record(batch, &arguments);

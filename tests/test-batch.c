@@ -1242,4 +1242,18 @@ TEST(json_items_go_in_and_come_out_as_json)
     pycrew_close(crew);
 }
 
+TEST(an_item_without_a_format_is_refused_and_not_there)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_batch *batch;
+
+    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:nothing"), NULL, &batch));
+    GIVES(pycrew_batch_add(batch, NULL), -EINVAL);
+    GIVES(pycrew_batch_add_within(batch, BOUND, NULL), -EINVAL);
+    OK(pycrew_batch_end(batch));
+    GIVES(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 TAP_MAIN

@@ -345,6 +345,18 @@ static const char *write_file(const char *name, const char *text, mode_t mode)
     return path;
 }
 
+TEST(a_worker_program_that_is_run_by_hand_says_what_it_is)
+{
+    char command[4200], line[200] = "";
+    FILE *pipe;
+
+    snprintf(command, sizeof command, "'%s' 2>&1", getenv("PYCREW_WORKER"));
+    pipe = popen(command, "r");
+    ASSERT(pipe != NULL && fgets(line, sizeof line, pipe) != NULL);
+    ASSERT_STR(line, "pycrew-worker is started by libpycrew, not by hand\n");
+    ASSERT_INT(WEXITSTATUS(pclose(pipe)), 2);
+}
+
 TEST(a_worker_program_that_is_not_executable_is_named)
 {
     const char *path = write_file("worker", "#!/bin/sh\n", 0644);
@@ -509,6 +521,28 @@ static void runs_in(const char *python, const char *prefix)
     ASSERT_STR(found, python);
     free(found);
     pycrew_close(crew);
+}
+
+/* It is told by the program's name, behind all links: none of that version need be here. */
+TEST(a_program_that_is_called_as_another_python_is_refused_with_both_versions)
+{
+    pycrew_options options = test_options(1);
+
+    options.python = write_file("python3.3", "#!/bin/sh\n", 0755);
+    refused_with(&options, PYCREW_ESTART, "python3.3 is Python 3.3, and this worker program was built",
+                 "with Python 3.");
+}
+
+TEST(a_python_without_a_slash_is_looked_for_in_the_path)
+{
+    pycrew_options options = test_options(1);
+    char path[4200];
+
+    write_file("python3.3", "#!/bin/sh\n", 0755);
+    snprintf(path, sizeof path, "/nowhere::%s:/usr/bin", scratch_directory());
+    setenv("PATH", path, 1);
+    options.python = "python3.3";
+    refused_with(&options, PYCREW_ESTART, scratch_directory(), "python3.3 is Python 3.3");
 }
 
 TEST(a_python_of_the_same_minor_version_gives_its_environment)
@@ -890,6 +924,37 @@ TEST(what_a_preload_module_prints_comes_to_the_log)
     crew = open_with(&options);
     AWAIT(has_line(&lines, "0 [zygote] printed at import\n"));
     pycrew_close(crew);
+}
+
+TEST(threads_that_the_preload_leaves_are_warned_of)
+{
+    static log_lines lines = {PTHREAD_MUTEX_INITIALIZER, ""};
+    pycrew_options options = logging_to(&lines, 1);
+    const char *preload[] = {"leaves_a_thread", NULL}, *path[] = {scratch_directory(), NULL};
+    pycrew_crew *crew;
+
+    write_file("leaves_a_thread.py",
+               "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n",
+               0644);
+    options.path = path;
+    options.preload = preload;
+    crew = open_with(&options);
+    AWAIT(has_line(&lines, "threads are alive after the preload"));
+    pycrew_close(crew);
+}
+
+TEST(an_exit_function_that_raises_is_printed_with_its_traceback)
+{
+    static log_lines lines = {PTHREAD_MUTEX_INITIALIZER, ""};
+    pycrew_options options = logging_to(&lines, 1);
+    pycrew_crew *crew;
+
+    options.exit = "api_ops:fail";
+    options.grace_ns = BOUND;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+    ASSERT(has_line(&lines, "[w0] ValueError: no good"));
 }
 
 TEST(what_is_printed_before_a_failed_open_comes_to_the_log)

@@ -1104,4 +1104,14 @@ TEST(a_killed_zygote_takes_no_announcement_with_it)
     pycrew_close(crew);
 }
 
+TEST(a_queue_of_nothing_or_for_nobody_is_refused)
+{
+    pycrew_queue *queue = NULL;
+    pycrew_crew *crew = open_crew(1);
+
+    GIVES(pycrew_queue_open(NULL, &queue), -EINVAL);
+    GIVES(pycrew_queue_open(crew, NULL), -EINVAL);
+    pycrew_close(crew);
+}
+
 TAP_MAIN

@@ -338,6 +338,9 @@ TEST(callers_of_other_versions_get_what_they_know)
     older.stats.size = 3;
     GIVES(pycrew_stats_get(crew, &older.stats), -EINVAL);
     GIVES(pycrew_stats_get(crew, NULL), -EINVAL);
+    older.stats.size = sizeof older.stats;
+    older.stats.worker_size = 0; /* of elements of no size there can be none */
+    GIVES(pycrew_stats_get(crew, &older.stats), -EINVAL);
     pycrew_close(crew);
 }
 
