@@ -920,11 +920,16 @@ static void sleep_until_ended(pycrew_call *call, int64_t until)
     }
 }
 
+/* Again where it was seen to end and is not: its word was scribbled over before it was collected. */
 bool pc_call_await(pycrew_call *call, int64_t until)
 {
-    if (!spin(call, until))
-        sleep_until_ended(call, until);
-    return pc_call_collect(call);
+    do {
+        if (!spin(call, until))
+            sleep_until_ended(call, until);
+        if (pc_call_collect(call))
+            return true;
+    } while (pc_now() < until && atomic_load(&call->crew->ending) != 2);
+    return false;
 }
 
 /* A thread that finds call after call ended already is behind the workers; it waits for them in the
