@@ -15,6 +15,7 @@ tests_harness_tap_script_LDADD =
 
 SHM_TESTS = \
 	tests/shm/test-announce \
+	tests/shm/test-array \
 	tests/shm/test-budget \
 	tests/shm/test-control \
 	tests/shm/test-heap \
@@ -25,6 +26,7 @@ SHM_TESTS = \
 	tests/shm/test-slot \
 	tests/shm/test-value
 tests_shm_test_announce_LDADD = lib/libpcshm.la
+tests_shm_test_array_LDADD = lib/libpcshm.la
 tests_shm_test_budget_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
@@ -55,6 +57,7 @@ tests_fuzz_test_corpus_SOURCES = \
 tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
 API_TESTS = \
+	tests/test-array \
 	tests/test-batch \
 	tests/test-call \
 	tests/test-deadline \
@@ -104,6 +107,7 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/crew.h \
 	tests/py/api_ops.py \
+	tests/py/array_ops.py \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
@@ -113,6 +117,7 @@ test_data = \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
 	tests/py/misuse_ops.py \
+	tests/py/no_numpy.py \
 	tests/py/open_ops.py \
 	tests/py/prints_at_import.py \
 	tests/py/queue_ops.py \
