@@ -52,7 +52,7 @@ struct pc_arrays {
 
 typedef struct pc_use {
     pc_held *held;
-    uint64_t low, high; /* of the elements, in the segment */
+    uintptr_t low, high; /* of the elements, as the user has them */
     bool writable;
     pycrew_array *back;             /* where they are copied back to, or NULL */
     int64_t strides[PC_ARRAY_DIMS]; /* of the copy */
@@ -112,22 +112,22 @@ static bool grow_held(pc_arrays *arrays)
     return true;
 }
 
-/* False: no memory, or it overlaps another. */
-static bool insert_held(pc_arrays *arrays, pc_held *held)
+/* 0; -ENOMEM; -EBADMSG: it overlaps another. */
+static int insert_held(pc_arrays *arrays, pc_held *held)
 {
     size_t place = place_behind(arrays, held->block);
 
     if (place > 0 && held->block - arrays->held[place - 1]->block < arrays->held[place - 1]->size)
-        return false;
+        return -EBADMSG;
     if (place < arrays->count && arrays->held[place]->block - held->block < held->size)
-        return false;
+        return -EBADMSG;
     if (arrays->count == arrays->capacity && !grow_held(arrays))
-        return false;
+        return -ENOMEM;
     memmove(arrays->held + place + 1, arrays->held + place,
             (arrays->count - place) * sizeof arrays->held[0]);
     arrays->held[place] = held;
     arrays->count++;
-    return true;
+    return 0;
 }
 
 static void remove_held(pc_arrays *arrays, const pc_held *held)
@@ -290,7 +290,7 @@ static int new_block(pycrew_crew *crew, size_t size, bool allocated, pc_held **r
     held->refs = 1;
     held->allocated = allocated;
     lock(crew->arrays);
-    inserted = insert_held(crew->arrays, held);
+    inserted = insert_held(crew->arrays, held) == 0;
     unlock(crew->arrays);
     if (!inserted) {
         pc_memory_free(crew, held->block);
@@ -305,6 +305,10 @@ void *pycrew_alloc(pycrew_crew *crew, size_t size)
 {
     pc_held *held;
 
+    if (crew == NULL) {
+        pc_fail(-EINVAL, "pycrew_alloc: crew must not be NULL");
+        return NULL;
+    }
     if (pc_crew_check(crew) < 0)
         return NULL;
     if (size > crew->segment.size) {
@@ -706,12 +710,12 @@ static int add_placed(pycrew_call *call, const pycrew_array *from, pc_array *arr
     if (use == NULL)
         return pc_build_fail(builder, out_of_memory());
     memcpy(strides, array->strides, sizeof strides);
+    use->low = (uintptr_t)from->data + (uintptr_t)array->low; /* before a copy has another layout */
+    use->high = (uintptr_t)from->data + (uintptr_t)array->high;
     rc = place_array(crew, from, array, &use->held, &wrong);
     if (rc != 0)
         return rc < 0 ? pc_build_fail(builder, rc)
                       : pc_build_invalid(builder, "the array: %s", wrong);
-    use->low = array->data + (uint64_t)array->low;
-    use->high = array->data + (uint64_t)array->high;
     use->writable = array->writable;
     wrong = find_overlap(call, use);
     if (wrong == NULL)
@@ -769,90 +773,110 @@ static pc_held *block_of_call(const pycrew_call *call, uint64_t base)
     return held != NULL && held->block == base && held->result_of == call ? held : NULL;
 }
 
-/* Under arrays->lock: the worker's block of a result. */
-static pc_held *lease_block(pycrew_call *call, unsigned worker, unsigned incarnation,
-                            const pc_array *array)
+/* Under arrays->lock: leases what a worker says to be its block. */
+static int lease_held(pycrew_call *call, unsigned worker, unsigned incarnation, uint64_t cell,
+                      pc_held *held)
 {
     pycrew_crew *crew = call->crew;
-    uint64_t end = array->data + (uint64_t)array->high;
-    pc_held *held = calloc(1, sizeof *held);
+    int rc = insert_held(crew->arrays, held);
 
-    if (held == NULL)
-        return NULL;
-    held->block = array->base;
-    held->size = (end - array->base + BLOCK_ALIGN - 1) / BLOCK_ALIGN * BLOCK_ALIGN;
-    held->refs = 1;
-    held->result_of = call;
-    if (array->data + (uint64_t)array->low >= array->base && end > array->base &&
-        insert_held(crew->arrays, held)) {
-        if (pc_lease_keep(crew, worker, incarnation, array->base, held->size, array->cell,
-                          &held->lease)) {
-            if (add_result(call, held))
-                return held;
-            pc_lease_drop(crew, &held->lease);
-        }
-        remove_held(crew->arrays, held);
-    }
-    free(held);
-    return NULL;
+    if (rc < 0)
+        return rc;
+    if (!pc_lease_keep(crew, worker, incarnation, held->block, held->size, cell, &held->lease))
+        rc = -EBADMSG;
+    else if (!add_result(call, held))
+        rc = -ENOMEM;
+    if (rc == 0)
+        return 0;
+    if (rc == -ENOMEM)
+        pc_lease_drop(crew, &held->lease);
+    remove_held(crew->arrays, held);
+    return rc;
 }
 
-static bool lease_array(pycrew_call *call, unsigned worker, unsigned incarnation,
-                        const pc_view *view)
+/* The block ends, as far as the host goes into it, where these elements do. */
+static int lease_block(pycrew_call *call, unsigned worker, unsigned incarnation,
+                       const pc_array *array)
+{
+    uint64_t end = array->data + (uint64_t)array->high;
+    pc_held *held = calloc(1, sizeof *held);
+    int rc = held == NULL ? -ENOMEM : 0;
+
+    if (rc == 0) {
+        held->block = array->base;
+        held->size = (end - array->base + BLOCK_ALIGN - 1) / BLOCK_ALIGN * BLOCK_ALIGN;
+        held->refs = 1;
+        held->result_of = call;
+        rc = lies_inside(array, array->data, held)
+                 ? lease_held(call, worker, incarnation, array->cell, held)
+                 : -EBADMSG;
+    }
+    if (rc < 0)
+        free(held);
+    return rc;
+}
+
+/* Not inline: its room on the stack would be there for each container around it. */
+static __attribute__((noinline)) int lease_array(pycrew_call *call, unsigned worker,
+                                                 unsigned incarnation, const pc_view *view)
 {
     pc_array array;
-    pc_held *held;
+    const pc_held *held;
+    int rc = 0;
 
     if (pc_array_read(view, &array) < 0)
-        return false;
+        return -EBADMSG;
     if (array.bytes == 0)
-        return true;
+        return 0;
     lock(call->crew->arrays);
     held = block_of_call(call, array.base);
     if (held == NULL)
-        held = lease_block(call, worker, incarnation, &array);
+        rc = lease_block(call, worker, incarnation, &array);
+    else if (!lies_inside(&array, array.data, held))
+        rc = -EBADMSG;
     unlock(call->crew->arrays);
-    return held != NULL && lies_inside(&array, array.data, held);
+    return rc;
 }
 
-static bool lease_all(pycrew_call *call, unsigned worker, unsigned incarnation, pc_cursor message,
-                      int depth)
+static int lease_all(pycrew_call *call, unsigned worker, unsigned incarnation, pc_cursor message,
+                     int depth)
 {
     pc_view view;
-    int r;
+    int r, rc = 0;
 
-    while ((r = pc_value_next(&message, &view)) > 0) {
-        if (view.tag == PC_TAG_ARRAY && !lease_array(call, worker, incarnation, &view))
-            return false;
-        if (view.tag >= PC_TAG_LIST &&
-            (depth == PC_VALUE_DEPTH_MAX ||
-             !lease_all(call, worker, incarnation, view.contents, depth + 1)))
-            return false;
+    while (rc == 0 && (r = pc_value_next(&message, &view)) != 0) {
+        if (r < 0 || (view.tag >= PC_TAG_LIST && depth == PC_VALUE_DEPTH_MAX))
+            rc = -EBADMSG;
+        else if (view.tag == PC_TAG_ARRAY)
+            rc = lease_array(call, worker, incarnation, &view);
+        else if (view.tag >= PC_TAG_LIST)
+            rc = lease_all(call, worker, incarnation, view.contents, depth + 1);
     }
-    return r == 0;
+    return rc;
 }
 
-/* All arguments of the call: which of them the worker means, its words say. */
-static bool note_retained(pycrew_call *call, unsigned worker, unsigned incarnation)
+/* All arguments of the call: which of them the worker means, its words say. Where there is no
+ * memory to note it, the block is kept for good. */
+static int note_retained(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pycrew_crew *crew = call->crew;
     const pc_call_arrays *lists = call->arrays;
-    bool noted = lists != NULL && lists->use_count > 0;
 
-    if (!noted)
-        return false;
+    if (lists == NULL || lists->use_count == 0)
+        return -EBADMSG;
     lock(crew->arrays);
-    for (unsigned i = 0; i < lists->use_count && noted; i++) {
+    for (unsigned i = 0; i < lists->use_count; i++) {
         pc_held *held = lists->uses[i].held;
 
         if (held->retained == NULL)
             held->retained = calloc(crew->workers, sizeof held->retained[0]);
-        noted = held->retained != NULL;
-        if (noted)
+        if (held->retained != NULL)
             held->retained[worker] = incarnation;
+        else
+            held->refs++;
     }
     unlock(crew->arrays);
-    return noted;
+    return 0;
 }
 
 static void copy_back(const pycrew_call *call)
@@ -902,16 +926,17 @@ static unsigned whole_incarnation(pycrew_crew *crew, unsigned worker)
     return incarnation;
 }
 
-bool pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
+int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
 {
-    if (flags & PC_ANSWER_RETAINED &&
-        !note_retained(call, worker, whole_incarnation(call->crew, worker)))
-        return false;
-    if (flags & PC_ANSWER_ARRAYS && !lease_all(call, worker, incarnation, call->result, 0))
-        return false;
-    if (flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
+    int rc = 0;
+
+    if (flags & PC_ANSWER_RETAINED)
+        rc = note_retained(call, worker, whole_incarnation(call->crew, worker));
+    if (rc == 0 && flags & PC_ANSWER_ARRAYS)
+        rc = lease_all(call, worker, incarnation, call->result, 0);
+    if (rc == 0 && flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
         copy_back_unless_released(call);
-    return true;
+    return rc;
 }
 
 /* ---- handing out ---- */

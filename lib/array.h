@@ -24,10 +24,10 @@ void pc_arrays_free(pycrew_crew *crew);
 /* Adds to a builder that is a call's. */
 int pc_arrays_add(pc_builder *builder, const pycrew_array *array);
 
-/* While the call's end is collected: notes what the worker still sees (flags, enum
- * pc_answer_flags), leases the arrays of the result, copies back. False: the result holds what no
- * worker of ours writes. */
-bool pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
+/* While the call's end is collected: notes what the worker still sees (flags, enum pc_answer_flags),
+ * leases the arrays of the result, copies back. 0; -ENOMEM; -EBADMSG: the result holds what no worker
+ * of ours writes. */
+int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
 
 /* The call gives its blocks back. */
 void pc_arrays_leave(pycrew_call *call);

@@ -726,14 +726,18 @@ static bool find_result(pycrew_call *call, uint64_t word, uint64_t block, uint64
     return true;
 }
 
-static bool collect_arrays(pycrew_call *call, uint64_t word, uint32_t kind, uint32_t flags)
+static int collect_arrays(pycrew_call *call, uint64_t word, uint32_t kind, uint32_t flags)
 {
-    flags &= kind == PC_RESULT_VALUE ? ~(uint32_t)PC_ANSWER_RETURNED
-                                     : ~(uint32_t)(PC_ANSWER_RETURNED | PC_ANSWER_ARRAYS);
+    flags &= PC_ANSWER_RETAINED | (kind == PC_RESULT_VALUE ? PC_ANSWER_ARRAYS : 0);
     if (kind == PC_RESULT_VALUE)
         flags |= PC_ANSWER_RETURNED;
-    return pc_arrays_collect(call, pc_word_worker(word),
-                             (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK), flags);
+    switch (pc_arrays_collect(call, pc_word_worker(word),
+                              (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK),
+                              flags)) {
+    case 0: return 0;
+    case -ENOMEM: return set_lost(call, -ENOMEM, "no memory is left for the result's arrays", true);
+    default: return set_impossible(call);
+    }
 }
 
 static int collect_from_worker(pycrew_call *call, uint64_t word)
@@ -742,6 +746,7 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     uint32_t kind = slot->result_kind;
     uint32_t flags = slot->result_ran;
     bool ran = flags & PC_ANSWER_RAN;
+    int code;
 
     if (pc_word_worker(word) >= call->crew->workers || kind - 1 >= PC_RESULT_BATCH)
         return set_impossible(call);
@@ -753,8 +758,8 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     if (kind == PC_RESULT_BATCH || call->chunk_in_use || !find_result(call, word, slot->result_block, slot->result_size))
         return set_impossible(call);
     if (__builtin_expect(call->arrays != NULL || flags > PC_ANSWER_RAN, 0) &&
-        !collect_arrays(call, word, kind, flags))
-        return set_impossible(call);
+        (code = collect_arrays(call, word, kind, flags)) < 0)
+        return code;
     if (kind == PC_RESULT_VALUE)
         return 0;
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)

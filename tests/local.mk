@@ -39,8 +39,10 @@ tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
 	tests/shm/test-format \
+	tests/test-held \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_held_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
@@ -144,6 +146,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
+	tests/test-array \
 	tests/test-batch \
 	tests/test-call \
 	tests/test-death \
