@@ -35,6 +35,7 @@ lib_libpccore_la_SOURCES = \
 	lib/chunk.c \
 	lib/crew.c lib/crew.h \
 	lib/deadline.c \
+	lib/dlpack.c lib/dlpack.h \
 	lib/error.c lib/error.h \
 	lib/format.c lib/format.h \
 	lib/function.c \

@@ -263,6 +263,25 @@ PYCREW_API int pycrew_array_take(pycrew_call *call, pycrew_array *ret);
  * no elements. */
 PYCREW_API void pycrew_array_drop(pycrew_crew *crew, pycrew_array *array);
 
+/* DLPack's, as dlpack.h declares them: include that before or after this, or not at all. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+
+/* Describes a tensor in the CPU's memory, which stays its owner's: to be there as long as the array's data
+ * has to. flags: PYCREW_WRITABLE, PYCREW_COPY_BACK. -EINVAL: another device, a type that numpy has not
+ * (bfloat16, several lanes), another major version; PYCREW_WRITABLE of one that is read-only. */
+PYCREW_API int pycrew_array_from_dlpack(pycrew_array *array, const struct DLManagedTensor *tensor,
+                                        unsigned flags);
+PYCREW_API int pycrew_array_from_dlpack_versioned(pycrew_array *array,
+                                                  const struct DLManagedTensorVersioned *tensor,
+                                                  unsigned flags);
+
+/* A taken array as a tensor, uncopied: who deletes that drops it, and has to before the crew is closed.
+ * array->data is NULL then. -EINVAL: PYCREW_OTHER, or a stride that is no multiple of itemsize. */
+PYCREW_API int pycrew_array_to_dlpack(pycrew_crew *crew, pycrew_array *array, struct DLManagedTensor **ret);
+PYCREW_API int pycrew_array_to_dlpack_versioned(pycrew_crew *crew, pycrew_array *array,
+                                                struct DLManagedTensorVersioned **ret);
+
 /* ---- functions ------------------------------------------------------------------------------- */
 
 /* A function by name, "package.module:name.in.it". Nothing is imported here: the first worker to

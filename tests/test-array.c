@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "lib/dlpack.h"
+
 #define MIB ((size_t)1 << 20)
 
 /* ---- help ------------------------------------------------------------------------------------ */
@@ -1059,6 +1061,101 @@ TEST(arrays_of_many_threads_are_right_while_workers_die)
     for (int i = 0; i < 6; i++)
         kill_worker(crew);
     AWAIT((pycrew_free(crew, pycrew_alloc(crew, 100)), memory_used(crew)) <= before + 8 * MIB);
+    pycrew_close(crew);
+}
+
+/* ---- DLPack ------------------------------------------------------------------------------------ */
+
+TEST(a_tensor_goes_in_and_comes_out)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    int32_t data[6] = {0, 1, 2, 3, 4, 5};
+    int64_t shape[2] = {3, 2}, strides[2] = {1, 3};
+    struct DLManagedTensor tensor = {.dl_tensor = {.data = data,
+                                                   .device_type = 1,
+                                                   .ndim = 2,
+                                                   .dtype = {0, 32, 1},
+                                                   .shape = shape,
+                                                   .strides = strides}};
+    struct DLManagedTensor *out;
+    pycrew_array array, back = PYCREW_ARRAY_INIT;
+    size_t before;
+
+    OK(pycrew_array_from_dlpack(&array, &tensor, 0));
+    expect_description(crew, &array, "<i4 (3, 2) (4, 12) w=False [[0, 3], [1, 4], [2, 5]]");
+    tensor.dl_tensor.strides = NULL;
+    tensor.dl_tensor.byte_offset = 4;
+    shape[0] = 2;
+    OK(pycrew_array_from_dlpack(&array, &tensor, 0));
+    expect_description(crew, &array, "<i4 (2, 2) (8, 4) w=False [[1, 2], [3, 4]]");
+
+    before = memory_used(crew);
+    OK(pycrew_run(crew, "array_ops:reversed_empty", "i>A", 3, &back));
+    int32_t *first = back.data;
+    OK(pycrew_array_to_dlpack(crew, &back, &out));
+    ASSERT(back.data == NULL);
+    ASSERT(out->dl_tensor.data == first && out->dl_tensor.byte_offset == 0);
+    ASSERT_INT(out->dl_tensor.device_type, 1);
+    ASSERT_INT(out->dl_tensor.shape[1], 3);
+    ASSERT_INT(out->dl_tensor.strides[0], 1);
+    ASSERT_INT(out->dl_tensor.strides[1], -2);
+    ASSERT_INT(out->dl_tensor.dtype.bits, 32);
+    ASSERT_INT(first[0], 4);
+    out->deleter(out);
+    ASSERT(memory_used(crew) <= before + 2 * MIB);
+    pycrew_array_drop(crew, &back); /* nothing is left of it */
+
+    OK(pycrew_run(crew, "array_ops:made", "s>A", "np.array(['2020-01-01'], 'M8[D]')", &back));
+    GIVES(pycrew_array_to_dlpack(crew, &back, &out), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "<M8[D]");
+    pycrew_array_drop(crew, &back);
+    pycrew_close(crew);
+}
+
+TEST(a_tensor_that_cannot_be_an_array_is_refused)
+{
+    double data[4] = {1, 2, 3, 4};
+    int64_t shape[1] = {4}, wide[1] = {INT64_MAX / 2};
+    const struct DLManagedTensorVersioned good = {.major = 1,
+                                                  .dl_tensor = {.data = data,
+                                                                .device_type = 1,
+                                                                .ndim = 1,
+                                                                .dtype = {2, 64, 1},
+                                                                .shape = shape}};
+    struct DLManagedTensorVersioned bad = good, *out;
+    pycrew_crew *crew = open_array_crew(1);
+    pycrew_array array, back = PYCREW_ARRAY_INIT;
+    double total = 0;
+
+    OK(pycrew_array_from_dlpack_versioned(&array, &good, PYCREW_WRITABLE | PYCREW_COPY_BACK));
+    OK(pycrew_run(crew, "array_ops:add_one", "A", &array));
+    ASSERT(data[3] == 5);
+    bad.flags = 1;
+    OK(pycrew_array_from_dlpack_versioned(&array, &bad, 0));
+    OK(pycrew_run(crew, "array_ops:total", "A>d", &array, &total));
+    ASSERT(total == 14);
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, PYCREW_WRITABLE), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "read-only");
+    bad = good, bad.major = 2;
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    bad = good, bad.dl_tensor.device_type = 2;
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    bad = good, bad.dl_tensor.dtype.code = 4; /* bfloat */
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    bad = good, bad.dl_tensor.dtype.lanes = 4;
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    bad = good, bad.dl_tensor.strides = wide;
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    bad = good, bad.dl_tensor.ndim = 40;
+    GIVES(pycrew_array_from_dlpack_versioned(&array, &bad, 0), -EINVAL);
+    GIVES(pycrew_array_from_dlpack_versioned(&array, NULL, 0), -EINVAL);
+
+    OK(pycrew_run(crew, "array_ops:made", "s>A", "np.arange(3.0)", &back));
+    OK(pycrew_array_to_dlpack_versioned(crew, &back, &out));
+    ASSERT_INT(out->major, 1);
+    ASSERT_INT(out->flags, 0);
+    ASSERT(((double *)out->dl_tensor.data)[2] == 2);
+    out->deleter(out);
     pycrew_close(crew);
 }
 
