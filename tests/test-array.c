@@ -511,6 +511,24 @@ TEST(an_array_from_empty_is_not_copied)
     pycrew_close(crew);
 }
 
+TEST(arrays_of_a_result_that_fails_are_taken_back)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    pycrew_array array = PYCREW_ARRAY_INIT;
+    void *data = NULL;
+
+    for (int i = 0; i < 20; i++) /* 40 MiB each of 256 */
+        GIVES(pycrew_run(crew, "array_ops:unpicklable_with_arrays", "i", (int)(20 * MIB / 8)),
+              PYCREW_ERAISED);
+    for (int i = 0; i < 3; i++) { /* not leased: it is not copied, time after time */
+        OK(pycrew_run(crew, "array_ops:return_kept", ">A", &array));
+        ASSERT(data == NULL || data == array.data);
+        data = array.data;
+        pycrew_array_drop(crew, &array);
+    }
+    pycrew_close(crew);
+}
+
 TEST(empty_refuses_what_cannot_be)
 {
     static const char *const wrong[][2] = {
@@ -852,6 +870,42 @@ TEST(a_released_call_that_runs_on_keeps_its_arrays)
     pycrew_close(crew);
 }
 
+TEST(memory_is_not_given_on_while_a_function_still_writes_into_it)
+{
+    pycrew_crew *crew = open_array_crew(1);
+
+    for (int i = 0; i < 12; i++) {
+        double *memory = doubles(crew, 50000, 1), *next;
+        pycrew_array array = array_of(memory, PYCREW_F64, 50000, PYCREW_WRITABLE);
+        pycrew_call *call = prepare(crew, "array_ops:overwrite_stubbornly");
+        int code;
+
+        OK(pycrew_add(call, "Ad", &array, 10.0));
+        if (i % 3 != 0)
+            OK(pycrew_set_timeout(call, 20 * MS)); /* and then it is killed, after the grace */
+        OK(pycrew_submit(call));
+        pycrew_free(crew, memory);
+        if (i % 3 == 0) {
+            AWAIT(*(volatile double *)memory == -1);
+            pycrew_cancel(call);
+        }
+        if (i % 3 == 1)
+            pycrew_release(call); /* it has not ended yet */
+        next = doubles(crew, 50000, 2);
+        if (i % 3 != 1) {
+            code = pycrew_wait(call, BOUND);
+            ASSERT(code == -ETIMEDOUT || code == -ECANCELED);
+            pycrew_release(call);
+        } else {
+            worker_pid(crew); /* by the next one */
+        }
+        for (int j = 0; j < 50000; j++)
+            ASSERT(next[j] == 2);
+        pycrew_free(crew, next);
+    }
+    pycrew_close(crew);
+}
+
 /* ---- bad input --------------------------------------------------------------------------------
  */
 
@@ -1064,7 +1118,8 @@ TEST(arrays_of_many_threads_are_right_while_workers_die)
     pycrew_close(crew);
 }
 
-/* ---- DLPack ------------------------------------------------------------------------------------ */
+/* ---- DLPack ------------------------------------------------------------------------------------
+ */
 
 TEST(a_tensor_goes_in_and_comes_out)
 {
@@ -1116,12 +1171,10 @@ TEST(a_tensor_that_cannot_be_an_array_is_refused)
 {
     double data[4] = {1, 2, 3, 4};
     int64_t shape[1] = {4}, wide[1] = {INT64_MAX / 2};
-    const struct DLManagedTensorVersioned good = {.major = 1,
-                                                  .dl_tensor = {.data = data,
-                                                                .device_type = 1,
-                                                                .ndim = 1,
-                                                                .dtype = {2, 64, 1},
-                                                                .shape = shape}};
+    const struct DLManagedTensorVersioned good = {
+        .major = 1,
+        .dl_tensor = {
+            .data = data, .device_type = 1, .ndim = 1, .dtype = {2, 64, 1}, .shape = shape}};
     struct DLManagedTensorVersioned bad = good, *out;
     pycrew_crew *crew = open_array_crew(1);
     pycrew_array array, back = PYCREW_ARRAY_INIT;

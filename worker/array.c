@@ -605,6 +605,9 @@ static int find_place(const uint8_t *data, pc_array *array)
 
     if (data < segment()->base || at >= segment()->size)
         return 0;
+    /* The host may have given it back by now. (A list that is broken: see take_back in loop.c.) */
+    if (!pc_heap_take_back(&blocks.worker->heap, blocks.worker->number))
+        abort();
     block = block_around(low, (uint64_t)(array->high - array->low));
     if (block == NULL || (!block->argument && !is_to_be_given(block, array)))
         return 0;

@@ -300,3 +300,31 @@ def churn(a, n):
         if k[0] != k[-1]:
             raise ValueError(f"a kept view shows {k[0]} and {k[-1]}")
     return b
+
+
+def copied(a):
+    """A new array with the same elements; every third argument is kept for a while."""
+    b = pycrew.empty(a.shape[0])
+    b[:] = a
+    cached["n"] = cached.get("n", 0) + 1
+    if cached["n"] % 3 == 0:
+        kept.append(a)
+        del kept[:-2]
+    return b
+
+
+def overwrite_stubbornly(a, seconds):
+    """Goes on writing whoever interrupts it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            while time.monotonic() < end:
+                a[...] = -1
+        except pycrew.DeadlineExceeded:
+            pass
+
+
+def unpicklable_with_arrays(n):
+    a = empty_filled(n, 1)
+    kept[:] = [a]
+    return [a, np.ones(n), lambda: None]
