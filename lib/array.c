@@ -563,7 +563,7 @@ static void hold_block(pycrew_crew *crew, const pc_array *array, uint64_t data, 
 
     lock(arrays);
     held = find_held(arrays, data);
-    if (held == NULL || (!held->allocated && held->takes == 0))
+    if (held == NULL || (!held->allocated && held->takes == 0 && held->result_of == NULL))
         *wrong =
             "its data is in the crew's shared memory, but was freed, dropped or released, or never "
             "given by pycrew_alloc or pycrew_array_take";

@@ -473,6 +473,19 @@ TEST(arrays_come_out_of_containers)
     pycrew_array_drop(crew, &item);
     pycrew_array_drop(crew, &other);
 
+    /* Uncopied as long as its call is not released. */
+    call = SUBMIT(crew, "array_ops:made", "s", "np.arange(3.0)");
+    double total = 0;
+    long long where = 0;
+    OK(pycrew_wait(call, BOUND));
+    OK(pycrew_result_array(call, &item));
+    OK(pycrew_run(crew, "array_ops:total", "A>d", &item, &total));
+    ASSERT(total == 3);
+    OK(pycrew_run(crew, "array_ops:where", "sA>L", "", &item, &where));
+    ASSERT_INT(where, place_of(item.data));
+    pycrew_release(call);
+    GIVES(pycrew_run(crew, "array_ops:total", "A>d", &item, &total), -EINVAL);
+
     /* Of another length: none is taken. */
     GIVES(pycrew_run(crew, "array_ops:made", "s>(Ai)", "(np.arange(3), 'x')", &item, &(int){0}),
           PYCREW_ETYPE);

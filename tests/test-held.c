@@ -54,7 +54,7 @@ static void tear_down(void)
 
 static uint64_t workers_block(size_t size)
 {
-    uint64_t block;
+    uint64_t block = 0;
 
     ASSERT_INT(pc_heap_alloc(&worker_heap, size, &block), 0);
     memset(pc_segment_at(&crew.segment, block), 0, size);

@@ -280,6 +280,12 @@ static pc_memory *new_memory(pc_block *block, bool readonly)
     return memory;
 }
 
+static PyObject *new_reference(PyObject *object)
+{
+    Py_INCREF(object);
+    return object;
+}
+
 /* ---- numpy ---- */
 
 static int keep_attribute(PyObject *module, const char *name, PyObject **ret)
@@ -410,7 +416,7 @@ static PyObject *numpy_array(const pc_array *array, PyObject *dtype, pc_memory *
 {
     PyObject *shape = tuple_of(array->shape, array->ndim);
     PyObject *strides = memory == NULL || pc_array_is_contiguous(array, false)
-                            ? Py_NewRef(Py_None)
+                            ? new_reference(Py_None)
                             : tuple_of(array->strides, array->ndim);
     PyObject *offset = memory == NULL ? NULL : PyLong_FromSsize_t(memory->data - memory->start);
     PyObject *made = NULL;
@@ -948,7 +954,7 @@ static bool has_objects(PyObject *dtype)
 /* numpy's type: a new reference. */
 static PyObject *take_dtype(PyObject *given, pc_array *array)
 {
-    PyObject *dtype = given == NULL ? Py_NewRef(numpy.dtypes[PC_DTYPE_F64])
+    PyObject *dtype = given == NULL ? new_reference(numpy.dtypes[PC_DTYPE_F64])
                                     : PyObject_CallFunctionObjArgs(numpy.dtype, given, NULL);
     PyObject *size;
 
