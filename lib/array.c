@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/result.h"
 #include "lib/shm/array.h"
@@ -18,6 +19,7 @@ enum {
     ALL_FLAGS = PYCREW_WRITABLE | PYCREW_COPY_BACK | PYCREW_STRIDED | PYCREW_FORTRAN,
     SETTLE_LOOKS = 16,  /* blocks kept for workers that are looked at in passing */
     FORMATS_MAX = 4096, /* texts of types that a crew remembers */
+    CREWS_MAX = 64,
     BLOCK_ALIGN = 64
 };
 
@@ -47,7 +49,7 @@ struct pc_arrays {
     unsigned lingering_count;
     pc_format_text *formats;
     unsigned format_count;
-    pycrew_crew *crew, *next_crew;
+    pycrew_crew *crew;
 };
 
 typedef struct pc_use {
@@ -65,9 +67,14 @@ struct pc_call_arrays {
     unsigned result_count, result_capacity;
 };
 
-/* All crews of the process: an array of another one is told apart from memory from elsewhere. */
-static pthread_mutex_t crews_lock = PTHREAD_MUTEX_INITIALIZER;
-static pycrew_crew *crews;
+/* Where the crews of this process have their memory: an array of another one is told apart from
+ * memory from elsewhere. Without a lock, which a fork could find taken; and by process, since a
+ * child has other things there. With more crews than these, the others' arrays are copied. */
+static struct {
+    _Atomic(const pycrew_crew *) crew;
+    _Atomic uintptr_t low, high;
+    _Atomic int process;
+} crews[CREWS_MAX];
 
 static int out_of_memory(void)
 {
@@ -604,13 +611,14 @@ static int make_cell(pycrew_crew *crew, pc_held *held)
 
 static bool is_another_crews(const pycrew_crew *crew, const void *data)
 {
-    bool is = false;
+    uintptr_t at = (uintptr_t)data;
 
-    pthread_mutex_lock(&crews_lock);
-    for (const pycrew_crew *other = crews; other != NULL && !is; other = other->arrays->next_crew)
-        is = other != crew && offset_of(other, data) != 0;
-    pthread_mutex_unlock(&crews_lock);
-    return is;
+    for (unsigned i = 0; i < CREWS_MAX; i++)
+        if (at >= atomic_load_explicit(&crews[i].low, memory_order_relaxed) &&
+            at < atomic_load_explicit(&crews[i].high, memory_order_relaxed) &&
+            atomic_load(&crews[i].crew) != crew && atomic_load(&crews[i].process) == getpid())
+            return true;
+    return false;
 }
 
 /* Data from elsewhere: a copy without gaps, in the order that it has. */
@@ -1050,6 +1058,36 @@ void pycrew_array_drop(pycrew_crew *crew, pycrew_array *array)
 
 /* ---- the crew's ---- */
 
+/* A place of a process that this one was forked from is free. */
+static void note_crew(const pycrew_crew *crew)
+{
+    uintptr_t low = (uintptr_t)crew->segment.base;
+
+    for (unsigned i = 0; i < CREWS_MAX; i++) {
+        const pycrew_crew *found = atomic_load(&crews[i].crew);
+        int process = atomic_load(&crews[i].process); /* 0: being noted, or forgotten */
+
+        if ((found != NULL && (process == 0 || process == getpid())) ||
+            !atomic_compare_exchange_strong(&crews[i].crew, &found, crew))
+            continue;
+        atomic_store(&crews[i].low, low);
+        atomic_store(&crews[i].high, low + crew->segment.size);
+        atomic_store(&crews[i].process, getpid());
+        return;
+    }
+}
+
+static void forget_crew(const pycrew_crew *crew)
+{
+    for (unsigned i = 0; i < CREWS_MAX; i++)
+        if (atomic_load(&crews[i].crew) == crew && atomic_load(&crews[i].process) == getpid()) {
+            atomic_store(&crews[i].high, 0);
+            atomic_store(&crews[i].process, 0);
+            atomic_store(&crews[i].crew, NULL);
+            return;
+        }
+}
+
 int pc_arrays_init(pycrew_crew *crew)
 {
     pc_arrays *arrays = calloc(1, sizeof *arrays);
@@ -1060,23 +1098,8 @@ int pc_arrays_init(pycrew_crew *crew)
     arrays->lingering_end = &arrays->lingering;
     arrays->crew = crew;
     crew->arrays = arrays;
-    pthread_mutex_lock(&crews_lock);
-    arrays->next_crew = crews;
-    crews = crew;
-    pthread_mutex_unlock(&crews_lock);
+    note_crew(crew);
     return 0;
-}
-
-static void forget_crew(pycrew_crew *crew)
-{
-    pycrew_crew **link = &crews;
-
-    pthread_mutex_lock(&crews_lock);
-    while (*link != NULL && *link != crew)
-        link = &(*link)->arrays->next_crew;
-    if (*link != NULL)
-        *link = crew->arrays->next_crew;
-    pthread_mutex_unlock(&crews_lock);
 }
 
 /* Calls' lists and blocks' records; the memory goes with the segment. */
