@@ -16,6 +16,9 @@
     X(pipelined_ns, 1, "singles, 1,024 in flight, one worker")                                     \
     X(threads_ns, 1, "singles from 8 threads to 4 workers")                                        \
     X(batch_ns, 1, "records through pycrew_batch, one worker a CPU")                               \
+    X(array_64mib_extra_us, 2, "a 64 MiB array to a function, beyond one of 16 bytes")               \
+    X(array_1gib_extra_us, 2, "the same with 1 GiB")                                               \
+    X(empty_64mib_extra_us, 2, "a 64 MiB array of pycrew.empty returned, beyond one of 16 bytes")   \
     X(bare_park_rtt_ns, 0, "two semaphores there and back every 2 ms, without pycrew: median")     \
     X(park_rtt_ns, 0, "one call every 2 ms, both sides asleep before it: median")                  \
     X(start_ms, 1, "pycrew_open to the first result")                                              \
@@ -45,6 +48,7 @@ typedef void bench_measurement(const struct bench *bench, double *values);
 bench_measurement measure_cacheline, measure_inprocess, measure_bare_park;    /* baseline.c */
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch;
+bench_measurement measure_arrays;                             /* arrays.c */
 bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */
 bench_measurement measure_replaced, measure_deadline;         /* death.c */
 

@@ -24,3 +24,14 @@ def nothing():
 def stubborn():
     """Days in one C function, which holds the GIL and does not look for signals."""
     sum(range(10**14))
+
+
+def ends(a):
+    return float(a[0]) + float(a[-1])
+
+
+def empty(n):
+    import pycrew
+    a = pycrew.empty(n)
+    a[-1] = 1
+    return a

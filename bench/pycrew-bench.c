@@ -39,6 +39,7 @@ static const struct measurement {
     {measure_pipelined, pipelined_ns, pipelined_ns},
     {measure_threads, threads_ns, threads_ns},
     {measure_batch, batch_ns, batch_ns},
+    {measure_arrays, array_64mib_extra_us, empty_64mib_extra_us},
     {measure_bare_park, bare_park_rtt_ns, bare_park_rtt_ns},
     {measure_park, park_rtt_ns, park_rtt_ns},
     {measure_start, start_ms, start_ms},
@@ -175,16 +176,16 @@ static void print_table(const struct options *options, const struct machine *mac
     printf("pycrew %s, Python %s, Linux %s, %d CPU%s: %s\n", pycrew_version(), machine->python,
            machine->kernel.release, machine->cpus, machine->cpus == 1 ? "" : "s", machine->cpu);
     printf("medians over %u rounds, with the least and the greatest\n\n", options->rounds);
-    printf("%-18s %10s %10s %10s\n", "", "median", "min", "max");
+    printf("%-20s %10s %10s %10s\n", "", "median", "min", "max");
     for (int value = 0; value < BENCH_VALUE_COUNT; value++) {
         const struct value_info *info = &infos[value];
         const struct result *result = &results[value];
         if (!options->wanted[value])
             continue;
         if (isnan(result->median))
-            printf("%-18s %10s %10s %10s  %s\n", info->name, "-", "-", "-", info->what);
+            printf("%-20s %10s %10s %10s  %s\n", info->name, "-", "-", "-", info->what);
         else
-            printf("%-18s %10.*f %10.*f %10.*f  %s\n", info->name, info->decimals, result->median,
+            printf("%-20s %10.*f %10.*f %10.*f  %s\n", info->name, info->decimals, result->median,
                    info->decimals, result->min, info->decimals, result->max, info->what);
     }
     get_ratios(results, ratios);
@@ -245,7 +246,7 @@ static void print_usage(FILE *file)
 {
     fputs(usage, file);
     for (int value = 0; value < BENCH_VALUE_COUNT; value++)
-        fprintf(file, "    %-18s %s\n", infos[value].name, infos[value].what);
+        fprintf(file, "    %-20s %s\n", infos[value].name, infos[value].what);
 }
 
 static void parse_only(struct options *options, char *names)

@@ -2,6 +2,7 @@
 # function stands in the NAME section of one page.
 
 function_pages = \
+	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
@@ -15,6 +16,7 @@ man_pages = \
 	doc/man/pycrew.1 \
 	doc/man/pycrew-worker.8 \
 	doc/man/pycrew.3 \
+	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \

@@ -987,7 +987,7 @@ int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
     if (batch->error != NULL)
         return pc_fail_error(batch->error);
     va_start(arguments, format);
-    rc = pc_format_result(batch->value, format, &arguments, false);
+    rc = pc_format_result(batch->value, NULL, format, &arguments, false);
     va_end(arguments);
     return rc;
 }
@@ -996,7 +996,7 @@ pycrew_value pycrew_batch_value(const pycrew_batch *batch)
 {
     if (!batch->has_item || batch->error != NULL)
         return (pycrew_value){NULL, NULL, 0};
-    return pc_result_value(batch->value);
+    return pc_result_value(batch->value, NULL);
 }
 
 const pycrew_error *pycrew_batch_error(pycrew_batch *batch)

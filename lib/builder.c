@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "lib/array.h"
 #include "lib/error.h"
 
 /* ---- failing --------------------------------------------------------------------------------- */
@@ -101,6 +102,15 @@ int pc_build_data(pc_builder *builder, enum pc_tag tag, const void *data, size_t
     if (code == 0 && tag == PC_TAG_JSON)
         code = check_utf8(builder, "the JSON text", data, size);
     return code < 0 ? code : write_data(builder, tag, data, size);
+}
+
+int pc_build_array(pc_builder *builder, const pycrew_array *array)
+{
+    if (builder->flags & PC_BUILD_FAILED)
+        return pc_build_admit(builder);
+    if (!builder->takes_arrays)
+        return pc_build_invalid(builder, "an array cannot be in a batch's item");
+    return pc_arrays_add(builder, array);
 }
 
 /* ---- ints of any size ------------------------------------------------------------------------ */

@@ -36,6 +36,7 @@ typedef struct pc_builder {
     unsigned flags;
     int failed; /* the first failure's code, or 0 */
     bool json_result;
+    bool takes_arrays; /* it is a call's, and no item's: the owner's */
 } pc_builder;
 
 typedef struct pc_mark {
@@ -132,6 +133,9 @@ static inline int pc_build_f64(pc_builder *builder, double value)
 
 /* STR, BYTES, OBJECT or JSON. data may be NULL if size is 0. */
 int pc_build_data(pc_builder *builder, enum pc_tag tag, const void *data, size_t size);
+
+/* Where the builder is a call's (array.h). */
+int pc_build_array(pc_builder *builder, const pycrew_array *array);
 
 /* Hexadecimal digits of either case, '-' first if negative; written as I64 or U64 if it fits. */
 int pc_build_bigint(pc_builder *builder, const char *hex, size_t size);

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 #include "lib/format.h"
 #include "lib/result.h"
@@ -428,6 +429,11 @@ int pycrew_add_object(pycrew_call *call, const void *pickle, size_t size)
     ADD(call, pc_build_data(&call->builder, PC_TAG_OBJECT, pickle, size));
 }
 
+int pycrew_add_array(pycrew_call *call, const pycrew_array *array)
+{
+    ADD(call, pc_build_array(&call->builder, array));
+}
+
 int pycrew_add_name(pycrew_call *call, const char *keyword)
 {
     ADD(call, pc_build_name(&call->builder, keyword, keyword == NULL ? 0 : strlen(keyword)));
@@ -462,6 +468,7 @@ int pycrew_set_retries(pycrew_call *call, unsigned retries)
     if (rc < 0)
         return rc;
     call->retries = retries;
+    call->flags = (uint16_t)(call->flags | PC_CALL_RETRIES_GIVEN);
     return 0;
 }
 
@@ -719,11 +726,27 @@ static bool find_result(pycrew_call *call, uint64_t word, uint64_t block, uint64
     return true;
 }
 
+static int collect_arrays(pycrew_call *call, uint64_t word, uint32_t kind, uint32_t flags)
+{
+    flags &= PC_ANSWER_RETAINED | (kind == PC_RESULT_VALUE ? PC_ANSWER_ARRAYS : 0);
+    if (kind == PC_RESULT_VALUE)
+        flags |= PC_ANSWER_RETURNED;
+    switch (pc_arrays_collect(call, pc_word_worker(word),
+                              (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK),
+                              flags)) {
+    case 0: return 0;
+    case -ENOMEM: return set_lost(call, -ENOMEM, "no memory is left for the result's arrays", true);
+    default: return set_impossible(call);
+    }
+}
+
 static int collect_from_worker(pycrew_call *call, uint64_t word)
 {
     const volatile pc_slot *slot = call->slot; /* each word is read once */
     uint32_t kind = slot->result_kind;
-    bool ran = slot->result_ran != 0;
+    uint32_t flags = slot->result_ran;
+    bool ran = flags & PC_ANSWER_RAN;
+    int code;
 
     if (pc_word_worker(word) >= call->crew->workers || kind - 1 >= PC_RESULT_BATCH)
         return set_impossible(call);
@@ -734,6 +757,9 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     }
     if (kind == PC_RESULT_BATCH || call->chunk_in_use || !find_result(call, word, slot->result_block, slot->result_size))
         return set_impossible(call);
+    if (__builtin_expect(call->arrays != NULL || flags > PC_ANSWER_RAN, 0) &&
+        (code = collect_arrays(call, word, kind, flags)) < 0)
+        return code;
     if (kind == PC_RESULT_VALUE)
         return 0;
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
@@ -1227,7 +1253,7 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
     if (rc < 0)
         return rc;
     va_start(arguments, format);
-    rc = pc_format_result(message, format, &arguments, false);
+    rc = pc_format_result(message, call, format, &arguments, false);
     va_end(arguments);
     return rc;
 }
@@ -1274,11 +1300,21 @@ int pycrew_result_json(pycrew_call *call, const char **ret, size_t *size)
     RESULT(call, pc_result_json(message, ret, size));
 }
 
+int pycrew_result_array(pycrew_call *call, pycrew_array *ret)
+{
+    RESULT(call, pc_result_array(message, call, false, ret));
+}
+
+int pycrew_array_take(pycrew_call *call, pycrew_array *ret)
+{
+    RESULT(call, pc_result_array(message, call, true, ret));
+}
+
 pycrew_value pycrew_result_value(const pycrew_call *call)
 {
     if (!is_seen_ended(call) || call->code < 0)
         return (pycrew_value){NULL, NULL, 0};
-    return pc_result_value(call->result);
+    return pc_result_value(call->result, call);
 }
 
 const pycrew_error *pycrew_call_error(const pycrew_call *call)
@@ -1319,6 +1355,8 @@ void pc_call_reclaim(pycrew_call *call)
     if (call->arguments_block != 0)
         pc_memory_free(crew, call->arguments_block);
     call->arguments_block = 0;
+    if (__builtin_expect(call->arrays != NULL, 0))
+        pc_arrays_leave(call);
     if (call->error.strings != NULL)
         pc_error_clear(&call->error);
     atomic_store_explicit(&call->generation, call->generation + 1, memory_order_relaxed);

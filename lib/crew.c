@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 #include "lib/shm/budget.h"
 
@@ -325,6 +326,7 @@ static int make_calls(pycrew_crew *crew)
         pycrew_call *call = &crew->calls[i];
 
         call->crew = crew;
+        call->builder.takes_arrays = true;
         call->slot = &crew->segment.slots[i];
         call->index = i;
         call->deadline = INT64_MAX;
@@ -396,6 +398,7 @@ static int build(pycrew_crew *crew, const pycrew_options *options)
     if ((rc = take_options(crew, options)) < 0 || (rc = check_descriptors(crew)) < 0 ||
         (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
         (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
+        (rc = pc_arrays_init(crew)) < 0 ||
         (rc = pc_queues_init(crew)) < 0)
         return rc;
     return pc_supervisor_start(crew);
@@ -588,6 +591,7 @@ static void free_calls(pycrew_crew *crew)
 static void free_crew(pycrew_crew *crew)
 {
     pc_batches_free(crew);
+    pc_arrays_free(crew);
     free_calls(crew);
     pc_functions_free(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++)

@@ -5,6 +5,7 @@
  *
  * Locks, in the order they are taken:
  *   crew->lock            slow paths: deadlines, cancel, ends by the host, commands, worker states
+ *   arrays->lock          the blocks of arrays (array.h)
  *   worker->lock          which incarnation lives, and the leases on its memory
  *   crew->heap_lock       the host's heap, and the leases on the memory of the dead
  * The fast path of a call (prepare, submit, a wait that finds the end, release) takes none. */
@@ -24,6 +25,9 @@
 
 /* So often who waits looks whether all is well. */
 #define PC_LOOK_NS ((int64_t)100 * 1000 * 1000)
+
+/* In pycrew_call.flags, beside what the slot is told: pycrew_set_retries was called. */
+enum { PC_CALL_RETRIES_GIVEN = 0x8000 };
 
 enum pc_phase {
     PC_PHASE_UNUSED = 0,
@@ -46,6 +50,8 @@ struct pycrew_function {
 };
 
 typedef struct pc_batch_chunk pc_batch_chunk;
+typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
+typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
 
 /* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
 typedef struct pc_lease {
@@ -55,6 +61,13 @@ typedef struct pc_lease {
     uint64_t size;
     _Atomic unsigned worker, incarnation;
 } pc_lease;
+
+/* A lease that is no call's: in the crew's list. */
+typedef struct pc_lease_node {
+    pc_lease lease;
+    uint64_t cell; /* what is given back for the block: the block itself, or another one */
+    struct pc_lease_node *next, **link;
+} pc_lease_node;
 
 struct pycrew_call {
     pc_builder builder;
@@ -98,6 +111,7 @@ struct pycrew_call {
     pc_cursor result;
     uint64_t result_copy[PC_INLINE_RESULT / 8];
     pc_lease lease; /* on the block the result is in */
+    pc_call_arrays *arrays; /* of its arguments and result; NULL: none */
 
     _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
@@ -219,6 +233,8 @@ struct pycrew_crew {
     pc_heap heap;
     pc_span_view *span_views;
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
+    pc_lease_node *lease_nodes; /* under heap_lock */
+    pc_arrays *arrays;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a call was freed, a worker's state changed, ... */
@@ -332,6 +348,11 @@ bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uin
 
 /* Gives a leased block back and clears *lease. */
 void pc_lease_end(pycrew_crew *crew, pc_lease *lease);
+
+/* The same with a place of its own in the crew's list; cell is 8 bytes of that worker's too. */
+bool pc_lease_keep(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
+                   uint64_t size, uint64_t cell, pc_lease_node *ret);
+void pc_lease_drop(pycrew_crew *crew, pc_lease_node *node);
 
 /* The sweep: frees the dead worker's spans, those without leases now. */
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/error.h"
 #include "lib/result.h"
 
@@ -44,6 +45,7 @@ static const uint8_t classes[256] = {
     ['d'] = IS_NAME | IS_UNIT | IS_NUMBER,
     ['f'] = IS_NAME | IS_UNIT | IS_NUMBER,
     ['O'] = IS_NAME | IS_UNIT,
+    ['A'] = IS_NAME | IS_UNIT,
     ['s'] = IS_NAME | IS_UNIT | TAKES_SIZE,
     ['z'] = IS_NAME | IS_UNIT | TAKES_SIZE,
     ['j'] = IS_NAME | IS_UNIT | TAKES_SIZE,
@@ -290,6 +292,8 @@ static inline int build_unit(pc_builder *builder, const char *at, va_list *args)
         return pc_build_f64(builder, va_arg(*args, double));
     case 'p':
         return pc_build_bool(builder, va_arg(*args, int) != 0);
+    case 'A':
+        return pc_build_array(builder, va_arg(*args, const pycrew_array *));
     default:
         return build_data(builder, at, args);
     }
@@ -414,7 +418,7 @@ int pc_format_build(pc_builder *builder, const char *format, va_list *args, cons
 /* What one unit will store. */
 typedef struct pc_store {
     char unit;
-    bool copied; /* data is malloc'ed */
+    bool copied; /* data is malloc'ed, or the array taken */
     void *out;
     size_t *size_out; /* or NULL */
     union {
@@ -423,6 +427,7 @@ typedef struct pc_store {
         uint64_t u64;
         double f64;
         const char *data;
+        pycrew_array *array; /* malloc'ed */
     };
     size_t size;
 } pc_store;
@@ -433,6 +438,7 @@ enum { SMALL_PLAN = 8 };
 typedef struct pc_plan {
     const char *at; /* in the format, which has been checked */
     va_list *args;
+    pycrew_call *call; /* whose arrays may be there, or NULL */
     bool copy;
     size_t count, capacity;
     pc_store *stores;
@@ -574,6 +580,25 @@ static int take_data(const pc_plan *plan, pc_view view, const pc_place *at, pc_s
     return code < 0 ? fail_data(code, &view, at, to, wanted) : 0;
 }
 
+static int take_array(const pc_plan *plan, const pc_view *view, const pc_place *at, pc_store *to)
+{
+    char where[256];
+    int code = PYCREW_ETYPE;
+    if (view->tag == PC_TAG_ARRAY && plan->call) {
+        to->array = malloc(sizeof *to->array);
+        if (!to->array)
+            return fail_place(-ENOMEM, at, "no memory for the array's description");
+        to->array->size = ((const pycrew_array *)to->out)->size;
+        code = pc_arrays_view(plan->call, view, plan->copy, to->array);
+    }
+    if (code == 0) {
+        to->copied = plan->copy;
+        return 0;
+    }
+    write_place(where, sizeof where, at);
+    return pc_result_fail_array(code, where, view);
+}
+
 /* Room for one more, uninitialized; not yet counted. */
 static pc_store *next_store(pc_plan *plan, const pc_place *at)
 {
@@ -602,11 +627,14 @@ static int take_unit(pc_plan *plan, const pc_view *view, const pc_place *at)
     bool sized = unit_size(plan->at) == 2 || to->unit == 'O';
     plan->at += unit_size(plan->at);
     to->copied = false;
+    to->array = NULL;
     to->out = va_arg(*plan->args, void *);
     to->size_out = sized ? va_arg(*plan->args, size_t *) : NULL;
     plan->count++; /* from here on discard() frees what it holds */
     if (!to->out || (sized && !to->size_out))
         return fail_null(at);
+    if (to->unit == 'A')
+        return take_array(plan, view, at, to);
     return data_tag(to->unit) ? take_data(plan, *view, at, to) : take_number(view, at, to);
 }
 
@@ -716,6 +744,10 @@ static void store_one(const pc_store *from)
     case 'f':
         *(float *)from->out = (float)from->f64;
         break;
+    case 'A':
+        *(pycrew_array *)from->out = *from->array;
+        free(from->array);
+        break;
     default:
         *(const void **)from->out = from->data;
         if (from->size_out)
@@ -731,14 +763,21 @@ static void store_all(const pc_plan *plan)
 
 static void discard(const pc_plan *plan)
 {
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->stores[i].copied)
-            free((void *)plan->stores[i].data);
+    for (size_t i = 0; i < plan->count; i++) {
+        const pc_store *store = &plan->stores[i];
+
+        if (store->unit == 'A' && store->copied)
+            pycrew_array_drop(plan->call->crew, store->array);
+        if (store->unit == 'A' || store->copied)
+            free((void *)store->data);
+    }
 }
 
-static int store_planned(pc_cursor message, const char *at, va_list *args, bool copy, size_t units)
+static int store_planned(pc_cursor message, pycrew_call *call, const char *at, va_list *args, bool copy,
+                         size_t units)
 {
     pc_plan plan;
+    plan.call = call;
     plan.at = at;
     plan.args = args;
     plan.copy = copy;
@@ -790,7 +829,7 @@ static int store_number(pc_cursor message, char unit, void *out)
     return code;
 }
 
-int pc_format_result(pc_cursor message, const char *format, va_list *args, bool copy)
+int pc_format_result(pc_cursor message, pycrew_call *call, const char *format, va_list *args, bool copy)
 {
     if (!format)
         return pc_fail(-EINVAL, "the format is NULL");
@@ -803,5 +842,5 @@ int pc_format_result(pc_cursor message, const char *format, va_list *args, bool 
     int code = check_result(format, at, &result);
     if (code < 0 || result.units == 0)
         return code;
-    return store_planned(message, at, args, copy, result.units);
+    return store_planned(message, call, at, args, copy, result.units);
 }

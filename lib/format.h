@@ -20,10 +20,10 @@
 int pc_format_build(pc_builder *builder, const char *format, va_list *args, const char **ret_rest);
 
 /* Stores a result, a message of one value, through the pointers in args. format is the part after
- * '>', with or without it. copy: texts and bytes are malloc'ed for the caller, with a NUL behind
- * them; else they point into the message. Returns 0, or PYCREW_ETYPE, -ERANGE, -EINVAL or -ENOMEM
+ * '>', with or without it. call: whose arrays may be in it, or NULL. copy: texts and bytes are malloc'ed for the caller, with a NUL
+ * behind them, and arrays are taken; else they point into the message. Returns 0, or PYCREW_ETYPE, -ERANGE, -EINVAL or -ENOMEM
  * and has touched no output. The message is read once: one that others write to can only be wrong.
  */
-int pc_format_result(pc_cursor message, const char *format, va_list *args, bool copy);
+int pc_format_result(pc_cursor message, pycrew_call *call, const char *format, va_list *args, bool copy);
 
 #endif

@@ -5,6 +5,7 @@ include_HEADERS += lib/pycrew.h
 # The protocol of the shared segment; the worker compiles the same files for itself.
 shm_sources = \
 	lib/shm/announce.h \
+	lib/shm/array.c lib/shm/array.h \
 	lib/shm/budget.c lib/shm/budget.h \
 	lib/shm/chunk.h \
 	lib/shm/control.c lib/shm/control.h \
@@ -27,12 +28,14 @@ lib_libpcshm_la_LDFLAGS = $(base_link_flags)
 # All of the library, hidden symbols within reach: what unit tests link.
 noinst_LTLIBRARIES += lib/libpccore.la
 lib_libpccore_la_SOURCES = \
+	lib/array.c lib/array.h \
 	lib/batch.c \
 	lib/builder.c lib/builder.h \
 	lib/call.c \
 	lib/chunk.c \
 	lib/crew.c lib/crew.h \
 	lib/deadline.c \
+	lib/dlpack.c lib/dlpack.h \
 	lib/error.c lib/error.h \
 	lib/format.c lib/format.h \
 	lib/function.c \

@@ -154,6 +154,41 @@ bool pc_lease_take(pycrew_crew *crew, unsigned worker, unsigned incarnation, uin
     return ok;
 }
 
+/* Under the worker's lock, as is set_lease: a sweep sees both or none. */
+static void list_lease(pycrew_crew *crew, pc_lease_node *node)
+{
+    pthread_mutex_lock(&crew->heap_lock);
+    node->next = crew->lease_nodes;
+    node->link = &crew->lease_nodes;
+    if (node->next != NULL)
+        node->next->link = &node->next;
+    crew->lease_nodes = node;
+    pthread_mutex_unlock(&crew->heap_lock);
+}
+
+bool pc_lease_keep(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
+                   uint64_t size, uint64_t cell, pc_lease_node *ret)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    uint32_t owner;
+    bool ok;
+
+    if (block % 8 != 0 || cell % 8 != 0)
+        return false;
+    pthread_mutex_lock(&w->lock);
+    owner = pc_owner_worker(worker, w->incarnation);
+    ok = is_alive(w, incarnation) && pc_span_owned(&crew->segment, block, size, owner) &&
+         pc_span_owned(&crew->segment, cell, 8, owner) && is_readable(crew, owner, block, size) &&
+         is_readable(crew, owner, cell, 8);
+    if (ok) {
+        ret->cell = cell;
+        set_lease(&ret->lease, block, size, worker, w->incarnation);
+        list_lease(crew, ret);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return ok;
+}
+
 /* ---- leases on the memory of the dead; under heap_lock ---- */
 
 static uint32_t last_span(const pycrew_crew *crew, const pc_lease *lease)
@@ -188,6 +223,21 @@ static void uncount_lease(pycrew_crew *crew, const pc_lease *lease)
             free_orphan(crew, span, owner);
 }
 
+/* Under the worker's lock. given: what that is given back. */
+static void end_lease(pycrew_crew *crew, pc_lease *lease, uint64_t given)
+{
+    pc_host_worker *w = &crew->crew_workers[lease->worker];
+
+    if (w->alive && w->incarnation == lease->incarnation) {
+        pc_heap_give_back(&crew->segment, lease->worker, given);
+    } else {
+        pthread_mutex_lock(&crew->heap_lock);
+        uncount_lease(crew, lease);
+        pthread_mutex_unlock(&crew->heap_lock);
+    }
+    atomic_store_explicit(&lease->block, 0, memory_order_relaxed);
+}
+
 void pc_lease_end(pycrew_crew *crew, pc_lease *lease)
 {
     pc_host_worker *w = &crew->crew_workers[lease->worker];
@@ -195,14 +245,21 @@ void pc_lease_end(pycrew_crew *crew, pc_lease *lease)
     if (lease->block == 0)
         return;
     pthread_mutex_lock(&w->lock);
-    if (w->alive && w->incarnation == lease->incarnation) {
-        pc_heap_give_back(&crew->segment, lease->worker, lease->block);
-    } else {
-        pthread_mutex_lock(&crew->heap_lock);
-        uncount_lease(crew, lease);
-        pthread_mutex_unlock(&crew->heap_lock);
-    }
-    atomic_store_explicit(&lease->block, 0, memory_order_relaxed);
+    end_lease(crew, lease, lease->block);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void pc_lease_drop(pycrew_crew *crew, pc_lease_node *node)
+{
+    pc_host_worker *w = &crew->crew_workers[node->lease.worker];
+
+    pthread_mutex_lock(&w->lock);
+    end_lease(crew, &node->lease, node->cell);
+    pthread_mutex_lock(&crew->heap_lock);
+    *node->link = node->next;
+    if (node->next != NULL)
+        node->next->link = node->link;
+    pthread_mutex_unlock(&crew->heap_lock);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -227,6 +284,9 @@ static void count_leases(pycrew_crew *crew, unsigned worker, unsigned incarnatio
             if (is_of(&chunk->leases[j], worker, incarnation))
                 count_lease(crew, &chunk->leases[j]);
     }
+    for (const pc_lease_node *node = crew->lease_nodes; node != NULL; node = node->next)
+        if (is_of(&node->lease, worker, incarnation))
+            count_lease(crew, &node->lease);
 }
 
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker)

@@ -165,13 +165,15 @@ PYCREW_API void pycrew_close(pycrew_crew *crew);
  *   y# bytes and size_t                         z, z# like s, s#, and NULL is None
  *   j JSON text, decoded and encoded in the worker (as s; bytes as base64); j# with size_t
  *   O pickled object and size_t, kept as it is
+ *   A array (const pycrew_array *; for a result pycrew_array *)
  *   (...) tuple   [...] list   {...} dict, its keys and values in turn
  *   name=  before a unit: a keyword argument
  * Spaces and commas are free. One unit after '>' is the value itself, several are a sequence of
  * exactly that length; an empty result is discarded. An argument K takes is written as
  * unsigned long long, s# as (const char *, size_t), and results as pointers to those.
  *
- * pycrew_run: in its result, s, z, y# and j are copies for the caller to free().
+ * pycrew_run: in its result, s, z, y# and j are copies for the caller to free(), and A is taken: it
+ * lives until pycrew_array_drop.
  *   -EINVAL       the function's name, the format (the message names the byte), an argument that is
  *                 not UTF-8, or JSON text that does not parse (type and message say where)
  *   -E2BIG        the arguments, or the result, exceed the memory cap
@@ -185,6 +187,100 @@ PYCREW_API int pycrew_run(pycrew_crew *crew, const char *function, const char *f
 /* The same with this call's deadline instead of the crew's (nanoseconds from now). */
 PYCREW_API int pycrew_run_within(pycrew_crew *crew, int64_t timeout_ns, const char *function,
                                  const char *format, ...);
+
+/* ---- arrays ---------------------------------------------------------------------------------- */
+
+/* Memory that the workers see too: 64-byte aligned, not zeroed, until pycrew_free or the crew's end.
+ * NULL: the last error has -ENOMEM or -E2BIG. Arrays in it travel without a copy. */
+PYCREW_API void *pycrew_alloc(pycrew_crew *crew, size_t size);
+
+/* Gives it back. Calls that use it, and views of it that Python code kept, keep it until their end: the
+ * free is put off, not waited for. What pycrew_alloc did not give, or was freed before, is left alone
+ * (the last error says so). memory may be NULL. */
+PYCREW_API void pycrew_free(pycrew_crew *crew, void *memory);
+
+typedef enum pycrew_dtype {
+    PYCREW_BOOL = 1, /* a byte, 0 or 1 */
+    PYCREW_I8,
+    PYCREW_I16,
+    PYCREW_I32,
+    PYCREW_I64,
+    PYCREW_U8,
+    PYCREW_U16,
+    PYCREW_U32,
+    PYCREW_U64,
+    PYCREW_F16,
+    PYCREW_F32,
+    PYCREW_F64,
+    PYCREW_C64,  /* two floats */
+    PYCREW_C128, /* two doubles */
+    PYCREW_OTHER /* what format says: "<M8[ns]", "|S5", "<U8", ">f8", "[('x', '<i4'), ('y', '<f8')]" */
+} pycrew_dtype;
+
+enum { PYCREW_MAX_DIMS = 32 };
+
+enum { /* pycrew_array.flags */
+    PYCREW_WRITABLE = 1,  /* the function may write the elements: for memory from pycrew_alloc or an array
+                             that was taken, or with PYCREW_COPY_BACK */
+    PYCREW_COPY_BACK = 2, /* with PYCREW_WRITABLE, data from elsewhere: what the function wrote is copied back
+                             when the call is found to have ended with 0, not later than its wait, reap or
+                             release; data must be there until then */
+    PYCREW_STRIDED = 4,   /* strides are given; else the elements stand without gaps, ... */
+    PYCREW_FORTRAN = 8    /* ... the first index running fastest instead of the last */
+};
+
+/* Elements of one type, in up to 32 dimensions. None: a single element. */
+typedef struct pycrew_array {
+    size_t size;        /* set by PYCREW_ARRAY_INIT, and by pycrew_array_init */
+    void *data;         /* the first element, the one with all indices 0; NULL where there are none */
+    pycrew_dtype dtype;
+    size_t itemsize;    /* bytes of an element; 0: as dtype says (OTHER: to be given) */
+    int ndim;
+    int64_t shape[PYCREW_MAX_DIMS];
+    int64_t strides[PYCREW_MAX_DIMS]; /* bytes from one index to the next, may be negative or 0; read if
+                                         PYCREW_STRIDED, in results always set */
+    const char *format; /* numpy's text for PYCREW_OTHER; of a result it lives as long as the crew */
+    unsigned flags;     /* PYCREW_WRITABLE, ... */
+} pycrew_array;
+
+#ifdef __cplusplus
+#define PYCREW_ARRAY_INIT {sizeof(pycrew_array), nullptr, PYCREW_F64, 0, 0, {0}, {0}, nullptr, 0}
+#else
+#define PYCREW_ARRAY_INIT {.size = sizeof(pycrew_array)}
+#endif
+
+/* Describes ndim dimensions at data; shape may be NULL for none. Sets itemsize (of OTHER: 0, to be set with
+ * format) and, unless PYCREW_STRIDED, strides. -EINVAL: dtype, ndim, shape or flags; -E2BIG: the elements'
+ * bytes exceed 2^63 - 1. */
+PYCREW_API int pycrew_array_init(pycrew_array *array, const void *data, pycrew_dtype dtype, int ndim,
+                                 const int64_t *shape, unsigned flags);
+
+/* An ended call's result, an array, that outlives the call: until pycrew_array_drop, or the crew's end. Given
+ * to another call it is not copied. ret->size is to be set (PYCREW_ARRAY_INIT). As pycrew_result. */
+PYCREW_API int pycrew_array_take(pycrew_call *call, pycrew_array *ret);
+
+/* Gives a taken array back and sets its data to NULL; calls that use it keep it. array may be NULL, or have
+ * no elements. */
+PYCREW_API void pycrew_array_drop(pycrew_crew *crew, pycrew_array *array);
+
+/* DLPack's, as dlpack.h declares them: include that before or after this, or not at all. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+
+/* Describes a tensor in the CPU's memory, which stays its owner's: to be there as long as the array's data
+ * has to. flags: PYCREW_WRITABLE, PYCREW_COPY_BACK. -EINVAL: another device, a type that numpy has not
+ * (bfloat16, several lanes), another major version; PYCREW_WRITABLE of one that is read-only. */
+PYCREW_API int pycrew_array_from_dlpack(pycrew_array *array, const struct DLManagedTensor *tensor,
+                                        unsigned flags);
+PYCREW_API int pycrew_array_from_dlpack_versioned(pycrew_array *array,
+                                                  const struct DLManagedTensorVersioned *tensor,
+                                                  unsigned flags);
+
+/* A taken array as a tensor, uncopied: who deletes that drops it, and has to before the crew is closed.
+ * array->data is NULL then. -EINVAL: PYCREW_OTHER, or a stride that is no multiple of itemsize. */
+PYCREW_API int pycrew_array_to_dlpack(pycrew_crew *crew, pycrew_array *array, struct DLManagedTensor **ret);
+PYCREW_API int pycrew_array_to_dlpack_versioned(pycrew_crew *crew, pycrew_array *array,
+                                                struct DLManagedTensorVersioned **ret);
 
 /* ---- functions ------------------------------------------------------------------------------- */
 
@@ -219,6 +315,15 @@ PYCREW_API int pycrew_add_str(pycrew_call *call, const char *text, size_t size);
 PYCREW_API int pycrew_add_bytes(pycrew_call *call, const void *data, size_t size);
 PYCREW_API int pycrew_add_json(pycrew_call *call, const char *text, size_t size);
 PYCREW_API int pycrew_add_object(pycrew_call *call, const void *pickle, size_t size);
+
+/* An array: in Python a numpy array, or where numpy is not installed a memoryview; read-only unless
+ * PYCREW_WRITABLE. In memory from pycrew_alloc, or taken: uncopied, and not to be written by the host before
+ * the call's end. From elsewhere: copied before this returns. -EINVAL names what is wrong: dtype, shape,
+ * strides that leave the block, memory of the crew that was freed or was never given, memory of
+ * another crew, a writable array that overlaps another of the call. After PYCREW_WRITABLE
+ * pycrew_options.retries does not count for the call: a function that died may have written half of it.
+ * pycrew_set_retries does count, and says that this does no harm. Not for a batch's items (-EINVAL). */
+PYCREW_API int pycrew_add_array(pycrew_call *call, const pycrew_array *array);
 PYCREW_API int pycrew_add_name(pycrew_call *call, const char *keyword); /* the next value is this keyword argument */
 
 enum { PYCREW_LIST = 1, PYCREW_TUPLE = 2, PYCREW_DICT = 3 };
@@ -256,6 +361,12 @@ PYCREW_API int pycrew_result_f64(pycrew_call *call, double *ret);
 PYCREW_API int pycrew_result_str(pycrew_call *call, const char **ret, size_t *size); /* NUL-terminated too; size may be NULL */
 PYCREW_API int pycrew_result_bytes(pycrew_call *call, const void **ret, size_t *size);
 PYCREW_API int pycrew_result_json(pycrew_call *call, const char **ret, size_t *size);
+
+/* numpy arrays (but for subclasses, and for those of objects, which come pickled), memoryview, bytearray:
+ * copied once into memory of the crew; not at all if they are in memory of pycrew.empty that the host does
+ * not hold already (and more than half of it), or a view of an argument. ret->data then is that argument's
+ * memory. Valid until release. ret->size is to be set (PYCREW_ARRAY_INIT). */
+PYCREW_API int pycrew_result_array(pycrew_call *call, pycrew_array *ret);
 PYCREW_API pycrew_value pycrew_result_value(const pycrew_call *call);
 
 /* What went wrong with an ended call, until its release; NULL if it returned, or has not ended. */
@@ -279,7 +390,8 @@ enum pycrew_type {
     PYCREW_TYPE_TUPLE,
     PYCREW_TYPE_DICT,  /* item 2i is the i-th key, 2i+1 its value */
     PYCREW_TYPE_OBJECT, /* pickled, by pycrew_value_bytes */
-    PYCREW_TYPE_JSON
+    PYCREW_TYPE_JSON,
+    PYCREW_TYPE_ARRAY
 };
 
 PYCREW_API int pycrew_value_type(pycrew_value value);
@@ -293,6 +405,7 @@ PYCREW_API int pycrew_value_u64(pycrew_value value, uint64_t *ret);
 PYCREW_API int pycrew_value_f64(pycrew_value value, double *ret);
 PYCREW_API int pycrew_value_str(pycrew_value value, const char **ret, size_t *size);
 PYCREW_API int pycrew_value_bytes(pycrew_value value, const void **ret, size_t *size);
+PYCREW_API int pycrew_value_array(pycrew_value value, pycrew_array *ret); /* as pycrew_result_array */
 
 /* ---- queues: for event loops ----------------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/error.h"
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -132,6 +133,7 @@ const char *pc_tag_text(enum pc_tag tag)
         [PC_TAG_OBJECT] = "a pickled object",
         [PC_TAG_JSON] = "JSON text",
         [PC_TAG_NAME] = "nothing readable",
+        [PC_TAG_ARRAY] = "array",
         [PC_TAG_LIST] = "list",
         [PC_TAG_TUPLE] = "tuple",
         [PC_TAG_DICT] = "dict",
@@ -170,6 +172,17 @@ int pc_result_fail(int code, const char *where, const char *type, const char *c_
     if (strcmp(came, type) == 0) /* of the right type, and still refused */
         return pc_fail(code, "%s: the %s is not UTF-8", where, came);
     return pc_fail(code, "%s: expected %s, got %s", where, type, came);
+}
+
+int pc_result_fail_array(int code, const char *where, const pc_view *view)
+{
+    if (code == -EINVAL)
+        return pc_fail(code, "%s: the array's size is not set (PYCREW_ARRAY_INIT)", where);
+    if (code == -ENOMEM)
+        return pc_fail(code, "%s: no memory for the array's format", where);
+    if (view->tag == PC_TAG_ARRAY)
+        return pc_fail(code, "%s: the array is not readable; something wrote over it", where);
+    return pc_result_fail(code, where, "array", "", view);
 }
 
 /* ---- texts and bytes ------------------------------------------------------------------------- */
@@ -298,20 +311,36 @@ int pc_result_bytes(pc_cursor message, const void **ret, size_t *size)
     return get_bytes(message, "result", PC_TAG_BYTES, ret, size);
 }
 
+static int get_array(pc_cursor cursor, const char *where, pycrew_call *call, bool take,
+                     pycrew_array *ret)
+{
+    if (!ret)
+        return fail_null(where);
+    pc_view view = first_view(cursor);
+    int code = pc_arrays_view(call, &view, take, ret);
+    return code < 0 ? pc_result_fail_array(code, where, &view) : 0;
+}
+
+int pc_result_array(pc_cursor message, pycrew_call *call, bool take, pycrew_array *ret)
+{
+    return get_array(message, "result", call, take, ret);
+}
+
 /* ---- the public walk ------------------------------------------------------------------------- */
 
 static const pycrew_value no_value;
 
-static pycrew_value value_at(pc_cursor cursor)
+/* call: an address, kept in `reserved` for the arrays. */
+static pycrew_value value_at(pc_cursor cursor, uint64_t call)
 {
     return first_view(cursor).tag == PC_TAG_INVALID
                ? no_value
-               : (pycrew_value){.at = cursor.at, .end = cursor.end};
+               : (pycrew_value){.at = cursor.at, .end = cursor.end, .reserved = call};
 }
 
-pycrew_value pc_result_value(pc_cursor message)
+pycrew_value pc_result_value(pc_cursor message, const pycrew_call *call)
 {
-    return value_at(message);
+    return value_at(message, (uint64_t)(uintptr_t)call);
 }
 
 static pc_cursor cursor_of(pycrew_value value)
@@ -338,7 +367,7 @@ int pycrew_value_type(pycrew_value value)
         [PC_TAG_STR] = PYCREW_TYPE_STR,       [PC_TAG_BYTES] = PYCREW_TYPE_BYTES,
         [PC_TAG_OBJECT] = PYCREW_TYPE_OBJECT, [PC_TAG_JSON] = PYCREW_TYPE_JSON,
         [PC_TAG_LIST] = PYCREW_TYPE_LIST,     [PC_TAG_TUPLE] = PYCREW_TYPE_TUPLE,
-        [PC_TAG_DICT] = PYCREW_TYPE_DICT,
+        [PC_TAG_DICT] = PYCREW_TYPE_DICT,     [PC_TAG_ARRAY] = PYCREW_TYPE_ARRAY,
     };
     return types[view_of(value).tag];
 }
@@ -359,7 +388,7 @@ pycrew_value pycrew_value_item(pycrew_value value, size_t index)
     for (size_t i = 0; i < index; i++)
         if (pc_value_next(&cursor, &skipped) <= 0)
             return no_value;
-    return value_at(cursor);
+    return value_at(cursor, value.reserved);
 }
 
 pycrew_value pycrew_value_next(pycrew_value value)
@@ -368,7 +397,7 @@ pycrew_value pycrew_value_next(pycrew_value value)
     pc_view skipped;
     if (cursor.at >= cursor.end || pc_value_next(&cursor, &skipped) <= 0)
         return no_value;
-    return value_at(cursor);
+    return value_at(cursor, value.reserved);
 }
 
 pycrew_value pycrew_value_get(pycrew_value dict, const char *key)
@@ -380,7 +409,7 @@ pycrew_value pycrew_value_get(pycrew_value dict, const char *key)
     pc_cursor cursor = view.contents;
     while (pc_value_next(&cursor, &at) > 0) {
         if (at.tag == PC_TAG_STR && at.length == size && memcmp(at.data, key, size) == 0)
-            return value_at(cursor);
+            return value_at(cursor, dict.reserved);
         if (pc_value_next(&cursor, &at) <= 0)
             break;
     }
@@ -419,4 +448,9 @@ int pycrew_value_bytes(pycrew_value value, const void **ret, size_t *size)
 {
     enum pc_tag tag = view_of(value).tag == PC_TAG_OBJECT ? PC_TAG_OBJECT : PC_TAG_BYTES;
     return get_bytes(cursor_of(value), "value", tag, ret, size);
+}
+
+int pycrew_value_array(pycrew_value value, pycrew_array *ret)
+{
+    return get_array(cursor_of(value), "value", (pycrew_call *)(uintptr_t)value.reserved, false, ret);
 }

@@ -27,8 +27,12 @@ int pc_result_str(pc_cursor message, const char **ret, size_t *size);
 int pc_result_json(pc_cursor message, const char **ret, size_t *size);
 int pc_result_bytes(pc_cursor message, const void **ret, size_t *size); /* size may be NULL */
 
-/* The message's first value, as the public sees it; invalid if there is none. */
-pycrew_value pc_result_value(pc_cursor message);
+/* The array of a call's message; take: for the user to drop. */
+int pc_result_array(pc_cursor message, pycrew_call *call, bool take, pycrew_array *ret);
+
+/* The message's first value, as the public sees it; invalid if there is none. call: whose arrays may
+ * be in it, or NULL. */
+pycrew_value pc_result_value(pc_cursor message, const pycrew_call *call);
 
 /* ---- of a view; nothing but the code ---- */
 
@@ -49,5 +53,8 @@ const char *pc_tag_text(enum pc_tag tag);
  * what was wanted ("int"), c_type what it must fit ("int64_t"). Returns code. */
 int pc_result_fail(int code, const char *where, const char *type, const char *c_type,
                    const pc_view *view);
+
+/* The same for a code of pc_arrays_view. */
+int pc_result_fail_array(int code, const char *where, const pc_view *view);
 
 #endif

@@ -12,7 +12,7 @@ static int finish(pycrew_call *call, const char *result, va_list *arguments)
     if (rc == 0)
         rc = pc_call_wait(call, PYCREW_FOREVER);
     if (rc == 0)
-        rc = pc_format_result(call->result, result, arguments, true);
+        rc = pc_format_result(call->result, call, result, arguments, true);
     return rc;
 }
 

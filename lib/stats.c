@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 
 enum { LEAST_CALL_NS = 10 };
@@ -190,6 +191,7 @@ int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats)
            sizeof all - offsetof(pycrew_stats, workers));
     all.workers = crew->workers;
     all.memory_max = crew->segment.size;
+    pc_arrays_settle(crew);
     all.memory_used = memory_used(crew);
     pthread_mutex_lock(&crew->lock);
     now = pc_now();

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 #include "lib/shm/budget.h"
 
@@ -163,6 +164,7 @@ void pc_sweep(pycrew_crew *crew, unsigned worker)
     keep_answers(crew, worker);
     sweep_calls(crew, worker, &error);
     pc_lease_orphan(crew, worker);
+    pc_arrays_settle(crew);
     pc_idle_forget(&crew->segment, worker);
     wake_everyone(crew);
     if (stack != w->stack)

@@ -16,6 +16,7 @@ tests_harness_tap_script_LDADD =
 
 SHM_TESTS = \
 	tests/shm/test-announce \
+	tests/shm/test-array \
 	tests/shm/test-budget \
 	tests/shm/test-control \
 	tests/shm/test-heap \
@@ -26,6 +27,7 @@ SHM_TESTS = \
 	tests/shm/test-slot \
 	tests/shm/test-value
 tests_shm_test_announce_LDADD = lib/libpcshm.la
+tests_shm_test_array_LDADD = lib/libpcshm.la
 tests_shm_test_budget_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
@@ -38,9 +40,11 @@ tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
 	tests/shm/test-format \
+	tests/test-held \
 	tests/test-overdue \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_held_LDADD = lib/libpccore.la
 tests_test_overdue_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
@@ -58,6 +62,7 @@ tests_fuzz_test_corpus_SOURCES = \
 tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
 API_TESTS = \
+	tests/test-array \
 	tests/test-batch \
 	tests/test-call \
 	tests/test-deadline \
@@ -153,6 +158,7 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/crew.h \
 	tests/py/api_ops.py \
+	tests/py/array_ops.py \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
@@ -163,6 +169,7 @@ test_data = \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
 	tests/py/misuse_ops.py \
+	tests/py/no_numpy.py \
 	tests/py/open_ops.py \
 	tests/py/prints_at_import.py \
 	tests/py/queue_ops.py \
@@ -191,6 +198,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
+	tests/test-array \
 	tests/test-batch \
 	tests/test-call \
 	tests/test-death \

@@ -92,7 +92,7 @@ static int await_end(round_state *s, pycrew_call *call, const char *what, int64_
     return code;
 }
 
-/* ---- the four threads --------------------------------------------------------------------------
+/* ---- the five threads --------------------------------------------------------------------------
  */
 
 static void *run_singles(void *data)
@@ -248,6 +248,57 @@ static void *run_large(void *data)
     return NULL;
 }
 
+static void read_array(const pycrew_array *array)
+{
+    const volatile double *data = array->data;
+
+    if (array->dtype != PYCREW_F64 || array->ndim != 1 || array->strides[0] != sizeof *data)
+        return; /* whatever it is said to be */
+    for (int64_t i = 0; i < array->shape[0]; i += 64)
+        (void)data[i];
+}
+
+/* One array in, another one out, which goes in again; one call may end in between. */
+static void trip(round_state *s, pycrew_array *array)
+{
+    pycrew_array taken = PYCREW_ARRAY_INIT, back = PYCREW_ARRAY_INIT;
+
+    for (int i = 0; i < 2; i++) {
+        pycrew_call *call = prepare_here(s, "array_ops:copied");
+        int64_t begun = now_ns();
+
+        if (pycrew_add_array(call, i == 0 || taken.data == NULL ? array : &taken) == 0 &&
+            pycrew_submit(call) == 0 && await_end(s, call, "call with an array", begun) == 0 &&
+            pycrew_array_take(call, i == 0 ? &taken : &back) == 0)
+            read_array(i == 0 ? &taken : &back);
+        pycrew_release(call);
+    }
+    if (taken.data != NULL)
+        read_array(&taken);
+    pycrew_array_drop(s->crew, &taken);
+    pycrew_array_drop(s->crew, &back);
+}
+
+static void *run_arrays(void *data)
+{
+    round_state *s = data;
+
+    for (unsigned round = 0; !atomic_load(&s->stop); round++) {
+        int64_t count = round % 8 == 0 ? LARGE / 8 : 100;
+        double *memory = pycrew_alloc(s->crew, (size_t)count * sizeof *memory);
+        pycrew_array array;
+
+        if (memory == NULL)
+            continue;
+        for (int64_t i = 0; i < count; i++)
+            memory[i] = (double)i;
+        OK(pycrew_array_init(&array, memory, PYCREW_F64, 1, &count, 0));
+        trip(s, &array);
+        pycrew_free(s->crew, memory);
+    }
+    return NULL;
+}
+
 /* ---- rounds ------------------------------------------------------------------------------------
  */
 
@@ -344,8 +395,10 @@ static void count_rebuilds(void *data, int level, const char *line)
 
 static pycrew_crew *open_small(round_state *s)
 {
+    static const char *const preload[] = {"no_numpy", "array_ops", NULL}; /* so that workers start soon */
     pycrew_options options = test_options(WORKERS);
 
+    options.preload = preload;
     options.memory = MEMORY;
     options.calls = 64;
     options.queues = 4;
@@ -365,11 +418,12 @@ static unsigned number_from(const char *variable, unsigned otherwise)
 /* how: NULL-terminated, in turn. */
 static void run_rounds(const char *const *how, unsigned otherwise)
 {
-    static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches, run_large};
+    static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches, run_large,
+                                             run_arrays};
     unsigned rounds = number_from("PYCREW_SCRIBBLE_ROUNDS", otherwise);
     unsigned seed = number_from("PYCREW_SCRIBBLE_SEED", (unsigned)getpid() * 1000);
     round_state s = {.how = how[0]};
-    pthread_t threads[4];
+    pthread_t threads[5];
     int descriptors, workers[8];
     unsigned kinds = 0;
 
@@ -382,7 +436,7 @@ static void run_rounds(const char *const *how, unsigned otherwise)
     expect_memory(&s);
     AWAIT(find_workers(workers, 8) == WORKERS);
     descriptors = count_descriptors();
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 5; i++)
         ASSERT(pthread_create(&threads[i], NULL, bodies[i], &s) == 0);
     for (unsigned i = 0; i < rounds; i++) {
         unsigned before = atomic_load(&s.ended);
@@ -393,7 +447,7 @@ static void run_rounds(const char *const *how, unsigned otherwise)
         AWAIT(atomic_load(&s.ended) >= before + 20); /* and the threads go on */
     }
     atomic_store(&s.stop, true);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 5; i++)
         pthread_join(threads[i], NULL);
     end_workers();
     expect_recovery(&s, 0);

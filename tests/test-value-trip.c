@@ -357,7 +357,7 @@ TEST(what_is_none_of_pythons_own_types_becomes_the_nearest_one)
         {"{1, 2}", PYCREW_TYPE_OBJECT, NULL},
         {"1j", PYCREW_TYPE_OBJECT, NULL},
         {"range(3)", PYCREW_TYPE_OBJECT, NULL},
-        {"bytearray(b'x')", PYCREW_TYPE_OBJECT, NULL},
+        {"bytearray(b'x')", PYCREW_TYPE_ARRAY, NULL}, /* tests/test-array.c */
         {"OwnError", PYCREW_TYPE_OBJECT, NULL}, /* a class, by its name */
     };
     pycrew_crew *crew = open_crew(1);

@@ -4,11 +4,14 @@
 #include <assert.h>
 #include <string.h>
 
+#include "worker/array.h"
+
 /* Looked up once: an import or an attribute costs more than most conversions. */
 static struct {
     PyObject *pickle_loads, *pickle_dumps, *protocol;
     PyObject *json_decode, *json_encode;
     bool json_failed;                    /* the last decoding, in a JSON text */
+    bool array_failed;                   /* the same, in an array */
     PyObject *numpy, *generic, *ndarray; /* the name; the two types once somebody imported numpy */
     PyObject *names;                     /* the keyword names of the last call that had some */
 } tools;
@@ -75,10 +78,18 @@ int pc_convert_init(void)
     return tools.json_encode != NULL ? 0 : -1;
 }
 
-bool pc_convert_is_json_error(void)
+static bool is_json_error(void)
 {
     return tools.json_failed && (PyErr_ExceptionMatches(PyExc_ValueError) ||
                                  PyErr_ExceptionMatches(PyExc_RecursionError));
+}
+
+bool pc_convert_is_argument_error(void)
+{
+    return (tools.array_failed && (PyErr_ExceptionMatches(PyExc_TypeError) ||
+                                   PyErr_ExceptionMatches(PyExc_ValueError) ||
+                                   PyErr_ExceptionMatches(PyExc_SyntaxError))) ||
+           is_json_error();
 }
 
 /* ---- values to Python ---- */
@@ -122,6 +133,17 @@ static PyObject *decode_object(pc_decoder *decoder, const pc_view *view)
     PyObject *object = PyObject_CallFunctionObjArgs(tools.pickle_loads, pickle, NULL);
     Py_DECREF(pickle);
     return object;
+}
+
+static PyObject *decode_array(pc_decoder *decoder, const pc_view *view)
+{
+    if (decoder->before_user_code != NULL && pc_array_may_import()) {
+        decoder->before_user_code(decoder->data);
+        decoder->before_user_code = NULL;
+    }
+    PyObject *array = pc_array_decode(view);
+    tools.array_failed = array == NULL;
+    return array;
 }
 
 static PyObject *decode_json(const pc_view *view)
@@ -241,6 +263,8 @@ static PyObject *decode(pc_decoder *decoder, const pc_view *view, int depth)
         return decode_json(view);
     case PC_TAG_OBJECT:
         return decode_object(decoder, view);
+    case PC_TAG_ARRAY:
+        return decode_array(decoder, view);
     default: /* a NAME, where none may stand */
         return malformed();
     }
@@ -249,7 +273,7 @@ static PyObject *decode(pc_decoder *decoder, const pc_view *view, int depth)
 PyObject *pc_decode(const pc_view *view)
 {
     pc_decoder decoder = {0};
-    tools.json_failed = false;
+    tools.json_failed = tools.array_failed = false;
     return decode(&decoder, view, 0);
 }
 
@@ -390,7 +414,7 @@ int pc_decode_arguments(pc_cursor message, void (*before_user_code)(void *), voi
     ret->items = ret->small + 1;
     ret->positional = ret->count = 0;
     ret->names = NULL;
-    tools.json_failed = false;
+    tools.json_failed = tools.array_failed = false;
     for (;;) {
         const uint8_t *here = message.at; /* not the whole cursor: a 16-byte load behind the 8-byte
                                              store of the last turn would stall */
@@ -791,14 +815,27 @@ static int index_of(PyObject *object, PyObject **ret)
     return 0;
 }
 
+/* 1: written as one; 0; or as encode. */
+static int encode_array(pc_writer *writer, PyObject *object, bool numpys)
+{
+    return numpys || PyMemoryView_Check(object) || PyByteArray_Check(object)
+               ? pc_array_encode(writer, object)
+               : 0;
+}
+
 static int encode_other(pc_writer *writer, PyObject *object, int depth)
 {
     PyObject *inner;
-    int r = has_numpy();
-    if (r > 0 && is_numpy(object)) /* and no index: a masked array's forgets the mask, too */
+    int r = has_numpy(), written = 0;
+    bool numpys = r > 0 && is_numpy(object);
+    if (numpys) /* and no index: a masked array's forgets the mask, too */
         r = item_of(object, &inner);
     else if (r >= 0)
         r = index_of(object, &inner);
+    if (r == 0)
+        written = encode_array(writer, object, numpys);
+    if (written != 0)
+        return written > 0 ? 0 : written;
     if (r <= 0)
         return r < 0 ? -1 : encode_pickled(writer, object);
     r = encode(writer, inner, depth);

@@ -3,7 +3,8 @@
  * Python to value: None, bool, int, float, str, bytes, list, tuple, dict (these exact types, or
  * subclasses of them: bool, int, float, str, bytes as their base; subclasses of list, tuple, dict,
  * namedtuples among them, as their base too), ints beyond 64 bits as hexadecimal text, numpy
- * scalars and 0-d arrays by item(), what has __index__ as int; anything else pickled (protocol 5).
+ * scalars and 0-d arrays by item(), what has __index__ as int, other numpy arrays, memoryview and bytearray
+ * as arrays (array.h; not in chunks); anything else pickled (protocol 5).
  * What cannot be pickled is a TypeError that names the type; a nesting deeper than
  * PC_VALUE_DEPTH_MAX, or a container that holds itself, a ValueError; text with a lone surrogate a
  * UnicodeEncodeError; a container that changes while its items are pickled, a RuntimeError.
@@ -28,9 +29,9 @@ int pc_convert_init(void);
 PyObject *pc_decode(const pc_view *view);
 
 /* Whether the exception that is set, by the last decoding, says that a JSON text does not parse, or
- * that Python does not take it: nested too deep, an int of too many digits. A JSONDecodeError of a
- * pickle's is none. */
-bool pc_convert_is_json_error(void);
+ * that Python does not take it: nested too deep, an int of too many digits; or that an array's type is none.
+ * A JSONDecodeError of a pickle's is none. */
+bool pc_convert_is_argument_error(void);
 
 /* The arguments of a call, as vectorcall takes them. */
 typedef struct pc_arguments {

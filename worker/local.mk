@@ -1,6 +1,7 @@
 # worker/: pycrew-worker, the program that embeds Python.
 
 worker_sources = \
+	worker/array.c worker/array.h \
 	worker/convert.c worker/convert.h \
 	worker/fault.c \
 	worker/interpreter.c \

@@ -19,6 +19,7 @@
 #include "lib/shm/announce.h"
 #include "lib/shm/chunk.h"
 #include "lib/shm/idle.h"
+#include "worker/array.h"
 #include "worker/convert.h"
 #include "worker/worker.h"
 
@@ -261,7 +262,7 @@ static enum pc_result_kind exception_kind(const execution *e, bool decoding)
 {
     if (pc_current_call.interrupted && PyErr_ExceptionMatches(pc_deadline_exceeded))
         return PC_RESULT_INTERRUPTED;
-    if (decoding && pc_convert_is_json_error())
+    if (decoding && pc_convert_is_argument_error())
         return PC_RESULT_BAD_ARGUMENT;
     return e->ran ? PC_RESULT_EXCEPTION : PC_RESULT_NO_FUNCTION;
 }
@@ -438,6 +439,11 @@ static int alloc_block(pc_worker *worker, size_t need, size_t wanted, uint64_t *
     return rc == -ENOMEM ? alloc_when_short(worker, need, ret) : rc;
 }
 
+int pc_loop_alloc(pc_worker *worker, size_t size, uint64_t *ret)
+{
+    return alloc_block(worker, size, size, ret);
+}
+
 /* ---- single calls ---- */
 
 /* Writes into the slot, then into a block of the heap. */
@@ -489,6 +495,8 @@ static void run_single(execution *e, uint32_t number)
                                 slot->flags & PC_REQUEST_JSON, &w.writer);
     clear_current();
     slot->result_ran = e->ran;
+    if (__builtin_expect(pc_array_used, 0))
+        slot->result_ran |= pc_array_end_call(slot->result_kind == PC_RESULT_VALUE);
     slot->result_block = w.block;
     slot->result_size = w.writer.size;
 }
@@ -698,8 +706,10 @@ static bool run_chunk(execution *e, uint32_t number)
 
     e->shape = chunk->shape;
     publish_entered(e); /* per item, progress tells */
+    pc_array_refused = true;
     if (!run_items(e, &w, number))
         return false;
+    pc_array_refused = false;
     atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
     e->slot->result_kind = PC_RESULT_BATCH;
     e->slot->result_block = 0;
@@ -794,6 +804,7 @@ static void idle_awhile(loop *l)
     answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
+    pc_heap_drop_kept(&worker->heap);
     if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
@@ -817,6 +828,7 @@ int pc_loop_run(pc_worker *worker)
 
     pc_current_call.record = &segment->workers[worker->number];
     pthread_atfork(NULL, NULL, note_fork);
+    pc_array_start(worker);
     while (!pc_current_call.interrupted && !worker->cut_off) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))

@@ -1,5 +1,6 @@
 /* module: the built-in module _pycrew; python/pycrew is its face. */
 #include "lib/shm/sleeper.h"
+#include "worker/array.h"
 #include "worker/worker.h"
 
 pc_current pc_current_call = {.call = UINT64_MAX, .deadline = INT64_MAX};
@@ -54,6 +55,10 @@ PyObject *pc_module_init(void)
 
     if (module == NULL)
         return NULL;
+    if (pc_array_init(module) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
     /* A BaseException: `except Exception` must not swallow it. */
     pc_deadline_exceeded = PyErr_NewExceptionWithDoc(
         "pycrew.DeadlineExceeded", "Raised in a call whose deadline passed, or that was cancelled.",

@@ -73,6 +73,10 @@ int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *messag
  * for ever. False: it cannot be told. */
 bool pc_loop_say_leaving(pc_worker *worker);
 
+/* A block for a result: 0, -ENOMEM or -E2BIG. Where memory is short, what was given back is looked for
+ * for a moment. */
+int pc_loop_alloc(pc_worker *worker, size_t size, uint64_t *ret);
+
 /* Claims and runs calls until the crew closes: an exit status. */
 int pc_loop_run(pc_worker *worker);
 

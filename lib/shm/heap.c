@@ -267,6 +267,14 @@ static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
 
     if (run > heap->segment->config.spans)
         return -E2BIG;
+    if (heap->kept != NULL && heap->kept->run == run) {
+        span = heap->kept;
+        heap->kept = NULL;
+        span->used = 1;
+        span->free[0] = 0;
+        *ret = span_offset(heap->segment, span->index);
+        return 0;
+    }
     rc = span_take(heap, PC_HEAP_CLASSES, (uint32_t)run, &span);
     if (rc < 0)
         return rc;
@@ -281,8 +289,29 @@ static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
     return 0;
 }
 
+void pc_heap_drop_kept(pc_heap *heap)
+{
+    if (heap->kept != NULL)
+        span_drop(heap, heap->kept);
+    heap->kept = NULL;
+}
+
+/* Its pages are there: the next block of the size need not wait for the kernel to clear new ones. */
+static void keep_or_drop(pc_heap *heap, pc_heap_span *span)
+{
+    if (!heap->keep_run || span->run > heap->segment->config.spans / KEEP_SHARE) {
+        span_drop(heap, span);
+        return;
+    }
+    pc_heap_drop_kept(heap);
+    span->used = 0;
+    span->free[0] = 1;
+    heap->kept = span;
+}
+
 void pc_heap_trim(pc_heap *heap)
 {
+    pc_heap_drop_kept(heap);
     for (unsigned class = 0; class < PC_HEAP_CLASSES; class++)
         for (pc_heap_span *span = heap->partial[class], *next; span != NULL; span = next) {
             next = span->next;
@@ -304,7 +333,7 @@ int pc_heap_alloc(pc_heap *heap, size_t size, uint64_t *ret)
 {
     int rc = alloc_once(heap, size, ret);
 
-    if (rc == -ENOMEM && heap->empty > 0) {
+    if (rc == -ENOMEM && (heap->empty > 0 || heap->kept != NULL)) {
         pc_heap_trim(heap);
         rc = alloc_once(heap, size, ret);
     }
@@ -368,7 +397,7 @@ int pc_heap_free(pc_heap *heap, uint64_t offset)
     if (span == NULL)
         return -EINVAL;
     if (span->class == PC_HEAP_CLASSES) {
-        span_drop(heap, span);
+        keep_or_drop(heap, span);
         return 0;
     }
     span->free[block / 64] |= UINT64_C(1) << block % 64;
@@ -416,6 +445,8 @@ bool pc_heap_take_back(pc_heap *heap, unsigned worker)
         uint64_t next = atomic_load_explicit((_Atomic uint64_t *)pc_segment_at(heap->segment, offset),
                                              memory_order_relaxed);
 
+        if (heap->given_back != NULL)
+            heap->given_back(heap, offset);
         pc_heap_free(heap, offset);
         offset = next;
     }

@@ -36,14 +36,18 @@ enum { PC_HEAP_CLASSES = 13, PC_HEAP_BLOCK_MIN = 256 };
 
 typedef struct pc_heap_span pc_heap_span;
 
-typedef struct pc_heap {
+typedef struct pc_heap pc_heap;
+struct pc_heap {
     pc_segment *segment;
     uint32_t owner;
     pc_heap_span **spans;               /* by index; NULL: not ours, or inside a run */
     pc_heap_span *partial[PC_HEAP_CLASSES]; /* with free blocks, a list for each class */
     unsigned empty; /* spans without a block in use, */
     unsigned keep;  /* and how many of those are kept at most */
-} pc_heap;
+    bool keep_run;  /* a large block that was freed is kept too, */
+    pc_heap_span *kept; /* in case the next one is as large */
+    void (*given_back)(pc_heap *heap, uint64_t offset); /* is told of each before it is freed, if set */
+};
 
 /* keep: how many empty spans it keeps for what comes next, at least one for each size in
  * use, if that is no more than a quarter of all. 0 or
@@ -70,6 +74,9 @@ void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset);
 
 /* Gives the spans back that are kept empty for what comes next. */
 void pc_heap_trim(pc_heap *heap);
+
+/* Only those of the large block that is kept. */
+void pc_heap_drop_kept(pc_heap *heap);
 
 /* Worker: frees what was given back. False: the list did not end as it should, so somebody wrote over
  * it, and blocks are lost: better to end than to live with ever less memory. */

@@ -121,6 +121,13 @@ enum pc_result_kind {
     PC_RESULT_BATCH          /* of a chunk: see batch.h */
 };
 
+enum pc_answer_flags { /* pc_slot.result_ran */
+    PC_ANSWER_RAN = 1,      /* the function was entered; for errors */
+    PC_ANSWER_RETAINED = 2, /* Python has views of the call's arguments left: cells say of which */
+    PC_ANSWER_ARRAYS = 4,   /* there are arrays in the result */
+    PC_ANSWER_RETURNED = 8  /* the host's own: it did return */
+};
+
 enum pc_request_flags {
     PC_REQUEST_JSON = 1,  /* encode the result as JSON */
     PC_REQUEST_BATCH = 2, /* the argument block is a chunk */
@@ -133,7 +140,7 @@ typedef struct pc_slot {
     /* line 0 and half of line 1: the answer */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t control;
     uint32_t result_kind;
-    uint32_t result_ran;   /* whether the function was entered; for errors */
+    uint32_t result_ran;   /* enum pc_answer_flags */
     uint64_t result_block; /* segment offset; 0: inline */
     uint64_t result_size;  /* bytes */
     uint8_t result[PC_INLINE_RESULT];

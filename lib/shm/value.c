@@ -3,13 +3,15 @@
 
 #include <assert.h>
 
+#include "lib/shm/array.h"
+
 static_assert(sizeof(size_t) == 8, "offsets and lengths are 64 bits wide");
 
 /* ---- reading ---- */
 
 static bool is_data(uint64_t tag)
 {
-    return tag >= PC_TAG_BIGINT && tag <= PC_TAG_NAME;
+    return tag >= PC_TAG_BIGINT && tag <= PC_TAG_ARRAY;
 }
 
 static bool is_container(uint64_t tag)
@@ -142,6 +144,13 @@ static bool is_hexadecimal(const char *text, size_t size)
     return true;
 }
 
+/* Not inline: its room on the stack would be there for each container around it. */
+static __attribute__((noinline)) int check_array(const pc_view *view)
+{
+    pc_array array;
+    return pc_array_read(view, &array);
+}
+
 static int check_contents(const pc_view *container, bool utf8, int depth);
 
 /* depth: of the container around the value, 0 on the top level. */
@@ -154,6 +163,8 @@ static int check_view(const pc_view *view, bool utf8, int depth)
     case PC_TAG_JSON:
     case PC_TAG_NAME:
         return !utf8 || pc_utf8_valid(view->data, view->length) ? 0 : -EBADMSG;
+    case PC_TAG_ARRAY:
+        return check_array(view);
     case PC_TAG_LIST:
     case PC_TAG_TUPLE:
     case PC_TAG_DICT:

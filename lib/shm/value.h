@@ -8,6 +8,7 @@
  *   I64 U64 F64          header, length is 0, 8 bytes      (U64 only for what I64 cannot hold)
  *   BIGINT STR BYTES     header, length bytes, a NUL, padding    (BIGINT: "-1f..", lower-case hex)
  *   OBJECT JSON NAME     the same                  (pickle, protocol 5; JSON text; a keyword)
+ *   ARRAY                the same                  (a description, see array.h)
  *   LIST TUPLE DICT      header with the count (a dict's pairs), 8 bytes: size of the contents in
  *                        bytes, then the contents: values end to end (a dict's key, value, key ...)
  *
@@ -52,6 +53,7 @@ enum pc_tag {
     PC_TAG_OBJECT,
     PC_TAG_JSON,
     PC_TAG_NAME,
+    PC_TAG_ARRAY,
     PC_TAG_LIST,
     PC_TAG_TUPLE,
     PC_TAG_DICT,
@@ -74,7 +76,7 @@ typedef struct pc_view {
         int64_t i64;
         uint64_t u64;
         double f64;
-        const char *data; /* STR, BYTES, OBJECT, JSON, NAME, BIGINT: length bytes and a NUL */
+        const char *data; /* STR, BYTES, OBJECT, JSON, NAME, BIGINT, ARRAY: length bytes and a NUL */
         pc_cursor contents;
     };
 } pc_view;

@@ -2,12 +2,15 @@
 
 worker            this worker's number, from 0; None in the zygote, while modules are preloaded
 deadline()        seconds left until this call's deadline, or None
+empty(shape, dtype=float)
+                  an array in the crew's shared memory, not initialized: a call that returns it, or a
+                  view of most of it, returns it without a copy
 DeadlineExceeded  raised in a call whose deadline passed, or that was cancelled; a BaseException,
                   so that `except Exception` does not swallow it
 """
 
 try:
-    from _pycrew import DeadlineExceeded, deadline
+    from _pycrew import DeadlineExceeded, deadline, empty
 except ImportError as error:
     raise ImportError("the module pycrew is there only inside a pycrew worker") from error
 
@@ -18,7 +21,7 @@ import os as _os
 import signal as _signal
 import sys as _sys
 
-__all__ = ["DeadlineExceeded", "deadline", "worker"]
+__all__ = ["DeadlineExceeded", "deadline", "empty", "worker"]
 
 worker = None
 
@@ -55,6 +58,28 @@ def _after_fork(number, fault_fd, stack_signal, mark):
     random = _sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
+
+
+def _dtype(text):
+    """numpy's type of a text that _dtype_text made, or that numpy.dtype takes."""
+    import numpy
+    if text.startswith("["):
+        import ast
+        dtype = numpy.lib.format.descr_to_dtype(ast.literal_eval(text))
+    else:
+        dtype = numpy.dtype(text)
+    if dtype.hasobject:
+        raise TypeError(f"an array of Python objects ({text}) cannot be given to another process")
+    return dtype
+
+
+def _dtype_text(dtype):
+    """The text of a type; None for one of objects."""
+    import numpy
+    if dtype.hasobject:
+        return None
+    descr = numpy.lib.format.dtype_to_descr(dtype)
+    return descr if isinstance(descr, str) else repr(descr)
 
 
 def _remember_source(file, source):

@@ -71,7 +71,7 @@ static bool scan(arguments *args, const char *format, bool result)
             separated = false;
             continue;
         }
-        bool unit = strchr("pLiKndfOszjy", *at), sized = at[1] == '#' && strchr("szjy", *at);
+        bool unit = strchr("pLiKndfOszjyA", *at), sized = at[1] == '#' && strchr("szjy", *at);
         separated = !unit;
         if (!unit || (*at == 'y' && !sized))
             continue;
@@ -291,7 +291,7 @@ static int read_result(pc_cursor message, const char *format, uint16_t null, boo
         args.slots[i] = null >> i & 1 ? 0 : (uintptr_t)&cells[i];
     }
     start(&list, args.slots);
-    int code = pc_format_result(message, format, &list, copy);
+    int code = pc_format_result(message, NULL, format, &list, copy);
     CHECK(code == 0 || code == PYCREW_ETYPE || code == -ERANGE || code == -EINVAL);
     if (code == 0)
         check_stored(&args, cells, message, copy);

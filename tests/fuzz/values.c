@@ -5,6 +5,7 @@
 
 #include "lib/error.h"
 #include "lib/result.h"
+#include "lib/shm/array.h"
 #include "lib/shm/value.h"
 
 /* ---- UTF-8, by decoding ---------------------------------------------------------------------- */
@@ -97,6 +98,30 @@ static void convert(const pc_view *view)
     convert_data(view);
 }
 
+/* What is read of a description can be computed with, and written it reads the same. */
+static void check_array(const pc_view *view)
+{
+    pc_writer writer = {.data = NULL};
+    pc_array array, again;
+    pc_view written;
+
+    if (pc_array_read(view, &array) < 0)
+        return;
+    CHECK(array.ndim >= 0 && array.ndim <= PC_ARRAY_DIMS && array.low <= 0 && array.high >= 0);
+    CHECK(array.bytes <= INT64_MAX && (array.bytes > 0) == (array.high > 0));
+    CHECK(array.bytes == 0 || array.base > 0);
+    CHECK(array.format_size < view->length);
+    writer.capacity = view->length + 512;
+    writer.data = malloc(writer.capacity);
+    CHECK(writer.data && pc_array_write(&writer, &array) == 0);
+    pc_cursor cursor = {writer.data, writer.data + writer.size};
+    CHECK(pc_value_next(&cursor, &written) == 1 && pc_array_read(&written, &again) == 0);
+    CHECK(again.base == array.base && again.data == array.data && again.bytes == array.bytes);
+    CHECK(again.cell == array.cell && again.low == array.low && again.high == array.high);
+    CHECK(again.format_size == array.format_size && again.writable == array.writable);
+    free(writer.data);
+}
+
 /* ---- the walk -------------------------------------------------------------------------------- */
 
 /* Reads all there is. Returns whether it is well-formed, which pc_value_check must have found too.
@@ -121,6 +146,7 @@ static bool walk(pc_cursor cursor, uint64_t expected, int depth)
             uint64_t values = view.tag == PC_TAG_DICT ? 2 * view.length : view.length;
             good = depth < PC_VALUE_DEPTH_MAX && walk(view.contents, values, depth + 1) && good;
         } else if (view.tag >= PC_TAG_BIGINT) {
+            check_array(&view);
             CHECK((const uint8_t *)view.data > low && view.length < (size_t)(high - low));
             CHECK(view.data[view.length] == '\0');
             touch(view.data, view.length);
@@ -218,7 +244,7 @@ FUZZ_TARGET(values)
     bool walked = walk(message, 0, 0);
     CHECK(good || !good_utf8);
     CHECK(walked || !good);
-    walk_public(pc_result_value(message), good, 0);
+    walk_public(pc_result_value(message, NULL), good, 0);
     result_functions(message);
     free(copy);
     return 0;

@@ -27,12 +27,16 @@ CALL = "lib/call.c"
 CHUNK = "lib/chunk.c"
 LADDER = "lib/ladder.c"
 MEMORY = "lib/memory.c"
+ARRAY = "lib/array.c"
 REBUILD = "lib/rebuild.c"
 SUPERVISOR = "lib/supervisor.c"
 SWEEP = "lib/sweep.c"
 LOOP = "worker/loop.c"
+WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
 
+TEST_ARRAY = "tests/test-array"
+TEST_HELD = "tests/test-held"
 TEST_ANNOUNCE = "tests/shm/test-announce"
 TEST_HEAP = "tests/shm/test-heap"
 TEST_IDLE = "tests/shm/test-idle"
@@ -275,6 +279,42 @@ MUTATIONS = [
           "        (void)ret;\n"),
          (MEMORY, "static void set_lease(", "__attribute__((unused)) static void set_lease(")],
         [(TEST_DEATH, "a_result_stays_readable_after_its_worker_died")]),
+    # ---- arrays ----
+    Mutation(
+        "array-lease-not-counted",
+        "a taken array is freed with its worker",
+        [(MEMORY, "    for (const pc_lease_node *node = crew->lease_nodes; node != NULL; node = node->next)\n",
+          "    for (const pc_lease_node *node = NULL; node != NULL; node = node->next)\n")],
+        [(TEST_HELD, "leases_outlive_their_worker_and_are_freed_once"),
+         (TEST_ARRAY, "a_taken_result_survives_its_workers_death")]),
+    Mutation(
+        "array-given-back-by-itself",
+        "what goes back is linked through a block that Python still sees",
+        [(MEMORY, "end_lease(crew, &node->lease, node->cell);",
+          "end_lease(crew, &node->lease, atomic_load(&node->lease.block));")],
+        [(TEST_HELD, "a_block_goes_back_by_its_cell_and_nothing_is_written_into_it")]),
+    Mutation(
+        "array-retained-not-told",
+        "a view that outlives its call shows what comes after",
+        [(WORKER_ARRAY, "bool sees = block->views > 0 && !block->own;", "bool sees = false;")],
+        [(TEST_ARRAY, "a_kept_view_never_shows_other_data")]),
+    Mutation(
+        "array-retained-not-kept",
+        "the same, by the host",
+        [(ARRAY, "    if (is_retained(arrays->crew, held)) {\n        linger(arrays, held);\n    } else {\n",
+          "    if (0) {\n        linger(arrays, held);\n    } else {\n")],
+        [(TEST_HELD, "what_a_worker_retains_stays_until_it_lets_go_or_is_dead")]),
+    Mutation(
+        "array-leased-twice",
+        "an array that the host has is given to it again, and given back twice",
+        [(WORKER_ARRAY, "return block->own && !block->leased &&", "return block->own &&")],
+        [(TEST_ARRAY, "an_array_that_is_kept_and_returned_stays_what_it_is")]),
+    Mutation(
+        "array-shared-with-a-child",
+        "a child of user code writes into its parent's array",
+        [(WORKER_ARRAY, "                make_private(first_page(block), pages_size(block));\n",
+          "                (void)make_private;\n")],
+        [(TEST_ARRAY, "a_child_of_user_code_sees_a_copy_of_its_own")]),
     # ---- memory ----
     Mutation(
         "heap-not-reserved",

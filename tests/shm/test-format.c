@@ -78,7 +78,7 @@ static int result(const pc_builder *builder, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    int code = pc_format_result(message_of(builder), format, &args, false);
+    int code = pc_format_result(message_of(builder), NULL, format, &args, false);
     va_end(args);
     return code;
 }
@@ -87,7 +87,7 @@ static int result_copied(const pc_builder *builder, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    int code = pc_format_result(message_of(builder), format, &args, true);
+    int code = pc_format_result(message_of(builder), NULL, format, &args, true);
     va_end(args);
     return code;
 }
@@ -832,7 +832,7 @@ TEST_LIMIT(no_result_is_too_strange_to_read, 300)
         memcpy(memory, untouched, sizeof untouched);
         bool copy = random_below(2);
         int code =
-            pc_format_result(message_of(&builder), format, arguments_of(words, 16, args), copy);
+            pc_format_result(message_of(&builder), NULL, format, arguments_of(words, 16, args), copy);
         if (code < 0)
             ASSERT_MEM(memory, untouched, sizeof untouched);
         else if (copy)
@@ -1380,7 +1380,7 @@ TEST(a_value_tells_its_type_and_count)
     WITH_RESULT("[zpiKdsy#[i](ii){ii}Oj]", NULL, 1, 2, ULLONG_MAX, 1.5, "s", "y", (size_t)1, 1, 2,
                 3, 4, 5, "o", (size_t)1, "0")
     {
-        pycrew_value all = pc_result_value(message_of(&builder)), at = pycrew_value_item(all, 0);
+        pycrew_value all = pc_result_value(message_of(&builder), NULL), at = pycrew_value_item(all, 0);
         ASSERT_INT(pycrew_value_type(all), PYCREW_TYPE_LIST);
         ASSERT_INT(pycrew_value_count(all), 12);
         for (size_t i = 0; i < 12; i++, at = pycrew_value_next(at)) {
@@ -1403,7 +1403,7 @@ TEST(a_dict_is_walked_in_pairs_and_looked_up_by_key)
     int64_t i = 0;
     WITH_RESULT("{si s{si} is}", "a", 1, "b", "c", 2, 3, "b")
     {
-        pycrew_value dict = pc_result_value(message_of(&builder));
+        pycrew_value dict = pc_result_value(message_of(&builder), NULL);
         ASSERT_INT(pycrew_value_count(dict), 3);
         ASSERT_INT(pycrew_value_type(pycrew_value_item(dict, 0)), PYCREW_TYPE_STR);
         ASSERT_INT(pycrew_value_i64(pycrew_value_item(dict, 1), &i), 0);
@@ -1419,7 +1419,7 @@ TEST(a_dict_is_walked_in_pairs_and_looked_up_by_key)
     }
     WITH_RESULT("{sssi}", "key", "value", "other", 1)
     {
-        pycrew_value dict = pc_result_value(message_of(&builder));
+        pycrew_value dict = pc_result_value(message_of(&builder), NULL);
         ASSERT_INT(pycrew_value_type(pycrew_value_get(dict, "value")), PYCREW_TYPE_INVALID);
         ASSERT_INT(pycrew_value_type(pycrew_value_get(dict, "other")), PYCREW_TYPE_INT);
     }
@@ -1438,7 +1438,7 @@ TEST(a_value_is_read_by_type)
     WITH_RESULT("[pids s# y#Oj]", 1, -2, 2.5, "str", "a\0b", (size_t)3, "y", (size_t)1, "obj",
                 (size_t)3, "[]")
     {
-        pycrew_value at = pycrew_value_item(pc_result_value(message_of(&builder)), 0);
+        pycrew_value at = pycrew_value_item(pc_result_value(message_of(&builder), NULL), 0);
         ASSERT_INT(pycrew_value_bool(at, &truth), 0);
         ASSERT(truth);
         at = pycrew_value_next(at);
@@ -1473,8 +1473,8 @@ TEST(a_value_is_read_by_type)
                  "value: not readable; something wrote over it, or it is no value");
     pc_builder builder = new_builder();
     ASSERT_INT(pc_build_bigint(&builder, "-1FFFFFFFFFFFFFFFF", 18), 0);
-    ASSERT_INT(pycrew_value_type(pc_result_value(message_of(&builder))), PYCREW_TYPE_BIGINT);
-    ASSERT_INT(pycrew_value_str(pc_result_value(message_of(&builder)), &s, &size), 0);
+    ASSERT_INT(pycrew_value_type(pc_result_value(message_of(&builder), NULL)), PYCREW_TYPE_BIGINT);
+    ASSERT_INT(pycrew_value_str(pc_result_value(message_of(&builder), NULL), &s, &size), 0);
     ASSERT_STR(s, "-1ffffffffffffffff");
     ASSERT_INT(size, 18);
     end_builder(&builder);
@@ -1517,7 +1517,7 @@ TEST(no_value_is_too_strange_to_walk)
         pc_builder builder = new_builder();
         random_message(&builder);
         if (builder.writer.data)
-            sum += walk(pc_result_value(message_of(&builder)), 0);
+            sum += walk(pc_result_value(message_of(&builder), NULL), 0);
         end_builder(&builder);
     }
     DIAG("read %u", sum);

@@ -409,6 +409,58 @@ TEST(a_dead_owners_spans_stay_until_they_are_released_and_are_zero_then)
     free_memory(segment);
 }
 
+/* ---- a large block that is kept ---- */
+
+TEST(a_large_block_is_kept_for_the_next_one_if_the_owner_wants_that)
+{
+    pc_segment *segment = new_memory(16);
+    pc_heap heap = heap_of(segment, OWNER);
+    uint64_t run = alloc(&heap, 3 * MIB);
+    give(&heap, run);
+    ASSERT_INT(spans_of(segment, OWNER), 0);
+    heap.keep_run = true;
+    run = alloc(&heap, 3 * MIB);
+    at(&heap, run)[0] = 77;
+    give(&heap, run);
+    ASSERT_INT(spans_of(segment, OWNER), 3);
+    ASSERT_INT(pc_heap_block_size(&heap, run), 0); /* it is none */
+    ASSERT_INT(pc_heap_free(&heap, run), -EINVAL);
+    ASSERT_INT(alloc(&heap, 3 * MIB - 5), run);
+    ASSERT_INT(at(&heap, run)[0], 77);
+    ASSERT_INT(pc_heap_block_size(&heap, run), 3 * MIB);
+    give(&heap, run);
+    uint64_t other = alloc(&heap, 2 * MIB); /* of another size */
+    ASSERT(other != run);
+    ASSERT_INT(spans_of(segment, OWNER), 5);
+    give(&heap, other); /* in its place */
+    ASSERT_INT(spans_of(segment, OWNER), 2);
+    pc_heap_drop_kept(&heap);
+    ASSERT_INT(spans_of(segment, OWNER), 0);
+    ASSERT_INT(real_bytes(segment), 0);
+    pc_heap_drop_kept(&heap);
+    give(&heap, alloc(&heap, 5 * MIB)); /* more than a quarter of all */
+    ASSERT_INT(spans_of(segment, OWNER), 0);
+    pc_heap_destroy(&heap);
+    free_memory(segment);
+}
+
+TEST(a_large_block_that_is_kept_is_in_nobodys_way)
+{
+    pc_segment *segment = new_memory(16);
+    pc_heap heap = heap_of(segment, OWNER);
+    heap.keep_run = true;
+    give(&heap, alloc(&heap, 4 * MIB));
+    uint64_t all = alloc(&heap, 16 * MIB);
+    ASSERT_INT(spans_of(segment, OWNER), 16);
+    give(&heap, all);
+    give(&heap, alloc(&heap, 4 * MIB));
+    pc_heap_trim(&heap);
+    ASSERT_INT(spans_of(segment, OWNER), 0);
+    give(&heap, alloc(&heap, 4 * MIB)); /* it goes with its heap */
+    pc_heap_destroy(&heap);
+    free_memory(segment);
+}
+
 /* ---- memory of the system ---- */
 
 TEST(memory_is_taken_in_steps_and_returned_with_its_span)

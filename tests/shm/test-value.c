@@ -699,7 +699,7 @@ static drawn draw(uint64_t *state, int depth)
     drawn value = {.number = random_next(state)};
     do
         value.tag = (enum pc_tag)(1 + random_below(state, last));
-    while (value.tag == PC_TAG_NAME);
+    while (value.tag == PC_TAG_NAME || value.tag == PC_TAG_ARRAY);
     if (value.tag >= PC_TAG_LIST)
         value.count = random_below(state, 6);
     else if (value.tag >= PC_TAG_BIGINT)

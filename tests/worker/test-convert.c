@@ -576,15 +576,15 @@ TEST(a_json_error_is_told_from_others)
 {
     start();
     ASSERT(decode_data(PC_TAG_JSON, "oops", 4) == NULL);
-    ASSERT(pc_convert_is_json_error());
+    ASSERT(pc_convert_is_argument_error());
     PyErr_Clear();
     ASSERT(decode_data(PC_TAG_BIGINT, "oops", 4) == NULL);
-    ASSERT(!pc_convert_is_json_error());
+    ASSERT(!pc_convert_is_argument_error());
     PyErr_SetString(PyExc_ValueError, "its base, but not one");
-    ASSERT(!pc_convert_is_json_error());
+    ASSERT(!pc_convert_is_argument_error());
     PyErr_Clear();
     ASSERT(decode_data(PC_TAG_OBJECT, "cjson\nloads\n(S'oops'\ntR.", 24) == NULL);
-    ASSERT(!pc_convert_is_json_error());
+    ASSERT(!pc_convert_is_argument_error());
     PyErr_Clear();
 }
 
@@ -595,11 +595,11 @@ TEST(json_that_python_does_not_take_is_a_json_error)
     start();
     memset(text, '[', sizeof text);
     ASSERT(decode_data(PC_TAG_JSON, text, sizeof text) == NULL);
-    ASSERT(PyErr_ExceptionMatches(PyExc_RecursionError) && pc_convert_is_json_error());
+    ASSERT(PyErr_ExceptionMatches(PyExc_RecursionError) && pc_convert_is_argument_error());
     PyErr_Clear();
     memset(text, '7', sizeof text);
     ASSERT(decode_data(PC_TAG_JSON, text, sizeof text) == NULL);
-    ASSERT(PyErr_ExceptionMatches(PyExc_ValueError) && pc_convert_is_json_error());
+    ASSERT(PyErr_ExceptionMatches(PyExc_ValueError) && pc_convert_is_argument_error());
     PyErr_Clear();
 }
 

@@ -1,0 +1,42 @@
+/* array: the host's private records of the blocks that arrays are in.
+ *
+ * A block is held from the moment the host can refer to it until nobody can: by its user
+ * (pycrew_alloc, takes), by calls (their arguments and results), and by workers that kept a view of
+ * an argument (RETAINED). It is the host's own, from its heap, or a worker's, under a lease.
+ * Whatever a description in a message says, elements are looked for only inside a held block that
+ * the call has.
+ *
+ * RETAINED. A worker that has a view left when a call ends says so in the answer. From then on the
+ * private record names that incarnation, and the block stays until the worker's word in the block's
+ * cell (shm/array.h) is 0 or that incarnation is dead. Nobody waits for that: blocks that are kept
+ * for a worker alone are looked at when arrays come and go, where memory is short, and at each
+ * death.
+ *
+ * Locks: arrays->lock is taken after crew->lock and before worker->lock and crew->heap_lock. */
+#ifndef PC_LIB_ARRAY_H
+#define PC_LIB_ARRAY_H
+
+#include "lib/crew.h"
+
+int pc_arrays_init(pycrew_crew *crew); /* 0 or -ENOMEM */
+void pc_arrays_free(pycrew_crew *crew);
+
+/* Adds to a builder that is a call's. */
+int pc_arrays_add(pc_builder *builder, const pycrew_array *array);
+
+/* While the call's end is collected: notes what the worker still sees (flags, enum pc_answer_flags),
+ * leases the arrays of the result, copies back. 0; -ENOMEM; -EBADMSG: the result holds what no worker
+ * of ours writes. */
+int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
+
+/* The call gives its blocks back. */
+void pc_arrays_leave(pycrew_call *call);
+
+/* The array that a view of an ended call's result is. take: for the user. 0, PYCREW_ETYPE, -EINVAL
+ * (where *ret has no size), -ENOMEM; nothing but the code. */
+int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_array *ret);
+
+/* Frees the blocks that were kept for workers which have let go by now or are dead. */
+void pc_arrays_settle(pycrew_crew *crew);
+
+#endif
