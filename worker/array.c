@@ -173,17 +173,15 @@ static void after_fork_in_parent(void)
     pthread_mutex_unlock(&blocks.lock);
 }
 
-/* Pages of its own in place of the shared ones. */
+/* Pages of its own in place of the shared ones; or none, but never those of the call. */
 static void make_private(uint8_t *at, size_t size)
 {
     void *copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    if (copy == MAP_FAILED) {
+    if (copy != MAP_FAILED)
+        memcpy(copy, at, size);
+    if (copy == MAP_FAILED || mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
         munmap(at, size);
-        return;
-    }
-    memcpy(copy, at, size);
-    mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at);
 }
 
 static void after_fork_in_child(void)

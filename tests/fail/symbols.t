@@ -33,6 +33,8 @@ posix_spawnattr_setsigmask
 fstat lseek getsockopt getrlimit closedir fclose kill setpgid waitpid pause alarm signal sigaction sigprocmask
 # They give back: there is nothing to be done where that fails.
 shm_unlink sched_setaffinity
+# A child of user code gets no view of what could not be copied for it.
+mremap
 # They say what they said before where they fail, and nothing hangs on it.
 fprintf printf fwrite fflush setenv
 # They read from a file of /proc whose opening is failed.
