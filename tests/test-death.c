@@ -542,42 +542,6 @@ TEST(a_batch_runs_an_item_again_as_often_as_it_was_told)
 
 /* ---- kills from outside ---------------------------------------------------------------------- */
 
-/* Kills the worker that answered last, again and again. Not just any: were workers killed while
- * they start, the crew would rightly back off. */
-typedef struct killer {
-    pthread_t thread;
-    _Atomic bool stop;
-    _Atomic unsigned kills;
-    _Atomic int answered; /* the PID; 0 once it was killed */
-    unsigned wanted;
-} killer;
-
-static bool is_worker(int pid)
-{
-    int pids[16], count = find_workers(pids, 16);
-
-    for (int i = 0; i < count && i < 16; i++)
-        if (pids[i] == pid)
-            return true;
-    return false;
-}
-
-static void *kill_workers(void *data)
-{
-    killer *k = data;
-    unsigned random = 12345;
-
-    while (!atomic_load(&k->stop) && atomic_load(&k->kills) < k->wanted) {
-        int pid = atomic_exchange(&k->answered, 0);
-
-        random = random * 1664525 + 1013904223;
-        pause_ns(random / 65536 % 5000 * US);
-        if (pid != 0 && is_worker(pid) && kill(pid, SIGKILL) == 0)
-            atomic_fetch_add(&k->kills, 1);
-    }
-    return NULL;
-}
-
 /* What became of a call, beside what its side effect says. */
 typedef struct outcome {
     bool returned, may_have_run;
@@ -624,7 +588,7 @@ TEST(two_hundred_kills_lose_no_call_and_errors_tell_the_truth)
 {
     static outcome outcomes[STORM_CALLS_MAX];
     pycrew_call *calls[STORM_IN_FLIGHT];
-    killer k = {.wanted = 200};
+    killer k = {.longest_us = 5000, .wanted = 200};
     pycrew_crew *crew = open_crew(3);
     const char *path = scratch("notes");
     unsigned char *times;

@@ -45,19 +45,6 @@ static void survives_deaths(pycrew_crew *crew)
     works(crew);
 }
 
-static int count_entries(const char *path, const char *prefix)
-{
-    DIR *directory = opendir(path);
-    struct dirent *entry;
-    int count = 0;
-
-    while (directory != NULL && (entry = readdir(directory)) != NULL)
-        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
-    if (directory != NULL)
-        closedir(directory);
-    return count;
-}
-
 static pthread_t start_thread(void *(*function)(void *), void *data)
 {
     pthread_t thread;

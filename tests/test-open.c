@@ -12,19 +12,6 @@ typedef struct world {
     int descriptors, names;
 } world;
 
-static int count_entries(const char *path, const char *prefix)
-{
-    DIR *directory = opendir(path);
-    struct dirent *entry;
-    int count = 0;
-
-    while (directory != NULL && (entry = readdir(directory)) != NULL)
-        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
-    if (directory != NULL)
-        closedir(directory);
-    return count;
-}
-
 static world look_around(void)
 {
     return (world){count_entries("/proc/self/fd", ""), count_entries("/dev/shm", "pycrew.")};

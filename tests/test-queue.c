@@ -882,41 +882,6 @@ TEST(a_worker_that_lost_its_descriptors_before_it_knew_the_queue_announces_all_t
 
 /* ---- deaths ---------------------------------------------------------------------------------- */
 
-/* Kills the worker that answered last, at a random moment after: as in test-death.c. */
-typedef struct killer {
-    pthread_t thread;
-    _Atomic bool stop;
-    _Atomic unsigned kills;
-    _Atomic int answered;
-    unsigned wanted;
-} killer;
-
-static bool is_worker(int pid)
-{
-    int pids[16], count = find_workers(pids, 16);
-
-    for (int i = 0; i < count && i < 16; i++)
-        if (pids[i] == pid)
-            return true;
-    return false;
-}
-
-static void *kill_workers(void *data)
-{
-    killer *k = data;
-    unsigned random = 54321;
-
-    while (!atomic_load(&k->stop) && atomic_load(&k->kills) < k->wanted) {
-        int pid = atomic_exchange(&k->answered, 0);
-
-        random = random * 1664525 + 1013904223;
-        pause_ns(random / 65536 % 3000 * US);
-        if (pid != 0 && is_worker(pid) && kill(pid, SIGKILL) == 0)
-            atomic_fetch_add(&k->kills, 1);
-    }
-    return NULL;
-}
-
 static bool wants_more(const killer *k)
 {
     return atomic_load(&k->kills) < k->wanted;
@@ -927,7 +892,7 @@ TEST(no_kill_between_the_end_and_the_announcement_loses_a_call)
 {
     enum { WINDOW = 12, MAX = 2000000 };
     static unsigned char times[MAX];
-    killer k = {.wanted = 120};
+    killer k = {.longest_us = 3000, .wanted = 120};
     pycrew_crew *crew = open_crew(3);
     pycrew_queue *queue = open_queue(crew);
     int loop = edge_triggered(queue), in = 0, out = 0, died = 0, count;

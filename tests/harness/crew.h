@@ -203,6 +203,20 @@ TAP_FUNCTION long file_size(const char *path)
     return stat(path, &status) < 0 ? -1 : (long)status.st_size;
 }
 
+/* Of a directory, those whose names begin with prefix. */
+TAP_FUNCTION int count_entries(const char *path, const char *prefix)
+{
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    int count = 0;
+
+    while (directory != NULL && (entry = readdir(directory)) != NULL)
+        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    if (directory != NULL)
+        closedir(directory);
+    return count;
+}
+
 /* ---- the crew's processes --------------------------------------------------------------------- */
 
 /* The zygote of this process's only crew. */
@@ -227,6 +241,44 @@ TAP_FUNCTION int find_workers(int *pids, int max)
     for (int i = 0; i < count && i < max && i < 64; i++)
         pids[i] = found[i].pid;
     return count;
+}
+
+/* ---- kills from outside ------------------------------------------------------------------------ */
+
+/* Kills the worker that answered last, again and again, up to longest_us later. Not just any: were
+ * workers killed while they start, the crew would rightly back off. */
+typedef struct killer {
+    pthread_t thread;
+    _Atomic bool stop;
+    _Atomic unsigned kills;
+    _Atomic int answered; /* the PID; 0 once it was killed */
+    unsigned wanted, longest_us;
+} killer;
+
+TAP_FUNCTION bool is_worker(int pid)
+{
+    int pids[16], count = find_workers(pids, 16);
+
+    for (int i = 0; i < count && i < 16; i++)
+        if (pids[i] == pid)
+            return true;
+    return false;
+}
+
+TAP_FUNCTION void *kill_workers(void *data)
+{
+    killer *k = (killer *)data;
+    unsigned random = 12345;
+
+    while (!atomic_load(&k->stop) && atomic_load(&k->kills) < k->wanted) {
+        int pid = atomic_exchange(&k->answered, 0);
+
+        random = random * 1664525 + 1013904223;
+        pause_ns(random / 65536 % k->longest_us * US);
+        if (pid != 0 && is_worker(pid) && kill(pid, SIGKILL) == 0)
+            atomic_fetch_add(&k->kills, 1);
+    }
+    return NULL;
 }
 
 #endif
