@@ -427,6 +427,50 @@ TEST(memoryviews_and_bytearrays_are_arrays)
     pycrew_close(crew);
 }
 
+TEST(a_memoryviews_format_is_its_dtype)
+{
+    static const struct {
+        const char *made;
+        pycrew_dtype dtype;
+        size_t itemsize;
+        const char *format;
+    } all[] = {{"memoryview((ctypes.c_int32 * 2)(1, 2))", PYCREW_I32, 4, NULL},
+               {"memoryview(np.zeros(2, '>u2'))", PYCREW_OTHER, 2, ">u2"},
+               {"memoryview(np.zeros(2, bool))", PYCREW_BOOL, 1, NULL},
+               {"memoryview(np.zeros(2, 'c16'))", PYCREW_C128, 16, NULL},
+               {"memoryview(np.zeros(2, 'c8'))", PYCREW_C64, 8, NULL},
+               {"memoryview(np.array([b'abc', b'd']))", PYCREW_OTHER, 3, "|S3"},
+               {"memoryview((ctypes.c_char * 2)(b'a', b'b'))", PYCREW_OTHER, 1, "|S1"}};
+    pycrew_crew *crew = open_array_crew(1);
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        pycrew_array array = PYCREW_ARRAY_INIT;
+
+        DIAG("%s", all[i].made);
+        OK(pycrew_run(crew, "array_ops:made", "s>A", all[i].made, &array));
+        ASSERT_INT(array.dtype, all[i].dtype);
+        ASSERT_INT(array.itemsize, all[i].itemsize);
+        ASSERT_INT(array.shape[0], 2);
+        if (all[i].format != NULL)
+            ASSERT_STR(array.format, all[i].format);
+        pycrew_array_drop(crew, &array);
+    }
+    pycrew_close(crew);
+}
+
+/* No dtype of numpy's has a text for these: they are pickled, or refuse to be. */
+TEST(a_memoryview_without_a_dtype_is_no_array)
+{
+    static const char *const made[] = {"memoryview(np.zeros(2, [('a', 'i4'), ('b', 'f8')]))"};
+    pycrew_crew *crew = open_array_crew(1);
+    pycrew_array array = PYCREW_ARRAY_INIT;
+
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++)
+        GIVES(pycrew_run(crew, "array_ops:made", "s>A", made[i], &array), PYCREW_ERAISED);
+    CONTAINS(pycrew_last_error()->message, "memoryview");
+    pycrew_close(crew);
+}
+
 TEST(what_is_no_plain_array_comes_as_before)
 {
     static const char *const made[] = {"np.array([1, 'x', None], object)",
@@ -1003,6 +1047,40 @@ TEST(what_is_wrong_with_an_array_is_said)
     pycrew_close(crew);
 }
 
+TEST(what_is_wrong_at_once_is_said_by_init_and_alloc)
+{
+    const int64_t shape[] = {INT64_MAX / 2, 3}, negative[] = {-1};
+    pycrew_array array;
+    char data[8] = "";
+
+    GIVES(pycrew_array_init(NULL, data, PYCREW_U8, 0, NULL, 0), -EINVAL);
+    GIVES(pycrew_array_init(&array, data, PYCREW_U8, 1, NULL, 0), -EINVAL);
+    GIVES(pycrew_array_init(&array, data, (pycrew_dtype)0, 0, NULL, 0), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "the dtype 0 is none");
+    GIVES(pycrew_array_init(&array, data, (pycrew_dtype)99, 0, NULL, 0), -EINVAL);
+    GIVES(pycrew_array_init(&array, data, PYCREW_U8, 0, NULL, 0x1000), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "0x1000");
+    GIVES(pycrew_array_init(&array, data, PYCREW_U8, -1, shape, 0), -EINVAL);
+    GIVES(pycrew_array_init(&array, data, PYCREW_U8, 1, negative, 0), -EINVAL);
+    GIVES(pycrew_array_init(&array, data, PYCREW_F64, 2, shape, 0), -E2BIG);
+    ASSERT(pycrew_alloc(NULL, 8) == NULL);
+    ASSERT_INT(pycrew_last_error()->code, -EINVAL);
+}
+
+TEST(memory_that_is_not_there_is_none_and_says_why)
+{
+    pycrew_options options = test_options(1);
+    pycrew_crew *crew;
+
+    options.memory = 16 << 20;
+    crew = open_with(&options);
+    ASSERT(pycrew_alloc(crew, SIZE_MAX) == NULL);
+    ASSERT_INT(pycrew_last_error()->code, -E2BIG);
+    ASSERT(pycrew_alloc(crew, (size_t)1 << 40) == NULL);
+    ASSERT_INT(pycrew_last_error()->code, -E2BIG);
+    pycrew_close(crew);
+}
+
 TEST(a_type_that_numpy_does_not_know_is_einval)
 {
     static const char *const formats[] = {"nonsense", "[('a', 'x9')]", "[('a', 'O')]", "[(", "<f8"};
@@ -1177,6 +1255,20 @@ TEST(a_tensor_goes_in_and_comes_out)
     GIVES(pycrew_array_to_dlpack(crew, &back, &out), -EINVAL);
     CONTAINS(pycrew_last_error()->message, "<M8[D]");
     pycrew_array_drop(crew, &back);
+    pycrew_close(crew);
+}
+
+TEST(no_tensor_and_no_array_are_refused)
+{
+    pycrew_array array = PYCREW_ARRAY_INIT;
+    struct DLManagedTensor *tensor = NULL;
+    pycrew_crew *crew = open_array_crew(1);
+
+    GIVES(pycrew_array_from_dlpack(NULL, tensor, 0), -EINVAL);
+    GIVES(pycrew_array_from_dlpack(&array, NULL, 0), -EINVAL);
+    GIVES(pycrew_array_to_dlpack(crew, NULL, &tensor), -EINVAL);
+    GIVES(pycrew_array_to_dlpack(NULL, &array, &tensor), -EINVAL);
+    GIVES(pycrew_array_to_dlpack(crew, &array, &tensor), -EINVAL); /* never taken */
     pycrew_close(crew);
 }
 
