@@ -182,7 +182,8 @@ static bool worker_sees(pycrew_crew *crew, const pc_held *held, unsigned worker)
     pthread_mutex_unlock(&w->lock);
     /* A1: acquire, pairs with the release of the worker's 0: its last look was before. */
     return lives &&
-           atomic_load_explicit(worker_word(crew, held, worker), memory_order_acquire) != 0;
+           atomic_load_explicit(worker_word(crew, held, worker), memory_order_acquire) ==
+               held->retained[worker]; /* another's is what a dead one left */
 }
 
 static bool is_retained(pycrew_crew *crew, pc_held *held)
@@ -341,7 +342,7 @@ void pycrew_free(pycrew_crew *crew, void *memory)
     pc_held *held;
     bool known;
 
-    if (memory == NULL || pc_crew_check(crew) < 0)
+    if (crew == NULL || memory == NULL || pc_crew_check(crew) < 0)
         return;
     arrays = crew->arrays;
     lock(arrays);
@@ -1032,13 +1033,25 @@ int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_arr
     return rc;
 }
 
+bool pc_arrays_taken(pycrew_crew *crew, const void *data)
+{
+    const pc_held *held;
+    bool taken;
+
+    lock(crew->arrays);
+    held = find_held(crew->arrays, offset_of(crew, data));
+    taken = held != NULL && held->takes > 0;
+    unlock(crew->arrays);
+    return taken;
+}
+
 void pycrew_array_drop(pycrew_crew *crew, pycrew_array *array)
 {
     pc_arrays *arrays;
     pc_held *held;
     bool known;
 
-    if (array == NULL || array->data == NULL || pc_crew_check(crew) < 0)
+    if (crew == NULL || array == NULL || array->data == NULL || pc_crew_check(crew) < 0)
         return;
     arrays = crew->arrays;
     lock(arrays);

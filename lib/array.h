@@ -8,7 +8,7 @@
  *
  * RETAINED. A worker that has a view left when a call ends says so in the answer. From then on the
  * private record names that incarnation, and the block stays until the worker's word in the block's
- * cell (shm/array.h) is 0 or that incarnation is dead. Nobody waits for that: blocks that are kept
+ * cell (shm/array.h) is not that incarnation's any more, or it is dead. Nobody waits for that: blocks that are kept
  * for a worker alone are looked at when arrays come and go, where memory is short, and at each
  * death.
  *
@@ -35,6 +35,9 @@ void pc_arrays_leave(pycrew_call *call);
 /* The array that a view of an ended call's result is. take: for the user. 0, PYCREW_ETYPE, -EINVAL
  * (where *ret has no size), -ENOMEM; nothing but the code. */
 int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_array *ret);
+
+/* Whether data lies in a block that the user has taken and not dropped. */
+bool pc_arrays_taken(pycrew_crew *crew, const void *data);
 
 /* Frees the blocks that were kept for workers which have let go by now or are dead. */
 void pc_arrays_settle(pycrew_crew *crew);

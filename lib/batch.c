@@ -989,7 +989,7 @@ int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
     va_start(arguments, format);
     rc = pc_format_result(batch->value, NULL, format, &arguments, false);
     va_end(arguments);
-    return rc;
+    return rc < 0 ? pc_fail_after_run(rc, 1) : rc;
 }
 
 pycrew_value pycrew_batch_value(const pycrew_batch *batch)

@@ -1229,6 +1229,11 @@ static bool is_seen_ended(const pycrew_call *call)
     return is_collected((pycrew_call *)(uintptr_t)call);
 }
 
+int pc_call_fail_after_run(const pycrew_call *call, int code)
+{
+    return pc_fail_after_run(code, pc_call_attempts(call) + 1);
+}
+
 /* The message of a call that returned, or why there is none. */
 static int result_of(pycrew_call *call, pc_cursor *ret)
 {
@@ -1255,14 +1260,17 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
     va_start(arguments, format);
     rc = pc_format_result(message, call, format, &arguments, false);
     va_end(arguments);
-    return rc;
+    return rc < 0 ? pc_call_fail_after_run(call, rc) : rc;
 }
 
 #define RESULT(call, read)                                                                         \
     do {                                                                                           \
         pc_cursor message;                                                                         \
-        int ended = result_of(call, &message);                                                     \
-        return ended < 0 ? ended : (read);                                                         \
+        int ended = result_of(call, &message), code;                                               \
+        if (ended < 0)                                                                             \
+            return ended;                                                                          \
+        code = (read);                                                                             \
+        return code < 0 ? pc_call_fail_after_run(call, code) : code;                               \
     } while (0)
 
 int pycrew_result_bool(pycrew_call *call, bool *ret)

@@ -418,6 +418,7 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
 
 int pc_call_stop_code(enum pc_stop why); /* -ETIMEDOUT or -ECANCELED */
 unsigned pc_call_attempts(const pycrew_call *call); /* deaths so far */
+int pc_call_fail_after_run(const pycrew_call *call, int code); /* what was asked of its result failed */
 
 /* An error from the texts a worker wrote. */
 void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, bool ran,

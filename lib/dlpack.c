@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 #include "lib/shm/array.h"
 
@@ -152,15 +153,30 @@ static int set_tensor(pc_dl_tensor *tensor, handed_out *out)
     return find_type(&out->array, &tensor->dtype);
 }
 
-static int make(pycrew_crew *crew, const pycrew_array *array, handed_out **ret)
+/* One that has no elements has no memory either. */
+static bool is_taken(pycrew_crew *crew, const pycrew_array *array)
+{
+    bool empty = false;
+
+    for (int i = 0; i < array->ndim; i++)
+        empty |= array->shape[i] == 0;
+    return empty || (array->data != NULL && pc_arrays_taken(crew, array->data));
+}
+
+static int make(pycrew_crew *crew, const pycrew_array *array, const void *ret_tensor,
+                handed_out **ret)
 {
     handed_out *out;
+    int rc;
 
-    if (crew == NULL || array == NULL)
-        return pc_fail(-EINVAL, "pycrew_array_to_dlpack: crew and array must not be NULL");
+    if (crew == NULL || array == NULL || ret_tensor == NULL)
+        return pc_fail(-EINVAL, "pycrew_array_to_dlpack: crew, array and ret must not be NULL");
+    rc = pc_crew_check(crew);
+    if (rc < 0)
+        return rc;
     if (array->size < sizeof *array || array->ndim < 0 || array->ndim > PYCREW_MAX_DIMS ||
         (array->dtype != PYCREW_OTHER && array->itemsize != pc_dtype_size(array->dtype)) ||
-        array->itemsize == 0)
+        array->itemsize == 0 || !is_taken(crew, array))
         return pc_fail(-EINVAL, "the array is none that was taken");
     out = calloc(1, sizeof *out);
     if (out == NULL)
@@ -174,7 +190,7 @@ static int make(pycrew_crew *crew, const pycrew_array *array, handed_out **ret)
 int pycrew_array_to_dlpack(pycrew_crew *crew, pycrew_array *array, struct DLManagedTensor **ret)
 {
     handed_out *out;
-    int rc = make(crew, array, &out);
+    int rc = make(crew, array, ret, &out);
 
     if (rc < 0)
         return rc;
@@ -194,7 +210,7 @@ int pycrew_array_to_dlpack_versioned(pycrew_crew *crew, pycrew_array *array,
                                      struct DLManagedTensorVersioned **ret)
 {
     handed_out *out;
-    int rc = make(crew, array, &out);
+    int rc = make(crew, array, ret, &out);
 
     if (rc < 0)
         return rc;

@@ -229,6 +229,13 @@ static size_t room(pc_text text)
     return text.data ? text.size + 1 : 0;
 }
 
+int pc_fail_after_run(int code, unsigned attempts)
+{
+    last.public.may_have_run = true;
+    last.public.attempts = attempts;
+    return code;
+}
+
 int pc_fail_error(const pycrew_error *error)
 {
     pc_text function = pc_text_of(error->function), type = pc_text_of(error->type);

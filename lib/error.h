@@ -35,6 +35,9 @@ int pc_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 
 /* The same with a literal, at the cost of two stores: for codes that a loop may meet each time. */
 int pc_fail_static(int code, const char *text);
 
+/* For what failed with the result of a call that returned: code, said to have run, attempts times. */
+int pc_fail_after_run(int code, unsigned attempts);
+
 /* Sets the last error to a copy of error and all its strings. Returns its code. */
 int pc_fail_error(const pycrew_error *error);
 

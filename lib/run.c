@@ -11,9 +11,10 @@ static int finish(pycrew_call *call, const char *result, va_list *arguments)
 
     if (rc == 0)
         rc = pc_call_wait(call, PYCREW_FOREVER);
-    if (rc == 0)
-        rc = pc_format_result(call->result, call, result, arguments, true);
-    return rc;
+    if (rc < 0)
+        return rc;
+    rc = pc_format_result(call->result, call, result, arguments, true);
+    return rc < 0 ? pc_call_fail_after_run(call, rc) : rc;
 }
 
 static int run_inside(pycrew_crew *crew, const int64_t *timeout_ns, const char *name,

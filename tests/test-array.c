@@ -769,6 +769,52 @@ TEST(an_array_that_is_kept_and_returned_stays_what_it_is)
     pycrew_close(crew);
 }
 
+/* The host knows a worker's own block as far as it was given it. */
+TEST(a_workspace_that_is_returned_at_growing_lengths_is_copied_beyond_what_was_given)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    pycrew_array first = PYCREW_ARRAY_INIT, second = PYCREW_ARRAY_INIT;
+
+    OK(pycrew_run(crew, "array_ops:start_workspace", ">A", &first));
+    ASSERT_INT(first.shape[0], 600);
+    OK(pycrew_run(crew, "array_ops:return_workspace", "A>A", &first, &second));
+    ASSERT_INT(second.shape[0], 1000);
+    ASSERT(((double *)second.data)[999] == 1);
+    pycrew_array_drop(crew, &second);
+    pycrew_array_drop(crew, &first);
+    pycrew_close(crew);
+}
+
+TEST(a_child_of_user_code_sees_what_was_there_at_its_fork)
+{
+    pycrew_crew *crew = open_array_crew(1);
+
+    for (int i = 0; i < 10; i++) {
+        int status = -1;
+
+        OK(pycrew_run(crew, "array_ops:fork_and_overwrite", "i>i", i % 2 ? 500 : 1000000, &status));
+        ASSERT_INT(status, 0);
+    }
+    pycrew_close(crew);
+}
+
+TEST(what_a_dead_worker_saw_its_successor_does_not_keep)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    double *large = pycrew_alloc(crew, 64 * MIB), *small = doubles(crew, 4, 1);
+    pycrew_array a = array_of(large, PYCREW_F64, 8 * MIB, 0), b = array_of(small, PYCREW_F64, 4, 0);
+    size_t before;
+    int pid = 0;
+
+    OK(pycrew_run(crew, "array_ops:pid_keeping", "A>i", &a, &pid));
+    ASSERT(kill(pid, SIGKILL) == 0);
+    before = memory_used(crew);
+    OK(pycrew_run(crew, "array_ops:keep_second", "AA>i", &a, &b, &pid));
+    pycrew_free(crew, large);
+    ASSERT(memory_used(crew) + 60 * MIB < before);
+    pycrew_close(crew);
+}
+
 TEST(a_child_of_user_code_sees_a_copy_of_its_own)
 {
     pycrew_crew *crew = open_array_crew(1);
@@ -1263,12 +1309,20 @@ TEST(no_tensor_and_no_array_are_refused)
     pycrew_array array = PYCREW_ARRAY_INIT;
     struct DLManagedTensor *tensor = NULL;
     pycrew_crew *crew = open_array_crew(1);
+    char data[8] = "";
 
     GIVES(pycrew_array_from_dlpack(NULL, tensor, 0), -EINVAL);
     GIVES(pycrew_array_from_dlpack(&array, NULL, 0), -EINVAL);
     GIVES(pycrew_array_to_dlpack(crew, NULL, &tensor), -EINVAL);
     GIVES(pycrew_array_to_dlpack(NULL, &array, &tensor), -EINVAL);
     GIVES(pycrew_array_to_dlpack(crew, &array, &tensor), -EINVAL); /* never taken */
+    OK(pycrew_run(crew, "array_ops:reversed_empty", "i>A", 3, &array));
+    GIVES(pycrew_array_to_dlpack(crew, &array, NULL), -EINVAL);
+    OK(pycrew_array_to_dlpack(crew, &array, &tensor));
+    GIVES(pycrew_array_to_dlpack(crew, &array, &tensor), -EINVAL); /* it is the tensor's by now */
+    tensor->deleter(tensor);
+    pycrew_array_drop(NULL, &array);
+    pycrew_free(NULL, data);
     pycrew_close(crew);
 }
 

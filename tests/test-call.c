@@ -1933,4 +1933,27 @@ TEST(every_code_has_a_text_of_its_own)
         ASSERT(pycrew_strerror(code)[0] != '\0');
 }
 
+TEST(a_result_of_another_type_says_that_the_function_has_run)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *call;
+    const char *text;
+    int number;
+
+    GIVES(pycrew_run(crew, "api_ops:add", "ii>s", 1, 2, &text), PYCREW_ETYPE);
+    ASSERT(pycrew_last_error()->may_have_run);
+    ASSERT_INT(pycrew_last_error()->attempts, 1);
+    call = SUBMIT(crew, "api_ops:add", "LL", 1LL << 40, 0LL);
+    OK(pycrew_wait(call, BOUND));
+    GIVES(pycrew_result(call, "i", &number), -ERANGE);
+    ASSERT(pycrew_last_error()->may_have_run);
+    GIVES(pycrew_result_str(call, &text, NULL), PYCREW_ETYPE);
+    ASSERT(pycrew_last_error()->may_have_run);
+    ASSERT_INT(pycrew_last_error()->attempts, 1);
+    pycrew_release(call);
+    GIVES(pycrew_run(crew, "api_ops:add", "?>s", &text), -EINVAL); /* and here not */
+    ASSERT(!pycrew_last_error()->may_have_run);
+    pycrew_close(crew);
+}
+
 TAP_MAIN

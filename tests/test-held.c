@@ -275,7 +275,7 @@ static uint64_t retain(pycrew_array *array)
     cursor = (pc_cursor){(uint8_t *)message, (uint8_t *)message + call->builder.writer.size};
     ASSERT_INT(pc_value_next(&cursor, &view), 1);
     ASSERT_INT(pc_array_read(&view, &description), 0);
-    ((_Atomic uint32_t *)pc_segment_at(&crew.segment, description.cell))[WORKER] = 1;
+    ((_Atomic uint32_t *)pc_segment_at(&crew.segment, description.cell))[WORKER] = workers[WORKER].incarnation;
     ASSERT_INT(pc_arrays_collect(call, WORKER, workers[WORKER].incarnation, PC_ANSWER_RETAINED), 0);
     leave(call);
     return description.cell;

@@ -4,7 +4,10 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "worker/convert.h"
 
@@ -16,6 +19,7 @@ bool pc_array_refused, pc_array_used;
 typedef struct pc_block {
     uint64_t base;
     uint64_t low, high; /* what there are views of */
+    uint64_t given;     /* leased: where what the host knows of it ends */
     uint64_t cell;      /* an argument's: the host's words; our own: while it is leased */
     unsigned views;     /* Memory objects */
     bool own;
@@ -40,6 +44,7 @@ static struct {
     pc_given *given;
     size_t given_count, given_capacity;
     bool in_child;
+    int copied[2]; /* around a fork: a pipe whose end says that the child has its copies; or -1 */
 } blocks = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct {
@@ -159,17 +164,49 @@ static void advise_views(int advice)
             madvise(first_page(block), pages_size(block), advice);
 }
 
+static bool any_views(void)
+{
+    for (const pc_block *block = blocks.all; block != NULL; block = block->next)
+        if (block->views > 0)
+            return true;
+    return false;
+}
+
+static void close_end(int end)
+{
+    if (blocks.copied[end] >= 0)
+        close(blocks.copied[end]);
+    blocks.copied[end] = -1;
+}
+
 static void before_fork(void)
 {
     pthread_mutex_lock(&blocks.lock);
-    if (!blocks.in_child)
-        advise_views(MADV_DOFORK);
+    blocks.copied[0] = blocks.copied[1] = -1;
+    if (blocks.in_child || !any_views())
+        return;
+    if (pipe2(blocks.copied, O_CLOEXEC) < 0)
+        blocks.copied[0] = blocks.copied[1] = -1;
+    advise_views(MADV_DOFORK);
+}
+
+/* Until the child has its copies, or is dead: what the parent does to the elements from here on, or
+ * who gets the memory next, is not for the child to see. */
+static void await_copies(void)
+{
+    char byte;
+
+    close_end(1);
+    while (blocks.copied[0] >= 0 && read(blocks.copied[0], &byte, 1) < 0 && errno == EINTR)
+        continue;
+    close_end(0);
 }
 
 static void after_fork_in_parent(void)
 {
     if (!blocks.in_child)
         advise_views(MADV_DONTFORK);
+    await_copies();
     pthread_mutex_unlock(&blocks.lock);
 }
 
@@ -191,6 +228,8 @@ static void after_fork_in_child(void)
             if (block->views > 0)
                 make_private(first_page(block), pages_size(block));
     blocks.in_child = true;
+    close_end(0);
+    close_end(1);
     pthread_mutex_unlock(&blocks.lock);
 }
 
@@ -581,7 +620,7 @@ static bool is_to_be_given(const pc_block *block, const pc_array *array)
            (uint64_t)(array->high - array->low) > (block->high - block->low) / 2;
 }
 
-static int lease(pc_block *block)
+static int lease(pc_block *block, uint64_t end)
 {
     uint64_t *cell;
     int rc = pc_loop_alloc(blocks.worker, CELL_SIZE, &block->cell);
@@ -597,6 +636,7 @@ static int lease(pc_block *block)
     cell = pc_segment_at(segment(), block->cell);
     cell[1] = block->base;
     block->leased = true;
+    block->given = end;
     return 0;
 }
 
@@ -615,7 +655,10 @@ static int find_place(const uint8_t *data, pc_array *array)
     block = block_around(low, (uint64_t)(array->high - array->low));
     if (block == NULL || (!block->argument && !is_to_be_given(block, array)))
         return 0;
-    if (!block->argument && (rc = lease(block)) < 0)
+    /* Of a block of our own the host knows as much as it was given, argument or not. */
+    if (block->argument && block->own && at + (uint64_t)array->high > block->given)
+        return 0;
+    if (!block->argument && (rc = lease(block, at + (uint64_t)array->high)) < 0)
         return rc;
     array->base = block->base;
     array->cell = block->own ? block->cell : 0;
@@ -872,7 +915,7 @@ static bool retain(pc_block *block)
     block->argument = false;
     if (sees) {
         block->retained = true;
-        set_word(block, 1);
+        set_word(block, blocks.worker->incarnation);
     }
     settle_block(block);
     return sees;

@@ -12,8 +12,9 @@
  *   [format]   numpy's text for the type, where that is PC_DTYPE_OTHER, with NULs to a multiple of
  * 8 dtype (1 byte), ndim (1), which of the [] there are (1), itemsize (4)
  *
- * The cell of an argument belongs to the host: a 32-bit word for each worker, not 0 while Python
- * in that worker still has a view of the block though the call has ended. The cell of a result is
+ * The cell of an argument belongs to the host: a 32-bit word for each worker, its incarnation while
+ * Python in that worker still has a view of the block though the call has ended, else 0 or what a
+ * dead incarnation left. The cell of a result is
  * its worker's: it is what the host gives back, since the block's own bytes may still be looked at.
  *
  * Why it is correct. The reader copies the description once into a pc_array and checks it there:

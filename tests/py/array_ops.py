@@ -328,3 +328,40 @@ def unpicklable_with_arrays(n):
     a = empty_filled(n, 1)
     kept[:] = [a]
     return [a, np.ones(n), lambda: None]
+
+
+# ---- a workspace, forks, and what a dead worker left ----
+
+workspace = None
+
+
+def start_workspace():
+    global workspace
+    workspace = pycrew.empty(1000)
+    workspace[:] = 1
+    return workspace[:600]
+
+
+def return_workspace(a):
+    return workspace
+
+
+def fork_and_overwrite(n):
+    """Whether a child sees what was there when it was forked, while its parent goes on."""
+    a = pycrew.empty(n)
+    a[:] = 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if (a == 1).all() else 9)
+    a[:] = 2
+    return os.waitpid(pid, 0)[1]
+
+
+def keep_second(a, b):
+    kept.append(b)
+    return os.getpid()
+
+
+def pid_keeping(a):
+    kept.append(a)
+    return os.getpid()
