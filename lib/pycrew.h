@@ -163,7 +163,7 @@ PYCREW_API void pycrew_close(pycrew_crew *crew);
  *                  (f comes as a double, as varargs do; a result's f is a float *)
  *   s str, a NUL-terminated UTF-8 string        s# str and size_t
  *   y# bytes and size_t                         z, z# like s, s#, and NULL is None
- *   j JSON text, decoded and encoded in the worker (as s; bytes as base64); j# with size_t
+ *   j JSON text, decoded and encoded in the worker (as s; bytes as base64, arrays as lists); j# with size_t
  *   O pickled object and size_t, kept as it is
  *   A array (const pycrew_array *; for a result pycrew_array *)
  *   (...) tuple   [...] list   {...} dict, its keys and values in turn

@@ -80,6 +80,13 @@ def raw_prints_str_and_bytes_as_they_are():
 
 
 @test
+def arrays_are_printed_as_lists():
+    check(run("call", "array:array", "i", "[1, 2]"), 0, "[1, 2]\n")
+    check(run("call", ":buffers"), 0, '{"view": [1, 2], "bytes": "AQI="}\n')
+    check(run("call", ":unprintable"), 1, "", "Object of type object is not JSON serializable")
+
+
+@test
 def a_large_result_comes_whole():
     ended = check(run("call", ":text", 20_000_000), 0)
     equal(len(ended.out), 20_000_003)

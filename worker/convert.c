@@ -26,13 +26,20 @@ static PyObject *attribute(const char *module, const char *name)
     return value;
 }
 
-/* What JSON cannot say: bytes are base64. */
+/* What json has no text for: bytes become base64; arrays, memoryviews and numpy's numbers the list or
+ * number that they say they are. */
 static PyObject *json_default(PyObject *self, PyObject *object)
 {
     (void)self;
-    if (!PyBytes_Check(object))
-        return PyErr_Format(PyExc_TypeError, "Object of type %s is not JSON serializable",
-                            Py_TYPE(object)->tp_name);
+    if (!PyBytes_Check(object) && !PyByteArray_Check(object)) {
+        PyObject *to_list = PyObject_GetAttrString(object, "tolist");
+        PyObject *list = to_list != NULL ? PyObject_CallNoArgs(to_list) : NULL;
+        Py_XDECREF(to_list);
+        if (to_list == NULL)
+            PyErr_Format(PyExc_TypeError, "Object of type %s is not JSON serializable",
+                         Py_TYPE(object)->tp_name);
+        return list;
+    }
     PyObject *encode = attribute("base64", "standard_b64encode");
     PyObject *code = encode != NULL ? PyObject_CallFunctionObjArgs(encode, object, NULL) : NULL;
     PyObject *text = code != NULL ? PyUnicode_FromEncodedObject(code, "ascii", "strict") : NULL;

@@ -166,3 +166,11 @@ def fail_then_sleep(value):
     if value < 2:
         raise ValueError("first ones")
     time.sleep(60)
+
+
+def buffers():
+    return {"view": memoryview(b"\1\2"), "bytes": bytearray(b"\1\2")}
+
+
+def unprintable():
+    return object()
