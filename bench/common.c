@@ -122,11 +122,10 @@ long proc_number(const char *path, const char *key)
     return number;
 }
 
-/* The parent of a living process, 0 of one that is gone or only waits to be reaped. */
-static pid_t parent_of(const char *pid)
+pid_t proc_parent(pid_t pid)
 {
     char path[64], line[512];
-    snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     FILE *file = fopen(path, "re");
     if (!file)
         return 0;
@@ -147,9 +146,11 @@ size_t proc_children(pid_t parent, pid_t *ret, size_t max)
     DIR *folder = opendir("/proc");
     if (!folder)
         fail("/proc: %s", strerror(errno));
-    for (struct dirent *entry; count < max && (entry = readdir(folder));)
-        if (isdigit((unsigned char)entry->d_name[0]) && parent_of(entry->d_name) == parent)
-            ret[count++] = (pid_t)strtol(entry->d_name, NULL, 10);
+    for (struct dirent *entry; count < max && (entry = readdir(folder));) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (pid > 0 && proc_parent(pid) == parent)
+            ret[count++] = pid;
+    }
     closedir(folder);
     return count;
 }

@@ -1,4 +1,4 @@
-/* common.h: what the benchmark and the stress test share: the clock, statistics, checked calls, and
+/* common.h: what the benchmark and the soak test share: the clock, statistics, checked calls, and
  * a look at a process and its children through /proc.
  */
 #ifndef BENCH_COMMON_H
@@ -36,6 +36,9 @@ const pycrew_function *get_function(pycrew_crew *crew, const char *name);
 
 /* A number in a file such as /proc/1/smaps_rollup, by its key ("Pss:"); -1: not there. */
 long proc_number(const char *path, const char *key);
+
+/* The parent of a living process, 0 of one that is gone or only waits to be reaped. */
+pid_t proc_parent(pid_t pid);
 
 /* The living processes with this parent: their number, at most max written. */
 size_t proc_children(pid_t parent, pid_t *ret, size_t max);

@@ -858,35 +858,55 @@ static int64_t spin_ns(const pc_segment *segment, unsigned failed)
     return failed % 8 == 0 || whole < SHORT_SPIN_NS ? whole : SHORT_SPIN_NS;
 }
 
+/* Whether one more that spins takes no CPU from a worker. */
+static bool has_cpu(const pc_segment *segment)
+{
+    return pc_idle_awake(segment) + atomic_load_explicit(&segment->header->host_spinners,
+                                                         memory_order_relaxed) <
+           segment->config.cpus;
+}
+
+/* The first looks are not counted among the spinners: a line that the workers read in their turn
+ * would cost a short call two transfers. */
+static bool spin_first(const pycrew_call *call)
+{
+    bool ended = has_ended(call);
+
+    for (unsigned i = 0; !ended && i < SPIN_LOOKS; i++) {
+        pc_spin_pause();
+        ended = has_ended(call);
+    }
+    return ended;
+}
+
+static bool spin_counted(const pycrew_call *call, int64_t until, int64_t limit_ns)
+{
+    int64_t now = pc_now(), stop = now + limit_ns, yielded = now;
+    bool ended = false;
+
+    while (now < stop && now < until && !(ended = spin_first(call))) {
+        now = pc_now();
+        pc_spin_yield(now, &yielded);
+    }
+    return ended;
+}
+
 /* Spins while that takes no CPU from a worker. */
 static bool spin(pycrew_call *call, int64_t until)
 {
     FEW_BYTES_A_THREAD unsigned failed; /* in a row */
     pc_segment *segment = &call->crew->segment;
     _Atomic uint32_t *spinners = &segment->header->host_spinners;
-    int64_t stop = 0, yielded = 0;
-    bool ended = false;
+    bool ended;
 
-    if (pc_idle_awake(segment) + atomic_load_explicit(spinners, memory_order_relaxed) >=
-        segment->config.cpus)
+    if (!has_cpu(segment))
         return has_ended(call);
-    atomic_fetch_add_explicit(spinners, 1, memory_order_relaxed);
-    for (unsigned i = 0; !(ended = has_ended(call)); i++) {
-        int64_t now;
-
-        pc_spin_pause();
-        if (i % SPIN_LOOKS != SPIN_LOOKS - 1)
-            continue;
-        now = pc_now();
-        if (stop == 0) {
-            yielded = now;
-            stop = now + spin_ns(segment, failed);
-        }
-        if (now >= stop || now >= until)
-            break;
-        pc_spin_yield(now, &yielded);
+    ended = spin_first(call);
+    if (!ended && has_cpu(segment)) {
+        atomic_fetch_add_explicit(spinners, 1, memory_order_relaxed);
+        ended = spin_counted(call, until, spin_ns(segment, failed));
+        atomic_fetch_sub_explicit(spinners, 1, memory_order_relaxed);
     }
-    atomic_fetch_sub_explicit(spinners, 1, memory_order_relaxed);
     failed = ended ? 0 : failed + 1;
     return ended;
 }

@@ -157,6 +157,15 @@ void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
 
     for (uint32_t item = from; item < chunk->count; item++)
         save_error(chunk, item, error);
+    /* One that died, and was to run again. */
+    if (chunk->saved != NULL && chunk->blamed_deaths > 0 && chunk->blamed >= from &&
+        chunk->blamed < chunk->count) {
+        pycrew_error *e = &chunk->saved[chunk->blamed].error.public;
+
+        e->may_have_run = true;
+        if (e->attempts < chunk->blamed_deaths)
+            e->attempts = chunk->blamed_deaths;
+    }
     chunk->begin = chunk->finished = chunk->count; /* none of them stands in the table */
 }
 
@@ -422,7 +431,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
         if (!again)
             chunk->begin++;
         if (chunk->batch != NULL)
-            pc_batch_count_death(chunk->batch, again);
+            pc_batch_count_death(chunk->batch, again && !atomic_load(&chunk->cancelled));
     }
     chunk->finished = chunk->begin;
     if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count)
@@ -448,7 +457,7 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
     uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
     unsigned worker = pc_word_worker(word);
     uint32_t started, finished, again;
-    int64_t now = pc_now(), since, seen;
+    int64_t now, since, seen;
 
     *item = chunk->begin;
     *look = pc_until(call->timeout_ns);
@@ -458,8 +467,9 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
     *item = finished;
     if (call->timeout_ns < 0)
         return PC_OVERDUE_NOT;
-    seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
     since = atomic_load_explicit(&chunk->shared->item_started_ns, memory_order_acquire);
+    now = pc_now(); /* after since: the next item may be about to start, its time come before its progress */
+    seen = seen_since(chunk, pc_chunk_progress(started, finished), now);
     if (!read_progress(call, worker, &again, item) || again != started)
         return PC_OVERDUE_NOT;
     if (started == finished) /* between two items, for so long? */

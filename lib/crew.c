@@ -109,7 +109,7 @@ static int check_python(const char *name)
         return pc_fail(-EINVAL, "options.python is an empty string");
     path = find_program(name);
     if (path == NULL)
-        return pc_fail(PYCREW_ESTART, "options.python is %s: %s", name, pycrew_strerror(-errno));
+        return pc_fail(errno == ENOMEM ? -ENOMEM : PYCREW_ESTART, "options.python is %s: %s", name, pycrew_strerror(-errno));
     free(path);
     return 0;
 }
@@ -139,6 +139,13 @@ static int check_options(const pycrew_options *o)
     return 0;
 }
 
+static void free_list(char **list)
+{
+    for (char **at = list; at != NULL && *at != NULL; at++)
+        free(*at);
+    free(list);
+}
+
 static char **copy_list(const char *const *list)
 {
     size_t count = 0;
@@ -148,16 +155,31 @@ static char **copy_list(const char *const *list)
         count++;
     copy = calloc(count + 1, sizeof *copy);
     for (size_t i = 0; copy != NULL && i < count; i++)
-        copy[i] = strdup(list[i]);
+        if ((copy[i] = strdup(list[i])) == NULL) { /* cut short it would be another list */
+            free_list(copy);
+            return NULL;
+        }
     return copy;
 }
 
-static char *copy_text(const char *text)
+static bool copy_text(const char *text, char **ret)
 {
-    return text == NULL ? NULL : strdup(text);
+    return text == NULL || (*ret = strdup(text)) != NULL;
 }
 
-static void take_options(pycrew_crew *crew, const pycrew_options *o)
+static int copy_options(pycrew_crew *crew, const pycrew_options *o)
+{
+    if (o->python != NULL && (crew->python = find_program(o->python)) == NULL)
+        return pc_fail(errno == ENOMEM ? -ENOMEM : PYCREW_ESTART, "options.python is %s: %s", o->python,
+                       pycrew_strerror(-errno));
+    if (copy_text(o->init, &crew->init) && copy_text(o->exit, &crew->exit) &&
+        (crew->path = copy_list(o->path)) != NULL && (crew->env = copy_list(o->env)) != NULL &&
+        (crew->preload = copy_list(o->preload)) != NULL)
+        return 0;
+    return pc_fail(-ENOMEM, "no memory is left");
+}
+
+static int take_options(pycrew_crew *crew, const pycrew_options *o)
 {
     crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
     crew->timeout_ns = o->timeout_ns > 0 ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
@@ -171,19 +193,7 @@ static void take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->output = o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
-    crew->python = o->python == NULL ? NULL : find_program(o->python);
-    crew->init = copy_text(o->init);
-    crew->exit = copy_text(o->exit);
-    crew->path = copy_list(o->path);
-    crew->env = copy_list(o->env);
-    crew->preload = copy_list(o->preload);
-}
-
-static void free_list(char **list)
-{
-    for (char **at = list; at != NULL && *at != NULL; at++)
-        free(*at);
-    free(list);
+    return copy_options(crew, o);
 }
 
 static void free_options(pycrew_crew *crew)
@@ -385,8 +395,8 @@ static int build(pycrew_crew *crew, const pycrew_options *options)
 {
     int rc;
 
-    take_options(crew, options);
-    if ((rc = check_descriptors(crew)) < 0 || (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
+    if ((rc = take_options(crew, options)) < 0 || (rc = check_descriptors(crew)) < 0 ||
+        (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
         (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
         (rc = pc_arrays_init(crew)) < 0 ||
         (rc = pc_queues_init(crew)) < 0)

@@ -548,7 +548,8 @@ bool pc_queue_leave(pycrew_call *call); /* not any more; false: it was not to */
 bool pc_queue_is_ours(const pycrew_queue *queue); /* its descriptor */
 bool pc_queue_write(pycrew_queue *queue); /* makes its descriptor readable, if that is ours */
 int pc_queue_send(pycrew_crew *crew, unsigned queue, int lifeline); /* to a worker */
-uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd */
+#define PC_EVENTFD_UNKNOWN UINT64_MAX
+uint64_t pc_eventfd_id(int fd); /* 0: it is no eventfd; PC_EVENTFD_UNKNOWN: that cannot be seen now */
 
 /* ---- deadline.c: a heap of calls by deadline; under crew->lock ---- */
 
@@ -578,6 +579,10 @@ void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned);
 
 /* A new pidfd of this process if it is that one, else -1. */
 int pc_pidfd_of(int pid, unsigned long long start_time);
+
+/* Whether its process has ended. A poll that fails says nothing: it is asked again, since the supervisor
+ * looks once, when both the pidfd and the zygote have told. */
+bool pc_pidfd_is_dead(int pidfd);
 
 /* The program's path. */
 const char *pc_worker_path(void);

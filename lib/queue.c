@@ -29,8 +29,10 @@ int pc_queues_init(pycrew_crew *crew)
         atomic_init(&queue->fd, -1);
     }
     crew->queues[0].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (crew->queues[0].fd < 0)
+        return pc_fail(-errno, "no descriptor is left for the supervisor");
     crew->queues[0].fd_id = pc_eventfd_id(crew->queues[0].fd);
-    return crew->queues[0].fd < 0 ? pc_fail(-errno, "no descriptor for the supervisor") : 0;
+    return 0;
 }
 
 void pc_queues_free(pycrew_crew *crew)
@@ -52,23 +54,32 @@ uint64_t pc_eventfd_id(int fd)
     snprintf(path, sizeof path, "/proc/thread-self/fdinfo/%d", fd);
     info = open(path, O_RDONLY | O_CLOEXEC);
     if (info < 0)
-        return 0;
+        return errno == ENOENT ? 0 : PC_EVENTFD_UNKNOWN;
     size = read(info, text, sizeof text - 1);
     close(info);
-    text[size < 0 ? 0 : size] = '\0';
+    if (size < 0)
+        return PC_EVENTFD_UNKNOWN;
+    text[size] = '\0';
     at = strstr(text, "eventfd-id:");
     return at == NULL ? 0 : strtoull(at + strlen("eventfd-id:"), NULL, 10) + 1;
 }
 
 /* Once this process has closed an eventfd, the next one that it opens may get its number and its id,
  * too. The segment's inode is nobody else's while it is mapped: where it does not stand under its
- * number any more, closefrom(3) or the like has gone by. */
+ * number any more, closefrom(3) or the like has gone by. To look at the id takes a descriptor: where
+ * none is left, the segment speaks for the eventfd too, which it needs none for. */
 bool pc_queue_is_ours(const pycrew_queue *queue)
 {
     pycrew_crew *crew = queue->crew;
+    bool lost = atomic_load(&crew->lost);
+    uint64_t id;
 
-    return queue->fd >= 0 && pc_eventfd_id(queue->fd) == queue->fd_id &&
-           (atomic_load(&crew->lost) || pc_segment_fd_is_ours(&crew->segment));
+    if (queue->fd < 0 || (!lost && !pc_segment_fd_is_ours(&crew->segment)))
+        return false;
+    id = pc_eventfd_id(queue->fd);
+    if (id == PC_EVENTFD_UNKNOWN || queue->fd_id == PC_EVENTFD_UNKNOWN)
+        return !lost;
+    return id == queue->fd_id;
 }
 
 bool pc_queue_write(pycrew_queue *queue)

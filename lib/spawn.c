@@ -2,6 +2,7 @@
  * process group, no descriptor but stdin (/dev/null), stdout, stderr and the control socket. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/crew.h"
@@ -129,29 +131,36 @@ static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
 
 /* ---- what the child inherits ---- */
 
-/* A descriptor above those the child's are moved to. */
+/* A descriptor above those the child's are moved to, or a negated errno. */
 static int move_up(int fd)
 {
-    int up = fcntl(fd, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+    int up = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+    int rc = up < 0 ? -errno : up;
 
-    close(fd);
-    return up;
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
-static int open_output(pycrew_crew *crew, int *ours)
+/* *theirs: where the child's output goes; -1: where ours does. *ours: where it is read, or -1. */
+static int open_output(pycrew_crew *crew, int *ours, int *theirs)
 {
     int ends[2];
 
-    *ours = -1;
+    *ours = *theirs = -1;
     if (crew->output == PYCREW_INHERIT)
-        return -1;
-    if (crew->output == PYCREW_DISCARD)
-        return move_up(open("/dev/null", O_WRONLY | O_CLOEXEC));
+        return 0;
+    if (crew->output == PYCREW_DISCARD) {
+        *theirs = move_up(open("/dev/null", O_WRONLY | O_CLOEXEC));
+        return *theirs < 0 ? *theirs : 0;
+    }
     if (pipe2(ends, O_CLOEXEC) < 0)
-        return -2;
+        return -errno;
     *ours = ends[0];
-    fcntl(*ours, F_SETFL, O_NONBLOCK);
-    return move_up(ends[1]);
+    *theirs = move_up(ends[1]);
+    if (*theirs < 0)
+        return *theirs;
+    return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0; /* or reading would stop the supervisor */
 }
 
 static void close_if(int fd)
@@ -185,16 +194,28 @@ int pc_pidfd_of(int pid, unsigned long long start_time)
     return pidfd;
 }
 
+bool pc_pidfd_is_dead(int pidfd)
+{
+    struct pollfd dead = {.fd = pidfd, .events = POLLIN};
+    int count;
+
+    do
+        count = poll(&dead, 1, 0);
+    while (count < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOMEM));
+    return count == 1;
+}
+
 int pc_spawn_zygote(pycrew_crew *crew)
 {
-    int ends[2], theirs, output, ours = -1, pidfd = -1, rc;
+    int ends[2], theirs, output = -1, ours = -1, pidfd = -1, rc;
     pid_t pid = -1;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return fail_spawn(-errno);
     theirs = move_up(ends[1]);
-    output = open_output(crew, &ours);
-    rc = theirs < 0 || output == -2 ? -EMFILE : spawn(crew, theirs, output, &pid);
+    rc = theirs < 0 ? theirs : open_output(crew, &ours, &output);
+    if (rc == 0)
+        rc = spawn(crew, theirs, output, &pid);
     close_if(theirs);
     close_if(output);
     if (rc == 0) {
@@ -202,6 +223,8 @@ int pc_spawn_zygote(pycrew_crew *crew)
         if (pidfd < 0) {
             rc = -errno;
             kill(pid, SIGKILL); /* it is our child, not waited for: the PID is its own */
+            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                continue;
         }
     }
     if (rc < 0) {

@@ -5,7 +5,6 @@
  * word: each is read once and bounded by what is possible. All of it works while workers are
  * stopped or dead, and no call pays for it but by a few stores. */
 #include <errno.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,9 +99,7 @@ static size_t memory_used(const pycrew_crew *crew)
 
 static bool is_alive(const pc_host_worker *w)
 {
-    struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
-
-    return w->pidfd >= 0 && poll(&dead, 1, 0) == 0;
+    return w->pidfd >= 0 && !pc_pidfd_is_dead(w->pidfd);
 }
 
 static int state_of(const pc_host_worker *w, bool busy)

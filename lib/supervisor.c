@@ -188,17 +188,18 @@ static int make_pipes(pc_host_worker *w, bool log, int *lifeline, int *output)
     *output = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
-    fcntl(ends[0], F_SETFL, O_NONBLOCK); /* a worker that does not read is not to block us */
     w->lifeline = ends[0];
     *lifeline = ends[1];
+    /* A worker that does not read is not to block us, nor one that does not write. */
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
     if (!log)
         return 0;
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
-    fcntl(ends[0], F_SETFL, O_NONBLOCK);
     w->output = ends[0];
     *output = ends[1];
-    return 0;
+    return fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 static const char *fork_hint(int error)
@@ -209,6 +210,18 @@ static const char *fork_hint(int error)
 }
 
 /* While others are on their way, that one could not be forked is no reason for open to fail. */
+static void not_started(pycrew_crew *crew, int code, const char *text)
+{
+    bool others = any_worker(crew, PC_WORKER_FORKING);
+
+    for (unsigned i = 0; i < crew->workers; i++)
+        others |= crew->crew_workers[i].state == PC_WORKER_STARTING && !crew->crew_workers[i].vanished;
+    if (others)
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
+    else
+        start_failed(crew, code, text, NULL);
+}
+
 static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 {
     char text[200];
@@ -219,10 +232,7 @@ static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
     worker_gone(crew, worker, true);
     pthread_mutex_unlock(&crew->lock);
     close_fd(&crew->crew_workers[worker].output);
-    if (any_worker(crew, PC_WORKER_FORKING) || any_worker(crew, PC_WORKER_STARTING))
-        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
-    else
-        start_failed(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text, NULL);
+    not_started(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text);
 }
 
 static void fork_worker(pycrew_crew *crew, unsigned worker)
@@ -317,7 +327,8 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_unlock(&crew->lock);
     count_alive(crew, 1);
     crew->start_failures = 0;
-    if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) == -EAGAIN)
+    /* Full, or no memory is left: it would wait for ever. (If it has died, that does no harm.) */
+    if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) < 0)
         pc_worker_kill(w);
 }
 
@@ -352,6 +363,12 @@ static void look_at_program(pycrew_crew *crew, pc_host_worker *w)
     syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
 }
 
+/* Nothing is there, or no memory to take it: it stays for the next turn. */
+static bool is_for_later(int rc)
+{
+    return rc == -EAGAIN || rc == -ENOMEM || rc == -ENOBUFS;
+}
+
 static void hear_worker(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -361,7 +378,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
     while (w->lifeline >= 0) {
         int rc = pc_control_receive(w->lifeline, &message, crew->text, fds, MSG_DONTWAIT);
 
-        if (rc == -EAGAIN)
+        if (is_for_later(rc))
             return;
         if (rc != 1) {
             close_lifeline(crew, w);
@@ -381,11 +398,9 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
 /* Whether its death is confirmed, and its cause known as far as it will be. */
 static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
 {
-    struct pollfd dead = {.fd = w->pidfd, .events = POLLIN};
-
     if ((w->pidfd < 0 && !w->vanished) || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
         return false;
-    return w->vanished || poll(&dead, 1, 0) == 1;
+    return w->vanished || pc_pidfd_is_dead(w->pidfd);
 }
 
 bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker)
@@ -444,7 +459,8 @@ static void bury(pycrew_crew *crew, unsigned worker)
                     w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
                               : "worker %u (PID %d) exited with status %d and is replaced",
                     worker, w->pid, w->signal ? w->signal : w->status);
-    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding)
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding &&
+        (!w->vanished || crew->lost)) /* of that one is told already: end_unseen */
         died_starting(crew, w);
     close_lifeline(crew, w);
     pthread_mutex_lock(&crew->lock);
@@ -510,11 +526,26 @@ static size_t config_text(const pycrew_crew *crew, char *text)
     return size;
 }
 
+/* It waits for an answer that it does not get. */
+static void give_up_zygote(pycrew_crew *crew, int error)
+{
+    char text[200];
+
+    if (error == -EPIPE || error == -ECONNRESET) /* it has died: we shall hear of it */
+        return;
+    snprintf(text, sizeof text, "the worker program cannot be told its options: %s",
+             pycrew_strerror(error));
+    crew->zygote_told = true;
+    start_failed(crew, error == -ENOMEM ? error : PYCREW_ESTART, text, NULL);
+    kill(crew->zygote_pid, SIGKILL); /* it has just spoken to us, so it is ours */
+}
+
 static void greet(pycrew_crew *crew, const pc_message *message)
 {
     pc_message config = {.kind = PC_MESSAGE_CONFIG};
     char text[500];
     size_t size;
+    int rc;
 
     crew->zygote_spoke = true;
     if (message->value != PC_LAYOUT_HASH) {
@@ -527,8 +558,24 @@ static void greet(pycrew_crew *crew, const pc_message *message)
     size = config_text(crew, crew->text);
     if (size > PC_MESSAGE_TEXT_MAX)
         start_failed(crew, -E2BIG, "the options path and preload are too long together", NULL);
-    else
-        pc_control_send(crew->control, &config, crew->text, size, NULL, 0);
+    else if ((rc = pc_control_send(crew->control, &config, crew->text, size, NULL, 0)) < 0)
+        give_up_zygote(crew, rc);
+}
+
+/* Its pidfd came and found no place among this process's descriptors: nobody could see it die, so it
+ * is not admitted, and the zygote is to end it. It has touched no slot. */
+static void end_unseen(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pc_message message = {.kind = PC_MESSAGE_KILL, .worker = worker, .incarnation = w->incarnation};
+
+    w->vanished = true;
+    w->killed = true;
+    close_fd(&w->lifeline);
+    if (!closing(crew))
+        not_started(crew, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for each "
+                    "worker and 1 for each open queue");
+    pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
 }
 
 static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
@@ -541,7 +588,9 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     w->pidfd = pidfd;
     w->state = PC_WORKER_STARTING;
     pthread_mutex_unlock(&crew->lock);
-    if (closing(crew) || crew->rebuilding)
+    if (pidfd < 0)
+        end_unseen(crew, message->worker);
+    else if (closing(crew) || crew->rebuilding)
         pc_worker_kill(w);
 }
 
@@ -554,7 +603,7 @@ static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd
     w = &crew->crew_workers[message->worker];
     if (w->incarnation != message->incarnation)
         return;
-    if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING && *fd >= 0) {
+    if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING) {
         note_forked(crew, message, *fd);
         *fd = -1;
     } else if (message->kind == PC_MESSAGE_FORK_FAILED && w->state == PC_WORKER_FORKING) {
@@ -604,7 +653,7 @@ static void hear_zygote(pycrew_crew *crew)
     while (crew->control >= 0) {
         int rc = pc_control_receive(crew->control, &message, crew->text, fds, MSG_DONTWAIT);
 
-        if (rc == -EAGAIN)
+        if (is_for_later(rc))
             return;
         if (rc != 1) {
             if (rc < 0)

@@ -4,6 +4,7 @@
 #   SHM_TESTS      unit tests of lib/shm, linked to it alone: what valgrind runs as well
 #   CORE_TESTS     unit tests of lib, linked to its objects, hidden symbols included
 #   FUZZ_TESTS     the fuzz targets of tests/fuzz over their corpora
+#   FAIL_TESTS     each call that can fail, failing; linked to the objects as well
 #   API_TESTS      through pycrew.h, linked to libpycrew.so, with real workers
 #   WORKER_TESTS   unit tests of the worker, with Python inside
 #   SCRIPT_TESTS   programs that print TAP: .t
@@ -39,8 +40,10 @@ tests_shm_test_value_LDADD = lib/libpcshm.la
 
 CORE_TESTS = \
 	tests/shm/test-format \
+	tests/test-overdue \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
+tests_test_overdue_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
@@ -83,6 +86,51 @@ tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
 check-steps: all tests/steps/test-steps
 	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
 
+# Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
+# that can fail led to tests/fail/shim.c.
+# make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
+FAIL_TESTS = tests/fail/test-fail
+fail_wraps = \
+	-Wl,--wrap=access -Wl,--wrap=aligned_alloc -Wl,--wrap=asprintf -Wl,--wrap=calloc \
+	-Wl,--wrap=close -Wl,--wrap=dup2 -Wl,--wrap=eventfd -Wl,--wrap=fallocate -Wl,--wrap=fcntl \
+	-Wl,--wrap=fgets -Wl,--wrap=fopen -Wl,--wrap=fork -Wl,--wrap=free -Wl,--wrap=ftruncate \
+	-Wl,--wrap=madvise -Wl,--wrap=malloc -Wl,--wrap=memfd_create -Wl,--wrap=mincore \
+	-Wl,--wrap=mmap -Wl,--wrap=mprotect -Wl,--wrap=munmap -Wl,--wrap=nanosleep -Wl,--wrap=open -Wl,--wrap=opendir \
+	-Wl,--wrap=pipe2 -Wl,--wrap=poll -Wl,--wrap=posix_fallocate -Wl,--wrap=posix_spawn \
+	-Wl,--wrap=posix_spawn_file_actions_addclosefrom_np \
+	-Wl,--wrap=posix_spawn_file_actions_adddup2 -Wl,--wrap=posix_spawn_file_actions_addopen \
+	-Wl,--wrap=posix_spawn_file_actions_init -Wl,--wrap=posix_spawnattr_init \
+	-Wl,--wrap=posix_spawnattr_setflags -Wl,--wrap=ppoll -Wl,--wrap=prctl -Wl,--wrap=pread \
+	-Wl,--wrap=pthread_create -Wl,--wrap=pthread_key_create -Wl,--wrap=pthread_setspecific \
+	-Wl,--wrap=read -Wl,--wrap=readdir -Wl,--wrap=realloc -Wl,--wrap=realpath \
+	-Wl,--wrap=recvmsg -Wl,--wrap=sched_getaffinity -Wl,--wrap=sem_clockwait \
+	-Wl,--wrap=sem_wait -Wl,--wrap=sendmsg -Wl,--wrap=shm_open -Wl,--wrap=socketpair \
+	-Wl,--wrap=stat -Wl,--wrap=statvfs -Wl,--wrap=strdup -Wl,--wrap=strndup -Wl,--wrap=syscall \
+	-Wl,--wrap=vasprintf -Wl,--wrap=waitid -Wl,--wrap=write
+tests_fail_test_fail_SOURCES = tests/fail/test-fail.c tests/fail/shim.c tests/fail/shim.h
+tests_fail_test_fail_LDADD = lib/libpccore.la
+tests_fail_test_fail_LDFLAGS = $(fail_wraps)
+tests_fail_pycrew_worker_fail_SOURCES = worker/main.c tests/fail/shim.c tests/fail/shim.h
+tests_fail_pycrew_worker_fail_CPPFLAGS = $(worker_cppflags)
+tests_fail_pycrew_worker_fail_CFLAGS = $(worker_cflags)
+tests_fail_pycrew_worker_fail_LDFLAGS = $(worker_link_flags) $(fail_wraps)
+tests_fail_pycrew_worker_fail_LDADD = $(worker_test_libs)
+
+# A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
+check_PROGRAMS += tests/soak/pycrew-soak
+tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
+	tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c tests/soak/watch.c \
+	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
+tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
+tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
+EXTRA_DIST += tests/soak/README.md tests/soak/soak_ops.py
+
+SOAK = 60s
+SOAK_FLAGS =
+.PHONY: soak
+soak: all tests/soak/pycrew-soak
+	./run tests/soak/pycrew-soak --time $(SOAK) $(SOAK_FLAGS)
+
 WORKER_TESTS = \
 	tests/worker/test-convert \
 	tests/worker/test-loop
@@ -99,6 +147,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
 	tests/test-examples.t
@@ -113,6 +162,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
 	tests/py/exits_at_import.py \
+	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
@@ -131,16 +181,18 @@ test_data = \
 LDADD = lib/libpycrew.la
 worker_test_libs = worker/libpcworker.a $(PYTHON_LIBS)
 
-test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(WORKER_TESTS)
-check_PROGRAMS += $(test_programs) tests/harness/tap-script
+test_programs = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(FAIL_TESTS) \
+	$(WORKER_TESTS)
+check_PROGRAMS += $(test_programs) tests/harness/tap-script tests/fail/pycrew-worker-fail
 EXTRA_DIST += tests/harness/tap.h $(SCRIPT_TESTS) $(test_data) \
 	tests/mutants/README.md tests/mutants/mutations.py tests/mutants/run \
-	tests/fuzz/run tests/fuzz/corpus
+	tests/fuzz/run tests/fuzz/corpus \
+	tests/coverage/compare tests/coverage/flush.h tests/coverage/run tests/coverage/unreached
 
 TESTS = $(test_programs) $(SCRIPT_TESTS)
 
 # What .ci/run asks for: make check TESTS='$(VALGRIND_TESTS)'
-SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS)
+SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(API_TESTS) $(FAIL_TESTS)
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
@@ -168,6 +220,11 @@ AM_TESTS_ENVIRONMENT = \
 	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
 
 # Negative controls: some minutes, and so not part of make check.
+# Which lines no test reaches: builds in build-coverage/ of the source tree, needs gcovr.
+.PHONY: check-coverage
+check-coverage:
+	$(top_srcdir)/tests/coverage/run
+
 .PHONY: check-mutants
 check-mutants:
 	PYTHON='$(PYTHON)' $(top_srcdir)/tests/mutants/run

@@ -76,6 +76,17 @@ TEST(a_call_that_sleeps_is_interrupted_at_its_deadline)
     pycrew_close(crew);
 }
 
+TEST(a_deadline_that_comes_while_an_exception_is_put_into_words_ends_the_call)
+{
+    pycrew_crew *crew = open_crew(1);
+    const pycrew_error *error = times_out(crew, 100 * MS, 20 * SECOND, "api_ops:fail_slowly");
+
+    ASSERT_STR(error->type, "pycrew.DeadlineExceeded");
+    ASSERT(error->may_have_run);
+    OK(pycrew_run(crew, "api_ops:nothing", ">"));
+    pycrew_close(crew);
+}
+
 TEST(a_call_that_holds_the_gil_is_killed_after_the_grace)
 {
     pycrew_crew *crew = open_preloaded(1);
@@ -972,6 +983,36 @@ TEST(cancel_of_a_batch_ends_what_runs_and_all_items_come_out)
 }
 
 /* The interrupt names the item seen as started; the next may have begun by then. */
+/* Its worker dies, and it may run again, but for the cancel. */
+TEST(a_cancelled_item_that_died_may_have_run)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew = open_crew(1);
+    const char *started = scratch("started");
+    const pycrew_error *error;
+    pycrew_batch *batch;
+
+    options.retries = 3;
+    options.chunk = 2;
+    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:die_when_interrupted"), &options, &batch));
+    OK(pycrew_batch_add(batch, "s", started));
+    OK(pycrew_batch_add(batch, "s", started));
+    OK(pycrew_batch_end(batch));
+    AWAIT(file_size(started) == 1);
+    OK(pycrew_batch_cancel(batch));
+    for (int i = 0; i < 2; i++) {
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        error = pycrew_batch_error(batch);
+        ASSERT(error != NULL);
+        ASSERT_INT(error->code, -ECANCELED);
+        ASSERT_INT(error->may_have_run, i == 0);
+        ASSERT_INT(error->attempts, i == 0);
+    }
+    ASSERT_INT(file_size(started), 1);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 TEST(an_item_that_was_cancelled_is_not_said_to_have_timed_out)
 {
     pycrew_options options = test_options(1);

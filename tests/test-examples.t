@@ -86,8 +86,8 @@ done
 [ -z "$missing" ]
 check "the_benchmark_has_every_value$missing"
 
-run bench/pycrew-stress -n 50000
+run tests/soak/pycrew-soak --calls 50000 --kill 0 --zygote 0
 check every_call_of_many_threads_ends_once_with_its_result
 
-run bench/pycrew-stress -n 100000 --kill 20
-check every_call_ends_once_and_truthfully_while_workers_are_killed
+run tests/soak/pycrew-soak --calls 100000 --kill 20 --zygote 1
+check every_call_ends_once_and_truthfully_while_workers_and_zygotes_are_killed

@@ -134,7 +134,7 @@ pc_view pc_fault_text(PyObject *text)
     return view;
 }
 
-char *pc_fault_describe(void)
+const char *pc_fault_describe(void)
 {
     pc_fault fault;
     pc_view text;
@@ -144,5 +144,5 @@ char *pc_fault_describe(void)
     text = pc_fault_text(fault.traceback != NULL ? fault.traceback : fault.type);
     copy = strndup(text.length ? text.data : "an unknown error", text.length ? text.length : 16);
     pc_fault_clear(&fault);
-    return copy;
+    return copy != NULL ? copy : "no memory is left to say why";
 }

@@ -7,13 +7,13 @@
 #include "worker/convert.h"
 #include "worker/worker.h"
 
-static char *status_text(PyStatus status)
+static const char *status_text(PyStatus status)
 {
     char *text = NULL;
 
     if (asprintf(&text, "Python cannot be started: %s%s%s", status.func ? status.func : "",
                  status.func ? ": " : "", status.err_msg ? status.err_msg : "unknown error") < 0)
-        return NULL;
+        return "Python cannot be started, and no memory is left to say why";
     return text;
 }
 
@@ -123,24 +123,26 @@ static int import_all(const char **names)
 }
 
 /* What an interpreter's file is called tells its version, behind all links: python3.11. */
-static char *check_version(const char *python)
+static const char *check_version(const char *python)
 {
     char *real = realpath(python, NULL), *text = NULL;
+    const char *mismatch = NULL;
     const char *name = real == NULL ? NULL : strrchr(real, '/');
     int major, minor;
 
     if (name != NULL && sscanf(name, "/python%d.%d", &major, &minor) == 2 &&
-        (major != PY_MAJOR_VERSION || minor != PY_MINOR_VERSION) &&
-        asprintf(&text, "%s is Python %d.%d, and this worker program was built with Python %d.%d",
-                 python, major, minor, PY_MAJOR_VERSION, PY_MINOR_VERSION) < 0)
-        text = NULL;
+        (major != PY_MAJOR_VERSION || minor != PY_MINOR_VERSION))
+        mismatch = asprintf(&text, "%s is Python %d.%d, and this worker program was built with Python "
+                            "%d.%d", python, major, minor, PY_MAJOR_VERSION, PY_MINOR_VERSION) < 0
+                       ? "Python is of another version than this worker program was built with"
+                       : text;
     free(real);
-    return text;
+    return mismatch;
 }
 
-char *pc_interpreter_start(const pc_worker_options *options)
+const char *pc_interpreter_start(const pc_worker_options *options)
 {
-    char *mismatch = check_version(options->python);
+    const char *mismatch = check_version(options->python);
     PyStatus status;
 
     if (mismatch != NULL)

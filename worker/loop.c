@@ -247,8 +247,10 @@ static PyObject *find_function(execution *e)
     if (e->function < l->function_capacity && l->functions[e->function] != NULL)
         return l->functions[e->function];
     publish_entered(e);
-    if (make_room(l, e->function) < 0)
-        return PyErr_NoMemory();
+    if (make_room(l, e->function) < 0) {
+        PyErr_SetString(PyExc_MemoryError, "no memory is left for one more function");
+        return NULL;
+    }
     l->functions[e->function] = load_function(l, e->function);
     return l->functions[e->function];
 }
@@ -317,6 +319,21 @@ static int write_text(pc_writer *writer, PyObject *text, size_t limit)
     return pc_write_data(writer, PC_TAG_STR, view.data, size);
 }
 
+/* To put an exception into words may run user code, and so take an interrupt: then that is how the call
+ * ended, and not with an exception that lacks a text. */
+static enum pc_result_kind take_fault(pc_fault *fault, enum pc_result_kind kind)
+{
+    bool interrupted = pc_current_call.interrupted;
+
+    pc_fault_take(fault);
+    if (pc_current_call.interrupted == interrupted)
+        return kind;
+    pc_fault_clear(fault);
+    pc_interrupt_raise();
+    pc_fault_take(fault);
+    return PC_RESULT_INTERRUPTED;
+}
+
 /* The three texts of an exception; shorter where memory is short. What fits a slot is tried before
  * what fits an item of a chunk. */
 static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind kind)
@@ -332,7 +349,7 @@ static enum pc_result_kind write_fault(pc_writer *writer, enum pc_result_kind ki
     pc_fault fault;
     int rc = -ENOMEM;
 
-    pc_fault_take(&fault);
+    kind = take_fault(&fault, kind);
     for (unsigned i = 0; rc < 0 && i < sizeof limits / sizeof limits[0]; i++) {
         writer->size = start;
         rc = write_text(writer, fault.type, limits[i].type);

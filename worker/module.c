@@ -6,6 +6,11 @@
 pc_current pc_current_call = {.call = UINT64_MAX, .deadline = INT64_MAX};
 PyObject *pc_deadline_exceeded;
 
+void pc_interrupt_raise(void)
+{
+    PyErr_SetString(pc_deadline_exceeded, "the call's deadline passed, or it was cancelled");
+}
+
 /* The Python-level handler of the interrupt's signal. The request names a call, and for a batch
  * an item; if that is not the present one any more, the signal came late and hits nobody. */
 static PyObject *interrupt(PyObject *self, PyObject *arguments)
@@ -22,7 +27,7 @@ static PyObject *interrupt(PyObject *self, PyObject *arguments)
         atomic_load_explicit(&current->record->interrupt_item, memory_order_relaxed) != current->item)
         Py_RETURN_NONE;
     current->interrupted = true;
-    PyErr_SetString(pc_deadline_exceeded, "the call's deadline passed, or it was cancelled");
+    pc_interrupt_raise();
     return NULL;
 }
 

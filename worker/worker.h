@@ -43,8 +43,8 @@ int pc_zygote_main(int control);
 
 /* ---- interpreter.c ---- */
 
-/* Starts Python and imports the preload modules. NULL, or what went wrong, malloc'ed. */
-char *pc_interpreter_start(const pc_worker_options *options);
+/* Starts Python and imports the preload modules. NULL, or what went wrong, in words that stay. */
+const char *pc_interpreter_start(const pc_worker_options *options);
 
 /* "module:name.in.it" to the object; NULL with an exception. */
 PyObject *pc_interpreter_find(const char *name);
@@ -95,6 +95,7 @@ typedef struct pc_current {
 
 extern pc_current pc_current_call;
 extern PyObject *pc_deadline_exceeded; /* the exception's type */
+void pc_interrupt_raise(void);         /* sets it */
 
 /* ---- fault.c ---- */
 
@@ -107,7 +108,7 @@ void pc_fault_take(pc_fault *ret);
 void pc_fault_clear(pc_fault *fault);
 pc_view pc_fault_text(PyObject *text); /* as a STR view; empty for NULL */
 
-/* All of it as one malloc'ed text: the traceback, or "Type: message". */
-char *pc_fault_describe(void);
+/* All of it as one text, which stays: the traceback, or "Type: message". Never NULL. */
+const char *pc_fault_describe(void);
 
 #endif

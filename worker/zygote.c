@@ -40,6 +40,7 @@ typedef struct zygote {
     struct pollfd polls[PC_WORKERS_MAX + 2]; /* control, host, then a pidfd for each child, or -1 */
     unsigned count;                          /* of polls in use */
     sigset_t mask;                           /* as it was before SIGCHLD was blocked */
+    bool cut_off;                            /* the host could not be told something */
 } zygote;
 
 enum { ORPHAN_LOOKS = 50, LEAVING_S = 1 };
@@ -49,12 +50,29 @@ static int pidfd_of(pid_t pid)
     return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-static void tell(zygote *z, enum pc_message_kind kind, const pc_message *message, const char *text)
+/* False: it could not be told. The host would wait for it, so the zygote ends; by that it hears all. */
+static bool tell_with(zygote *z, enum pc_message_kind kind, const pc_message *message, const char *text,
+                      const int *fd)
 {
     pc_message copy = message != NULL ? *message : (pc_message){0};
 
     copy.kind = kind;
-    pc_control_send(z->control, &copy, text, text ? strlen(text) : 0, NULL, 0);
+    if (pc_control_send(z->control, &copy, text, text ? strlen(text) : 0, fd, fd != NULL) < 0)
+        z->cut_off = true;
+    return !z->cut_off;
+}
+
+static bool tell(zygote *z, enum pc_message_kind kind, const pc_message *message, const char *text)
+{
+    return tell_with(z, kind, message, text, NULL);
+}
+
+static void fork_failed(zygote *z, const pc_message *request, int error)
+{
+    pc_message reply = *request;
+
+    reply.number = error;
+    tell(z, PC_MESSAGE_FORK_FAILED, &reply, NULL);
 }
 
 /* ---- orphans ---- */
@@ -248,10 +266,10 @@ static int start(zygote *z)
 {
     pc_message message = {.value = PC_LAYOUT_HASH};
     int fds[PC_MESSAGE_FDS];
-    char *failure;
+    const char *failure;
 
-    tell(z, PC_MESSAGE_HELLO, &message, PACKAGE_VERSION " with Python " PY_VERSION);
-    if (pc_control_receive(z->control, &message, z->text, fds, 0) != 1 ||
+    if (!tell(z, PC_MESSAGE_HELLO, &message, PACKAGE_VERSION " with Python " PY_VERSION) ||
+        pc_control_receive(z->control, &message, z->text, fds, 0) != 1 ||
         message.kind != PC_MESSAGE_CONFIG ||
         parse_options(z->text, message.size, &z->options) < 0)
         return -1;
@@ -267,8 +285,7 @@ static int start(zygote *z)
         tell(z, PC_MESSAGE_WARNING, NULL,
              "threads are alive after the preload; they do not exist in the workers, and locks they "
              "hold stay locked there");
-    tell(z, PC_MESSAGE_READY, NULL, NULL);
-    return 0;
+    return tell(z, PC_MESSAGE_READY, NULL, NULL) ? 0 : -1;
 }
 
 /* ---- in a forked worker ---- */
@@ -323,9 +340,9 @@ static void fail_worker(pc_worker *worker)
     pc_message message = {.kind = PC_MESSAGE_WORKER_FAILED,
                           .worker = worker->number,
                           .incarnation = worker->incarnation};
-    char *text = pc_fault_describe();
+    const char *text = pc_fault_describe();
 
-    pc_control_send(worker->lifeline, &message, text, text ? strlen(text) : 0, NULL, 0);
+    pc_control_send(worker->lifeline, &message, text, strlen(text), NULL, 0);
     _exit(PC_EXIT_INIT_FAILED);
 }
 
@@ -422,11 +439,11 @@ static void reply_forked(zygote *z, const pc_message *request, pid_t pid)
     int pidfd = pidfd_of(pid);
 
     if (pidfd < 0) { /* no descriptor left: nobody could follow it */
-        reply.kind = PC_MESSAGE_FORK_FAILED;
-        reply.number = errno;
+        int error = errno;
+
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
-        pc_control_send(z->control, &reply, NULL, 0, NULL, 0);
+        fork_failed(z, request, error);
         return;
     }
     z->children[request->worker] = (child){.pid = pid, .incarnation = request->incarnation};
@@ -434,18 +451,19 @@ static void reply_forked(zygote *z, const pc_message *request, pid_t pid)
     for (; z->count <= place; z->count++)
         if (z->count != place)
             z->polls[z->count].fd = -1;
-    reply.kind = PC_MESSAGE_FORKED;
     reply.number = pid;
-    pc_control_send(z->control, &reply, NULL, 0, &pidfd, 1);
+    tell_with(z, PC_MESSAGE_FORKED, &reply, NULL, &pidfd);
 }
 
 /* Returns in the child with its status in *status. */
 static bool fork_worker(zygote *z, const pc_message *request, const int *fds, int *status)
 {
     pid_t pid;
+    int error;
 
     PyOS_BeforeFork();
     pid = fork();
+    error = errno;
     if (pid == 0) {
         *status = worker_main(z, request, fds);
         return true;
@@ -455,11 +473,7 @@ static bool fork_worker(zygote *z, const pc_message *request, const int *fds, in
         if (fds[i] >= 0)
             close(fds[i]);
     if (pid < 0) {
-        pc_message reply = *request;
-
-        reply.kind = PC_MESSAGE_FORK_FAILED;
-        reply.number = errno;
-        pc_control_send(z->control, &reply, NULL, 0, NULL, 0);
+        fork_failed(z, request, error);
         return false;
     }
     setpgid(pid, pid); /* both do, so that it is true for both from the start */
@@ -502,6 +516,15 @@ static void kill_all(zygote *z)
     kill_orphans(z, "");
 }
 
+/* Not reaped, so its PID is its own. */
+static void kill_worker(const zygote *z, const pc_message *request)
+{
+    const child *c = &z->children[request->worker];
+
+    if (c->pid != 0 && c->incarnation == request->incarnation)
+        kill(c->pid, SIGKILL);
+}
+
 /* One request. False: the end, with *status. */
 static bool serve(zygote *z, int *status)
 {
@@ -512,8 +535,14 @@ static bool serve(zygote *z, int *status)
     *status = 0;
     if (rc != 1 || message.kind == PC_MESSAGE_EXIT)
         return false;
-    if (message.kind == PC_MESSAGE_FORK && message.worker < PC_WORKERS_MAX && fds[2] >= 0)
+    if (message.worker >= PC_WORKERS_MAX)
+        return true;
+    if (message.kind == PC_MESSAGE_FORK && fds[2] >= 0)
         return !fork_worker(z, &message, fds, status);
+    if (message.kind == PC_MESSAGE_FORK) /* what it needs has found no place in this process */
+        fork_failed(z, &message, EMFILE);
+    if (message.kind == PC_MESSAGE_KILL)
+        kill_worker(z, &message);
     return true;
 }
 
@@ -538,6 +567,10 @@ static int serve_all(zygote *z)
             break;
         if (z->polls[0].revents != 0 && !serve(z, &status))
             break;
+        if (z->cut_off) {
+            status = 1;
+            break;
+        }
     }
     if (getpid() == z->pid)
         kill_all(z);

@@ -4,7 +4,7 @@
  * and a text, with up to PC_MESSAGE_FDS descriptors. Neither side blocks the other: they are few,
  * and the buffers hold them.
  *
- *   host    -> zygote  CONFIG FORK EXIT
+ *   host    -> zygote  CONFIG FORK KILL EXIT
  *   zygote  -> host    HELLO READY FAILED WARNING FORKED FORK_FAILED DIED
  *   host    -> worker  ADMIT QUEUE
  *   worker  -> host    WORKER_READY WORKER_FAILED WORKER_LEAVING */
@@ -29,7 +29,8 @@ enum pc_message_kind {
     PC_MESSAGE_QUEUE,         /* number: queue; fd: its eventfd */
     PC_MESSAGE_WORKER_READY,  /* init is done */
     PC_MESSAGE_WORKER_FAILED, /* text: the init function's traceback; the worker ends */
-    PC_MESSAGE_WORKER_LEAVING /* it claims no more; its exit functions run */
+    PC_MESSAGE_WORKER_LEAVING, /* it claims no more; its exit functions run */
+    PC_MESSAGE_KILL /* worker, incarnation: the host has no pidfd to kill it by */
 };
 
 enum { PC_MESSAGE_FDS = 4, PC_MESSAGE_TEXT_MAX = 96 << 10 };

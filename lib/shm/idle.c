@@ -34,7 +34,7 @@ static bool spin(pc_segment *segment)
 
         /* The ring alone: a look at the slot would fetch its line to read, and the claim would have
          * to fetch it again to write. */
-        if (pc_ring_pending(segment))
+        if (pc_ring_await(segment))
             return true;
         pc_spin_pause();
         if (i % 64 != 63) /* the clock costs more than a look */

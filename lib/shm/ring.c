@@ -128,6 +128,25 @@ bool pc_ring_pending(pc_segment *segment)
     return look(segment, &head, &entry);
 }
 
+static void prefetch_slot(pc_segment *segment, uint64_t entry)
+{
+    pc_slot *slot = &segment->slots[pc_ring_entry_slot(entry) & (segment->config.slots - 1)];
+
+    pc_prefetch_write(&slot->control);
+    pc_prefetch_write(&slot->function);
+}
+
+bool pc_ring_await(pc_segment *segment)
+{
+    uint32_t head;
+    uint64_t entry;
+    bool pending = look(segment, &head, &entry);
+
+    if (pending)
+        prefetch_slot(segment, entry);
+    return pending;
+}
+
 bool pc_ring_passed(pc_segment *segment, uint32_t ticket)
 {
     uint32_t head = atomic_load_explicit(&segment->header->ring_head, memory_order_acquire);
@@ -144,12 +163,9 @@ static void prefetch(pc_segment *segment, uint32_t ticket)
 {
     uint64_t entry = atomic_load_explicit(&segment->ring[ticket & (segment->config.slots - 1)],
                                           memory_order_relaxed);
-    pc_slot *slot = &segment->slots[pc_ring_entry_slot(entry) & (segment->config.slots - 1)];
 
-    if ((uint32_t)(entry >> 32) != ticket)
-        return;
-    pc_prefetch_write(&slot->control);
-    pc_prefetch_write(&slot->function);
+    if ((uint32_t)(entry >> 32) == ticket)
+        prefetch_slot(segment, entry);
 }
 
 bool pc_ring_claim(pc_segment *segment, unsigned worker, unsigned incarnation, uint32_t *slot,
@@ -164,8 +180,7 @@ bool pc_ring_claim(pc_segment *segment, unsigned worker, unsigned incarnation, u
         if (!look(segment, &head, &entry))
             return false;
         *slot = pc_ring_entry_slot(entry) & (segment->config.slots - 1);
-        pc_prefetch_write(&segment->slots[*slot].control);
-        pc_prefetch_write(&segment->slots[*slot].function);
+        prefetch_slot(segment, entry);
         /* Again while it is queued: a waiter that comes between the look and the swap changes the
          * word, and to pass the entry then would be to lose the call. */
         while ((won = tries-- > 0 && is_live(segment, entry, word)) &&

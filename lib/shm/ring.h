@@ -118,6 +118,9 @@ bool pc_ring_ready(pc_segment *segment);
 /* Whether there is an entry at the head, claimable or stale: a look at the ring alone. */
 bool pc_ring_pending(pc_segment *segment);
 
+/* Worker: the same, before it claims: the lines of the entry's slot are on their way then. */
+bool pc_ring_await(pc_segment *segment);
+
 /* Worker: claims the next call. True: *slot is its, *word its control word. */
 bool pc_ring_claim(pc_segment *segment, unsigned worker, unsigned incarnation, uint32_t *slot,
                    uint64_t *word);

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #define NAME_PREFIX "pycrew."
 #define PAGE ((size_t)4096)
+enum { RESIDENCY_TRIES = 1000 };
 
 static size_t align_up(size_t size, size_t to)
 {
@@ -250,6 +252,19 @@ static bool is_hole(const pc_segment *segment, uint64_t offset)
     return hole >= 0 && (uint64_t)hole < offset + PAGE;
 }
 
+/* EAGAIN: the kernel has no page to answer in, at the moment. */
+static bool ask_residency(const pc_segment *segment, uint64_t at, size_t size, unsigned char *resident)
+{
+    for (unsigned i = 0; i < RESIDENCY_TRIES; i++) {
+        if (mincore(segment->base + at, size, resident) == 0)
+            return true;
+        if (errno != EAGAIN)
+            return false;
+        sched_yield();
+    }
+    return false;
+}
+
 bool pc_segment_readable(const pc_segment *segment, uint64_t offset, uint64_t size)
 {
     unsigned char resident[512];
@@ -260,7 +275,7 @@ bool pc_segment_readable(const pc_segment *segment, uint64_t offset, uint64_t si
 
         if (pages > sizeof resident)
             pages = sizeof resident;
-        if (mincore(segment->base + at, pages * PAGE, resident) < 0)
+        if (!ask_residency(segment, at, pages * PAGE, resident))
             return false;
         for (size_t i = 0; i < pages; i++, at += PAGE)
             if (!(resident[i] & 1) && is_hole(segment, at))

@@ -24,8 +24,11 @@ IDLE = "lib/shm/idle.c"
 RING = "lib/shm/ring.c"
 SLOT = "lib/shm/slot.c"
 CALL = "lib/call.c"
+CHUNK = "lib/chunk.c"
 LADDER = "lib/ladder.c"
 MEMORY = "lib/memory.c"
+REBUILD = "lib/rebuild.c"
+SUPERVISOR = "lib/supervisor.c"
 SWEEP = "lib/sweep.c"
 LOOP = "worker/loop.c"
 MODULE = "worker/module.c"
@@ -38,9 +41,13 @@ TEST_SLOT = "tests/shm/test-slot"
 TEST_CALL = "tests/test-call"
 TEST_DEADLINE = "tests/test-deadline"
 TEST_DEATH = "tests/test-death"
+TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
 TEST_LOOP = "tests/worker/test-loop"
+TEST_STEPS = "tests/steps/test-steps"
+
+SOAK = "tests/soak/pycrew-soak"  # its tests are command lines
 
 FENCE = "    atomic_thread_fence(memory_order_seq_cst);\n"
 
@@ -144,9 +151,8 @@ MUTATIONS = [
     Mutation(
         "ring-head-first",
         "the head moves on before the slot is claimed: who dies in between loses the call",
-        [(RING, "        pc_prefetch_write(&segment->slots[*slot].control);\n",
-          "        help_head(segment, head);\n"
-          "        pc_prefetch_write(&segment->slots[*slot].control);\n")],
+        [(RING, "        prefetch_slot(segment, entry);\n        /* Again",
+          "        help_head(segment, head);\n        /* Again")],
         [(TEST_RING, "a_worker_that_dies_at_any_instruction_of_a_claim_loses_no_call")]),
     Mutation(
         "ring-no-generation",
@@ -215,6 +221,14 @@ MUTATIONS = [
           "    atomic_store(&chunk->progress, pc_chunk_progress(started, item));\n"
           "    return true;\n}\n\n/* Finishes")],
         [(TEST_LOOP, "a_doomed_item_is_never_finished")]),
+    Mutation(
+        "chunk-clock-first",
+        "the host's clock is read before an item's start: the next one's is in the future",
+        [(CHUNK, "    int64_t now, since, seen;\n", "    int64_t now = pc_now(), since, seen;\n"),
+         (CHUNK, "    now = pc_now(); /* after since: the next item may be about to start, its time come "
+          "before its progress */\n", "")],
+        [(TEST_OVERDUE, "an_item_that_starts_while_the_host_looks_did_not_start_in_the_future")],
+        by_chance=True),
     # ---- deaths ----
     Mutation(
         "loop-entered-late",
@@ -231,6 +245,29 @@ MUTATIONS = [
         [(SWEEP, "            sweep_call(call, word, worker, error);\n", "            (void)error;\n"),
          (SWEEP, "static void sweep_call(", "__attribute__((unused)) static void sweep_call(")],
         [(TEST_DEATH, "a_killed_worker_is_reported_with_its_signal")]),
+    Mutation(
+        "sweep-announces-nothing",
+        "a call that a worker ended and died before it announced it is not announced: not by the "
+        "sweep, nor by the audit before it, which announces all that has ended",
+        [(SWEEP, "        pc_call_tell(call);\n", ""),
+         (REBUILD, "            pc_call_tell(call); /* that may have been lost */\n", "            ;\n")],
+        [(TEST_STEPS, "a_worker_dies_while_it_announces")]),
+    Mutation(
+        "sweep-one-retry-more",
+        "a call whose worker died runs again once more than the caller allowed",
+        [(SWEEP, "entered ? call->retries :", "entered ? call->retries + 1u :")],
+        [(SOAK, "--calls 200000 --kill 30 --zygote 0 --seed 1")], by_chance=True),
+    Mutation(
+        "supervisor-descriptor-left",
+        "a dead worker's pidfd stays open",
+        [(SUPERVISOR, "    close_fd(&w->pidfd);\n", "    w->pidfd = -1;\n")],
+        [(SOAK, "--time 6s --seed 1")]),
+    Mutation(
+        "chunk-died-unsaid",
+        "a cancelled batch's item that died is said not to have run",
+        [(CHUNK, "        e->may_have_run = true;\n        if (e->attempts < chunk->blamed_deaths)\n"
+          "            e->attempts = chunk->blamed_deaths;\n", "        (void)e;\n")],
+        [(TEST_DEADLINE, "a_cancelled_item_that_died_may_have_run")]),
     Mutation(
         "lease-not-taken",
         "a result is not leased: its memory is freed with its worker's",

@@ -292,6 +292,28 @@ def swallow_once(seconds, path=None):
     return "nothing came"
 
 
+def die_when_interrupted(path):
+    note(path)
+    try:
+        time.sleep(100)
+    except BaseException:
+        os._exit(7)
+
+
+class SlowToTell(Exception):
+    asked = False
+
+    def __str__(self):
+        if not self.asked:
+            self.asked = True
+            time.sleep(100)
+        return "told at last"
+
+
+def fail_slowly():
+    raise SlowToTell
+
+
 class Stubborn:
     def __del__(self):
         while True:
