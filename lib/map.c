@@ -3,8 +3,8 @@
  * The elements are cut into stretches, each a chunk (chunk.c), and so deadlines, deaths and retries
  * are those of a batch's items. How long a stretch is, is found by measuring: as many elements as
  * take CHUNK_NS, starting from few; towards the end they become shorter, so that all workers end
- * together. There are at most IN_FLIGHT of them for each worker, and they are taken out in the order
- * in which they end.
+ * together. There are at most IN_FLIGHT of them for each worker, and they are taken out in the
+ * order in which they end.
  *
  * A column in memory of the crew is read, or written, where it is. Any other goes through a part of
  * the chunk's block (it is staged), so memory is bounded by the chunks in flight. With
@@ -25,16 +25,17 @@
 #include "lib/crew.h"
 #include "lib/shm/columns.h"
 
-#define CHUNK_NS ((int64_t)1000 * 1000)
+#define CHUNK_NS ((int64_t)2000 * 1000)
 #define STAGED_BYTES ((uint64_t)1 << 20) /* of a chunk's columns */
 #define WHOLE_BYTES ((uint64_t)8 << 20)  /* of a slice's */
 #define FIRST_BYTES ((uint64_t)64 << 10) /* of the first slices' */
 #define ALIGN ((uint64_t)64)
 
 enum {
-    IN_FLIGHT = 3, /* for each worker */
+    IN_FLIGHT = 4, /* for each worker: they go on while this thread waits for a CPU */
     LIMIT_FIRST = 4,
     GROWTH = 8,
+    SHORTEST = 16, /* towards the end: that part of what is measured */
     INPUTS_MAX = PC_COLUMNS_MAX - 1,
     ALL_FLAGS = PYCREW_MAP_WHOLE | PYCREW_MAP_OUT
 };
@@ -94,8 +95,10 @@ static int read_options(const pycrew_map_options *given, pycrew_map_options *ret
                        given->size);
     for (size_t i = sizeof *ret; i < given->size; i++)
         if (bytes[i] != 0)
-            return pc_fail(-EINVAL, "the map's options have a field, at byte %zu, that this "
-                           "version (%s) does not know", i, pycrew_version());
+            return pc_fail(-EINVAL,
+                           "the map's options have a field, at byte %zu, that this "
+                           "version (%s) does not know",
+                           i, pycrew_version());
     memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
     if (ret->flags & ~(unsigned)ALL_FLAGS)
         return pc_fail(-EINVAL, "map options.flags 0x%x have one that is none", ret->flags);
@@ -105,15 +108,18 @@ static int read_options(const pycrew_map_options *given, pycrew_map_options *ret
         return pc_fail(-EINVAL, "map options.chunk is %u; at most %d", ret->chunk,
                        PC_CHUNK_ITEMS_MAX);
     if (ret->on_error != PYCREW_MAP_STOP && ret->on_error != PYCREW_MAP_FILL)
-        return pc_fail(-EINVAL, "map options.on_error is %d, and neither PYCREW_MAP_STOP nor "
-                       "PYCREW_MAP_FILL", ret->on_error);
+        return pc_fail(-EINVAL,
+                       "map options.on_error is %d, and neither PYCREW_MAP_STOP nor "
+                       "PYCREW_MAP_FILL",
+                       ret->on_error);
     return 0;
 }
 
 static void set_options(pc_map *map)
 {
     map->whole = map->o.flags & PYCREW_MAP_WHOLE;
-    map->timeout_ns = map->o.timeout_ns == 0 ? map->crew->timeout_ns : pc_timeout(map->o.timeout_ns);
+    map->timeout_ns =
+        map->o.timeout_ns == 0 ? map->crew->timeout_ns : pc_timeout(map->o.timeout_ns);
     map->retries = map->o.retries < 0 ? map->crew->retries : (unsigned)map->o.retries;
 }
 
@@ -151,8 +157,10 @@ static int pin(pc_map *map, const pycrew_array *inputs, const pycrew_array *outp
         const pycrew_array *from = i < map->inputs ? &inputs[i] : output;
 
         if (from->size < sizeof *from)
-            return pc_fail(-EINVAL, "%s: its size is not set: it was not made by PYCREW_ARRAY_INIT "
-                           "or pycrew_array_init", name_of(map, i, text));
+            return pc_fail(-EINVAL,
+                           "%s: its size is not set: it was not made by PYCREW_ARRAY_INIT "
+                           "or pycrew_array_init",
+                           name_of(map, i, text));
         map->given[i] = i < map->inputs ? *from : as_written(from, true);
         if (i < map->inputs)
             map->given[i].flags &= ~(unsigned)(PYCREW_WRITABLE | PYCREW_COPY_BACK);
@@ -186,11 +194,10 @@ static int fail_shape(pc_map *map, unsigned column)
 {
     char name[32], own[128], other[128];
 
-    return pc_fail(-EINVAL, "%s has the shape %s, and the output %s: %s",
-                   name_of(map, column, name), shape_text(&map->arrays[column], own),
-                   shape_text(output_of(map), other),
-                   map->whole ? "their first dimensions are to be the same"
-                              : "they are to be the same");
+    return pc_fail(
+        -EINVAL, "%s has the shape %s, and the output %s: %s", name_of(map, column, name),
+        shape_text(&map->arrays[column], own), shape_text(output_of(map), other),
+        map->whole ? "their first dimensions are to be the same" : "they are to be the same");
 }
 
 /* Element by element: one shape; an input of no dimensions is the same for all. */
@@ -233,7 +240,8 @@ static int check_dtypes(const pc_map *map)
 
     for (unsigned i = 0; i <= map->inputs; i++)
         if (map->arrays[i].dtype == PC_DTYPE_OTHER)
-            return pc_fail(-EINVAL, "%s: its dtype is PYCREW_OTHER (\"%.100s\"); element by element "
+            return pc_fail(-EINVAL,
+                           "%s: its dtype is PYCREW_OTHER (\"%.100s\"); element by element "
                            "there are bool, ints, floats and complex, with PYCREW_MAP_WHOLE all",
                            name_of(map, i, name), map->given[i].format);
     return 0;
@@ -297,14 +305,18 @@ static int check_overlap(pc_map *map, unsigned column)
         return 0;
     name_of(map, column, name);
     if (map->whole)
-        return pc_fail(-EINVAL, "inputs[%u] overlaps the output; a function that changes rows in place "
-                       "is given them as the output alone, with PYCREW_MAP_OUT", column);
-    if (!is_same_place(array, output))
-        return pc_fail(-EINVAL, "inputs[%u] overlaps the output; only the same elements may be both",
+        return pc_fail(-EINVAL,
+                       "inputs[%u] overlaps the output; a function that changes rows in place "
+                       "is given them as the output alone, with PYCREW_MAP_OUT",
                        column);
+    if (!is_same_place(array, output))
+        return pc_fail(
+            -EINVAL, "inputs[%u] overlaps the output; only the same elements may be both", column);
     if (map->o.retries > 0)
-        return pc_fail(-EINVAL, "inputs[%u] is the output, too: then an element that died cannot be "
-                       "tried again, and options.retries is to be 0 or -1", column);
+        return pc_fail(-EINVAL,
+                       "inputs[%u] is the output, too: then an element that died cannot be "
+                       "tried again, and options.retries is to be 0 or -1",
+                       column);
     map->retries = 0;
     return 0;
 }
@@ -464,7 +476,8 @@ static uint64_t message_size(const pc_map *map)
     uint64_t size = sizeof(uint64_t);
 
     for (unsigned i = 0; i <= map->inputs; i++)
-        size += 64 + 2 * PC_ARRAY_DIMS * sizeof(uint64_t) + pc_align8(map->arrays[i].format_size + 1);
+        size +=
+            64 + 2 * PC_ARRAY_DIMS * sizeof(uint64_t) + pc_align8(map->arrays[i].format_size + 1);
     return size;
 }
 
@@ -502,8 +515,8 @@ static int build_slices(pc_map *map, pycrew_call *call, uint64_t first, uint64_t
     pc_builder *builder = &call->builder;
     uint64_t items = message_size(map), results = align(sizeof(pc_chunk) + items);
     pc_chunk *shared;
-    int rc = pc_memory_alloc(map->crew, results + sizeof(pc_chunk_result) + 1,
-                             &call->arguments_block);
+    int rc =
+        pc_memory_alloc(map->crew, results + sizeof(pc_chunk_result) + 1, &call->arguments_block);
 
     if (rc < 0)
         return rc;
@@ -547,7 +560,8 @@ static uint64_t elements_now(const pc_map *map)
 
     most = least(most, map->crew->segment.config.spans * PC_SPAN_SIZE / 16);
     if (map->o.chunk == 0)
-        count = least(count, rest / (2 * map->crew->workers) + 1);
+        count = least(count, rest / (2 * map->crew->workers) + count / SHORTEST);
+    count = count > 0 ? count : 1;
     if (bytes > 0)
         count = least(count, most / bytes + 1);
     return least(least(count, rest), PC_CHUNK_ITEMS_MAX);
@@ -750,15 +764,30 @@ static void take_failures(pc_map *map, pycrew_call *call)
         stop(map, map->error.public.code);
 }
 
+/* Where the elements that returned, from `from` on, end. */
+static uint32_t end_of_good(const pc_batch_chunk *chunk, uint32_t from, uint32_t end)
+{
+    while (from < end && (chunk->failures == 0 || chunk->codes[from] == 0))
+        from = chunk->failures == 0 ? end : from + 1;
+    return from;
+}
+
+/* What is staged of the output, up to end: but for elements that failed it is anything. */
 static void scatter_output(const pc_map *map, const pycrew_call *call, uint32_t end)
 {
     const pc_batch_chunk *chunk = call->chunk;
-    const uint8_t *block = (const uint8_t *)chunk->shared;
+    const pc_column *output = &map->columns.column[map->inputs];
+    const uint8_t *from = (const uint8_t *)chunk->shared;
 
-    if (map->whole || map->held[map->inputs] != NULL || end == 0)
+    if (map->whole || map->held[map->inputs] != NULL ||
+        (chunk->failures > 0 && chunk->codes == NULL))
         return;
-    pc_columns_scatter(&map->columns, &map->columns.column[map->inputs], chunk->first, end,
-                       block + stage_at(map, chunk->count, map->inputs));
+    from += stage_at(map, chunk->count, map->inputs);
+    for (uint32_t begin = 0, good; begin < end; begin = good + 1) {
+        good = end_of_good(chunk, begin, end);
+        pc_columns_scatter(&map->columns, output, chunk->first + begin, good - begin,
+                           from + (uint64_t)begin * output->itemsize);
+    }
 }
 
 /* An ended chunk. True: nothing of it is left to be run. */
@@ -767,8 +796,8 @@ static bool settle(pc_map *map, pycrew_call *call)
     pc_batch_chunk *chunk = call->chunk;
     uint64_t each = elements_of(map, call);
     uint32_t run = call->code < 0 ? chunk->begin : chunk->finished;
-    bool stopped = map->stopping || chunk->unfound ||
-                   (chunk->failures > 0 && chunk->flags & PC_CHUNK_STOPS);
+    bool stopped =
+        map->stopping || chunk->unfound || (chunk->failures > 0 && chunk->flags & PC_CHUNK_STOPS);
 
     if (call->code == 0 && run < chunk->count && !stopped)
         return false;

@@ -37,19 +37,30 @@ static PyObject *load_half(const uint8_t *at)
 PyObject *pc_element_load_other(uint32_t dtype, const uint8_t *at)
 {
     switch (dtype) {
-    case PC_DTYPE_BOOL: return PyBool_FromLong(*at != 0);
-    case PC_DTYPE_I8: return PyLong_FromLong(LOAD(int8_t, at));
-    case PC_DTYPE_I16: return PyLong_FromLong(LOAD(int16_t, at));
-    case PC_DTYPE_I32: return PyLong_FromLong(LOAD(int32_t, at));
-    case PC_DTYPE_U8: return PyLong_FromLong(*at);
-    case PC_DTYPE_U16: return PyLong_FromLong(LOAD(uint16_t, at));
-    case PC_DTYPE_U32: return PyLong_FromUnsignedLong(LOAD(uint32_t, at));
-    case PC_DTYPE_U64: return PyLong_FromUnsignedLongLong(LOAD(uint64_t, at));
-    case PC_DTYPE_F16: return load_half(at);
-    case PC_DTYPE_F32: return PyFloat_FromDouble((double)LOAD(float, at));
+    case PC_DTYPE_BOOL:
+        return PyBool_FromLong(*at != 0);
+    case PC_DTYPE_I8:
+        return PyLong_FromLong(LOAD(int8_t, at));
+    case PC_DTYPE_I16:
+        return PyLong_FromLong(LOAD(int16_t, at));
+    case PC_DTYPE_I32:
+        return PyLong_FromLong(LOAD(int32_t, at));
+    case PC_DTYPE_U8:
+        return PyLong_FromLong(*at);
+    case PC_DTYPE_U16:
+        return PyLong_FromLong(LOAD(uint16_t, at));
+    case PC_DTYPE_U32:
+        return PyLong_FromUnsignedLong(LOAD(uint32_t, at));
+    case PC_DTYPE_U64:
+        return PyLong_FromUnsignedLongLong(LOAD(uint64_t, at));
+    case PC_DTYPE_F16:
+        return load_half(at);
+    case PC_DTYPE_F32:
+        return PyFloat_FromDouble((double)LOAD(float, at));
     case PC_DTYPE_C64:
         return PyComplex_FromDoubles((double)LOAD(float, at), (double)LOAD(float, at + 4));
-    case PC_DTYPE_C128: return PyComplex_FromDoubles(LOAD(double, at), LOAD(double, at + 8));
+    case PC_DTYPE_C128:
+        return PyComplex_FromDoubles(LOAD(double, at), LOAD(double, at + 8));
     default:
         PyErr_SetString(PyExc_SystemError, "malformed columns in shared memory");
         return NULL;
@@ -60,7 +71,8 @@ PyObject *pc_element_load_other(uint32_t dtype, const uint8_t *at)
 
 static enum pc_result_kind bad_type(uint32_t dtype, PyObject *object)
 {
-    PyErr_Format(PyExc_TypeError, "the result is of type %.200s, which the output's %s does not take",
+    PyErr_Format(PyExc_TypeError,
+                 "the result is of type %.200s, which the output's %s does not take",
                  Py_TYPE(object)->tp_name, names[dtype]);
     return PC_RESULT_BAD_TYPE;
 }

@@ -23,8 +23,8 @@ PyObject *pc_element_load_other(uint32_t dtype, const uint8_t *at);
  * PC_RESULT_BAD_TYPE, PC_RESULT_BAD_RANGE, or PC_RESULT_EXCEPTION. */
 enum pc_result_kind pc_element_store_other(uint32_t dtype, uint8_t *at, PyObject *object);
 
-/* Copies what a function returned for a slice into the output's: 0 or -1. A TypeError or ValueError says
- * that it is no array of that shape and type. */
+/* Copies what a function returned for a slice into the output's: 0 or -1. A TypeError or ValueError
+ * says that it is no array of that shape and type. */
 int pc_slice_fill(PyObject *output, PyObject *result);
 
 /* The tuple of the keyword `out`. Borrowed, or NULL with an exception. */
