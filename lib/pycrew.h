@@ -17,7 +17,7 @@
  * Ownership  What a call or a batch item returns lives until that is released. Functions that
  *            close or release take NULL.
  * Threads    Everything is thread-safe, except that one call, batch or queue is used by one thread
- *            at a time. Only functions with a timeout, and open, close and run, sleep.
+ *            at a time. Only functions with a timeout, and open, close, run and map, sleep.
  * Time       int64_t nanoseconds. A timeout of PYCREW_FOREVER never ends, 0 does not wait.
  * Signals    Workers use SIGRTMAX-1 (interrupt) and SIGRTMAX-2 (stack); the host none.
  */
