@@ -656,6 +656,13 @@ bool pc_chunk_doom(pycrew_call *call, uint32_t item)
                                                    memory_order_relaxed);
 }
 
+bool pc_chunk_is_doomed_whole(const pycrew_call *call)
+{
+    const pc_batch_chunk *chunk = call->chunk;
+
+    return chunk->kind == PC_CHUNK_ELEMENTS && call->timeout_ns < 0;
+}
+
 /* ---- the end ---- */
 
 void pc_chunk_discard(pycrew_call *call)

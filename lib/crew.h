@@ -548,6 +548,9 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
 /* Sets DOOMED for this item. False: it has ended. */
 bool pc_chunk_doom(pycrew_call *call, uint32_t item);
 
+/* Whether DOOMED is to be set for the call instead: no item of it has a deadline of its own. */
+bool pc_chunk_is_doomed_whole(const pycrew_call *call);
+
 /* ---- batch.c ---- */
 
 /* Those that are open when the crew closes. */

@@ -268,9 +268,12 @@ static uint64_t common_divisor(uint64_t a, uint64_t b)
 
 static uint64_t stride_divisor(const pc_array *array, uint64_t divisor)
 {
-    for (int i = 0; i < array->ndim; i++)
+    for (int i = 0; i < array->ndim; i++) {
+        uint64_t stride = (uint64_t)array->strides[i];
+
         if (array->shape[i] > 1)
-            divisor = common_divisor((uint64_t)llabs(array->strides[i]), divisor);
+            divisor = common_divisor(array->strides[i] < 0 ? 0 - stride : stride, divisor);
+    }
     return divisor;
 }
 
@@ -281,8 +284,9 @@ static bool interleave(const pc_array *a, const pc_array *b)
 
     if (step == 0)
         return false;
-    distance = (a->data - b->data) % step; /* not for data below: so the other way, too */
-    if (a->data < b->data)
+    if (a->data >= b->data)
+        distance = (a->data - b->data) % step;
+    else
         distance = (step - (b->data - a->data) % step) % step;
     return distance >= b->itemsize && distance + a->itemsize <= step;
 }
@@ -959,9 +963,9 @@ static int outcome(pc_map *map)
         *map->o.first_failed = map->first_failed;
     if (map->code < 0)
         return pc_fail_error(map->ended.public.code < 0 ? &map->ended.public : &map->error.public);
+    report(map);
     if (map->failed > 0)
         pc_fail_error(&map->error.public);
-    report(map);
     return map->failed > INT_MAX ? INT_MAX : (int)map->failed;
 }
 

@@ -1077,7 +1077,7 @@ enum { THREADS = 4 };
 static void *map_in_thread(void *data)
 {
     pycrew_crew *crew = data;
-    int64_t a[3000], to[3000];
+    int64_t a[3000] = {0}, to[3000];
     pycrew_array input = array_of(a, PYCREW_I64, 3000), output = array_of(to, PYCREW_I64, 3000);
 
     for (int64_t i = 0; i < 3000; i++)

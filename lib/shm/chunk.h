@@ -19,6 +19,9 @@
  * is told by a byte for each item, 0 or enum pc_result_kind, behind a single result that describes
  * the first of them, fault_item. With STOPS the worker ends the chunk there.
  *
+ * ELEMENTS without a deadline advance by plain stores: who dooms them wants all of the chunk ended, so
+ * DOOMED is set in the slot's control word instead, and the worker finds it when it would end the call.
+ *
  * All of it is written by the worker, so the host checks what it reads: progress against its own
  * count, every block against the spans that the worker owns, every reference against the blocks. */
 #ifndef PC_SHM_CHUNK_H
