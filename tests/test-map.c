@@ -231,6 +231,74 @@ TEST(elements_of_every_type_go_to_python_and_back)
     pycrew_close(crew);
 }
 
+/* Objects of the elements before are used again where nobody has them; these have somebody. */
+TEST(arguments_that_python_keeps_stay_what_they_are)
+{
+    enum { COUNT = 2000 };
+    pycrew_crew *crew = open_map_crew(1);
+    int64_t *a = numbers(crew, COUNT, 0);
+    double *b = memory_of(crew, COUNT * sizeof *b);
+    pycrew_array ints = array_of(a, PYCREW_I64, COUNT), floats = array_of(b, PYCREW_F64, COUNT);
+    int right = 0;
+
+    OK(map(crew, "map_ops:keep", &ints, 1, &ints, NULL));
+    OK(pycrew_run(crew, "map_ops:kept_in_order", ">p", &right));
+    ASSERT(right);
+    for (int64_t i = 0; i < COUNT; i++)
+        b[i] = (double)i;
+    OK(map(crew, "map_ops:keep", &floats, 1, &floats, NULL));
+    right = 0;
+    OK(pycrew_run(crew, "map_ops:kept_in_order", ">p", &right));
+    ASSERT(right);
+    pycrew_close(crew);
+}
+
+TEST(ints_of_all_sizes_follow_one_another)
+{
+    static const int64_t sizes[] = {1000,
+                                    1001,
+                                    -1000,
+                                    5,
+                                    -5,
+                                    256,
+                                    257,
+                                    -6,
+                                    0,
+                                    1 << 29,
+                                    (1 << 30) - 1,
+                                    1 << 30,
+                                    999,
+                                    INT64_MAX,
+                                    1002,
+                                    -1003,
+                                    INT64_MIN,
+                                    1004,
+                                    INT64_C(1) << 60,
+                                    1005,
+                                    -(1 << 30),
+                                    1006,
+                                    1,
+                                    1007,
+                                    1008};
+    enum { COUNT = sizeof sizes / sizeof sizes[0], SMALL = 262 };
+    pycrew_crew *crew = open_map_crew(1);
+    int64_t to[COUNT], small[2 * SMALL];
+    bool are[2 * SMALL];
+    pycrew_array input = array_of(sizes, PYCREW_I64, COUNT),
+                 output = array_of(to, PYCREW_I64, COUNT);
+
+    OK(map(crew, "map_ops:same", &input, 1, &output, NULL));
+    ASSERT_MEM(to, sizes, sizeof to);
+    for (int i = 0; i < 2 * SMALL; i++)
+        small[i] = i % 2 == 0 ? 1000 + i : i / 2 - 5;
+    input = array_of(small, PYCREW_I64, 2 * SMALL);
+    output = array_of(are, PYCREW_BOOL, 2 * SMALL);
+    OK(map(crew, "map_ops:is_the_small_one", &input, 1, &output, NULL));
+    for (int i = 0; i < 2 * SMALL; i++)
+        ASSERT(are[i]);
+    pycrew_close(crew);
+}
+
 /* One element, from an int to that type. */
 static int convert(pycrew_crew *crew, const char *function, int64_t from, pycrew_dtype dtype,
                    void *to)

@@ -23,6 +23,8 @@ PyObject *pc_element_load_other(uint32_t dtype, const uint8_t *at);
  * PC_RESULT_BAD_TYPE, PC_RESULT_BAD_RANGE, or PC_RESULT_EXCEPTION. */
 enum pc_result_kind pc_element_store_other(uint32_t dtype, uint8_t *at, PyObject *object);
 
+enum { PC_SMALL_INTS_MAX = 256 };
+
 /* Copies what a function returned for a slice into the output's: 0 or -1. A TypeError or ValueError
  * says that it is no array of that shape and type. */
 int pc_slice_fill(PyObject *output, PyObject *result);
@@ -44,6 +46,36 @@ static inline PyObject *pc_element_load(uint32_t dtype, const uint8_t *at)
         return PyFloat_FromDouble(number);
     }
     return pc_element_load_other(dtype, at);
+}
+
+/* Makes an object that pc_element_load made, and that nobody else has, into the next element: an
+ * allocation less. Nothing can tell, since nobody has seen it; but small ints are to be the ones
+ * that Python has once. False: it is to be given up for a new one. */
+static inline bool pc_element_reload(uint32_t dtype, const uint8_t *at, PyObject *object)
+{
+    double number;
+
+    if (Py_REFCNT(object) != 1)
+        return false;
+    if (dtype == PC_DTYPE_F64) {
+        memcpy(&number, at, sizeof number);
+        ((PyFloatObject *)object)->ob_fval = number;
+        return true;
+    }
+#if PY_VERSION_HEX < 0x030c0000 /* an int is a size with its sign, and digits */
+    if (dtype == PC_DTYPE_I64) {
+        Py_ssize_t size = Py_SIZE(object);
+        int64_t integer;
+
+        memcpy(&integer, at, sizeof integer);
+        if ((size == 1 || size == -1) && integer < PyLong_BASE && integer > PC_SMALL_INTS_MAX) {
+            Py_SET_SIZE(object, 1);
+            ((PyLongObject *)object)->ob_digit[0] = (digit)integer;
+            return true;
+        }
+    }
+#endif
+    return false;
 }
 
 static inline enum pc_result_kind pc_element_store(uint32_t dtype, uint8_t *at, PyObject *object)

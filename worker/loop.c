@@ -734,7 +734,14 @@ typedef struct elements {
     uint8_t *at[PC_COLUMNS_MAX];
     int64_t step[PC_COLUMNS_MAX];
     uint32_t dtype[PC_COLUMNS_MAX];
+    PyObject *arguments[1 + PC_COLUMNS_MAX]; /* of the last element, from 1 on; NULL: none */
 } elements;
+
+static void drop_arguments(elements *el)
+{
+    for (unsigned i = 1; i < el->columns.count; i++)
+        Py_CLEAR(el->arguments[i]);
+}
 
 static void find_row(const pc_segment *segment, elements *el)
 {
@@ -750,6 +757,7 @@ static bool begin_elements(const pc_segment *segment, const pc_chunk *chunk, ele
     if (el->columns.count - 1 >= PC_COLUMNS_MAX || el->columns.ndim - 1 >= PC_ARRAY_DIMS)
         return false;
     memcpy(el->columns.column, shared->column, el->columns.count * sizeof(pc_column));
+    memset(el->arguments, 0, (1 + el->columns.count) * sizeof el->arguments[0]);
     pc_columns_seek(&el->columns, el->columns.first + chunk->begin, &el->place);
     for (unsigned i = 0; i < el->columns.count; i++) {
         el->step[i] = pc_columns_step(&el->columns, &el->columns.column[i]);
@@ -770,34 +778,40 @@ static inline void next_element(const pc_segment *segment, elements *el, unsigne
         el->at[i] += el->step[i];
 }
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* count: of the columns. */
-static inline enum pc_result_kind run_element(execution *e, PyObject *function, elements *el,
-                                              unsigned count)
+static ALWAYS_INLINE bool load_arguments(elements *el, unsigned count)
 {
-    PyObject *arguments[PC_COLUMNS_MAX + 1], *result = NULL;
-    enum pc_result_kind kind;
-    unsigned made = 0;
+    for (unsigned i = 0; i < count - 1; i++) {
+        PyObject *last = el->arguments[1 + i];
 
-    while (made < count - 1) {
-        PyObject *object = pc_element_load(el->dtype[made], el->at[made]);
-
-        if (object == NULL)
-            break;
-        arguments[++made] = object;
+        if (last != NULL && pc_element_reload(el->dtype[i], el->at[i], last))
+            continue;
+        Py_XDECREF(last);
+        el->arguments[1 + i] = pc_element_load(el->dtype[i], el->at[i]);
+        if (el->arguments[1 + i] == NULL)
+            return false;
     }
-    if (made == count - 1)
-        result = PyObject_Vectorcall(function, arguments + 1,
-                                     made | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    while (made > 0)
-        Py_DECREF(arguments[made--]);
+    return true;
+}
+
+static ALWAYS_INLINE enum pc_result_kind run_element(execution *e, PyObject *function,
+                                                      elements *el, unsigned count)
+{
+    PyObject *result = NULL;
+    enum pc_result_kind kind = PC_RESULT_EXCEPTION;
+
+    if (load_arguments(el, count))
+        result = PyObject_Vectorcall(function, el->arguments + 1,
+                                     (count - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (__builtin_expect(in_child, 0))
         leave_child();
-    kind = result == NULL ? PC_RESULT_EXCEPTION
-                          : pc_element_store(el->dtype[count - 1], el->at[count - 1], result);
-    Py_XDECREF(result);
-    if (__builtin_expect(kind == PC_RESULT_EXCEPTION, 0))
-        kind = exception_kind(e, false);
-    return kind;
+    if (result != NULL) {
+        kind = pc_element_store(el->dtype[count - 1], el->at[count - 1], result);
+        Py_DECREF(result);
+    }
+    return __builtin_expect(kind == PC_RESULT_EXCEPTION, 0) ? exception_kind(e, false) : kind;
 }
 
 /* The function is looked up when the first element has started: an import is its own, too. Borrowed;
@@ -840,9 +854,8 @@ static bool stop_elements(pc_chunk *chunk, uint32_t item, bool timed)
 
 /* False: doomed. Made for each number of columns that is frequent. The present item is changed with the
  * call kept current: between two elements no handler of Python's runs. */
-static inline __attribute__((always_inline)) bool run_elements(execution *e, chunk_writer *w,
-                                                               uint32_t number, elements *el,
-                                                               unsigned count)
+static ALWAYS_INLINE bool run_elements(execution *e, chunk_writer *w, uint32_t number,
+                                       elements *el, unsigned count)
 {
     pc_chunk *chunk = w->chunk;
     const pc_segment *segment = &e->loop->worker->segment;
@@ -881,14 +894,17 @@ static inline __attribute__((always_inline)) bool run_elements(execution *e, chu
 static bool run_columns(execution *e, chunk_writer *w, uint32_t number)
 {
     elements el;
+    bool done;
 
     if (!begin_elements(&e->loop->worker->segment, w->chunk, &el))
         return false;
     switch (el.columns.count) {
-    case 2: return run_elements(e, w, number, &el, 2);
-    case 3: return run_elements(e, w, number, &el, 3);
-    default: return run_elements(e, w, number, &el, el.columns.count);
+    case 2: done = run_elements(e, w, number, &el, 2); break;
+    case 3: done = run_elements(e, w, number, &el, 3); break;
+    default: done = run_elements(e, w, number, &el, el.columns.count); break;
     }
+    drop_arguments(&el);
+    return done;
 }
 
 /* Calls the function with slices of the inputs, and sees that its result gets into that of the output,

@@ -160,6 +160,25 @@ def forks(x):
     return x
 
 
+def keep(x):
+    kept.append(x)
+    return x
+
+
+def kept_in_order():
+    """Whether what was kept is 0, 1, 2, and so on; and is forgotten."""
+    right = kept == list(range(len(kept)))
+    kept.clear()
+    return right
+
+
+SMALL = list(range(-5, 257))
+
+
+def is_the_small_one(x):
+    return x > 256 or x is SMALL[x + 5]
+
+
 # ---- by slices ----
 
 def whole_add(a, b):
