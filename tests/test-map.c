@@ -557,6 +557,9 @@ TEST(the_first_exception_stops_the_map)
     }
     ASSERT_INT(to[12], -1);
     ASSERT_INT(to[COUNT - 1], -1);
+    options.chunk = 1000;
+    GIVES(map(crew, "map_ops:not_thirteens", &input, 1, &output, &options), PYCREW_ERAISED);
+    ASSERT_INT(to[13], -1);
     free(failed);
     pycrew_close(crew);
 }
