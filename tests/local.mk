@@ -203,6 +203,7 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-batch \
 	tests/test-call \
 	tests/test-death \
+	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \
 	tests/test-threads

@@ -1143,6 +1143,32 @@ TEST(slices_that_python_keeps_stay_what_they_are)
     pycrew_close(crew);
 }
 
+TEST(without_numpy_slices_are_memoryviews)
+{
+    static const char *const preload[] = {"no_numpy", "map_ops", NULL};
+    pycrew_options crew_options = test_options(2);
+    pycrew_map_options options = whole_options(0);
+    int64_t a[1000], to[1000];
+    pycrew_array input = array_of(a, PYCREW_I64, 1000), output = array_of(to, PYCREW_I64, 1000);
+    pycrew_crew *crew;
+
+    for (int64_t i = 0; i < 1000; i++)
+        a[i] = 3 * i;
+    memset(to, 0, sizeof to);
+    crew_options.preload = preload;
+    crew = open_with(&crew_options);
+    options.chunk = 300;
+    OK(map(crew, "map_ops:memory_slice", &input, 1, &output, &options));
+    ASSERT_MEM(to, a, sizeof to);
+    output = array_of(to, PYCREW_F64, 1000);
+    GIVES(map(crew, "map_ops:memory_slice", &input, 1, &output, &options), PYCREW_ETYPE);
+    options.flags |= PYCREW_MAP_OUT;
+    output = array_of(to, PYCREW_I64, 1000);
+    OK(map(crew, "map_ops:memory_out", &input, 1, &output, &options));
+    ASSERT_INT(to[999], 3 * 999);
+    pycrew_close(crew);
+}
+
 enum { THREADS = 4 };
 
 static void *map_in_thread(void *data)

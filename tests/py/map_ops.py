@@ -264,3 +264,5 @@ def memory_slice(a):
     return memoryview(a)
 
 
+def memory_out(a, out):
+    out[:] = a
