@@ -715,6 +715,65 @@ TEST(workers_that_are_killed_again_and_again_lose_no_element)
     pycrew_close(crew);
 }
 
+struct killing {
+    atomic_bool stop;
+    int kills;
+};
+
+/* One of the workers at a time, at any moment of its work. */
+static void *kill_often(void *data)
+{
+    struct killing *killing = data;
+    int pids[8];
+
+    while (!atomic_load(&killing->stop)) {
+        int count = find_workers(pids, 8);
+
+        if (count > 0 && kill(pids[killing->kills % count], SIGKILL) == 0)
+            killing->kills++;
+        pause_ns((killing->kills * 7919) % 10 * MS);
+    }
+    return NULL;
+}
+
+TEST(each_kill_costs_at_most_one_element_and_what_failed_is_told)
+{
+    enum { COUNT = 200000, ROUNDS = 6 };
+    pycrew_crew *crew = open_map_crew(2);
+    int64_t *a = numbers(crew, COUNT, 0), *to = memory_of(crew, COUNT * sizeof *to), minus = -1;
+    int *failed = malloc(COUNT * sizeof *failed);
+    pycrew_map_options options = fill_options(&minus, failed);
+    pycrew_array input = array_of(a, PYCREW_I64, COUNT), output = array_of(to, PYCREW_I64, COUNT);
+    struct killing killing = {.kills = 0};
+    pthread_t thread;
+    int lost = 0;
+
+    options.retries = 0;
+    ASSERT_INT(pthread_create(&thread, NULL, kill_often, &killing), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        int told = 0, count;
+
+        memset(to, 0xee, COUNT * sizeof *to);
+        count = map(crew, "map_ops:doubled", &input, 1, &output, &options);
+        ASSERT(count >= 0);
+        for (int64_t i = 0; i < COUNT; i++) {
+            told += failed[i] != 0;
+            ASSERT_INT(to[i], failed[i] == 0 ? 2 * i : -1);
+            if (failed[i] != 0)
+                ASSERT_INT(failed[i], PYCREW_EDIED);
+        }
+        ASSERT_INT(told, count);
+        lost += count;
+    }
+    atomic_store(&killing.stop, true);
+    pthread_join(thread, NULL);
+    DIAG("%d kills, %d elements lost", killing.kills, lost);
+    ASSERT(killing.kills > 0);
+    ASSERT(lost <= killing.kills);
+    free(failed);
+    pycrew_close(crew);
+}
+
 TEST(a_child_that_comes_out_of_the_function_changes_nothing)
 {
     pycrew_crew *crew = open_map_crew(1);
