@@ -502,7 +502,8 @@ typedef struct pycrew_map_options {
 
 /* output[i] = function(inputs[0][i], inputs[1][i], ...), all workers together; returns when all is done.
  * Up to 32 inputs; none is allowed. Columns in memory of pycrew_alloc, or taken, are used where they are;
- * others go through shared memory piece by piece. Any strides.
+ * others go through shared memory piece by piece. Any strides. Until it returns nobody is to free columns, to
+ * write to them, or to read the output.
  *
  * Element by element: all columns have one shape, and are walked in C order; an input of no dimensions is the
  * same for all. Types are bool, ints, floats and complex, in Python bool, int, float and complex. An int output
