@@ -153,10 +153,10 @@ static void copy_error(pc_error *to, const pycrew_error *e)
  * the first. */
 static void note_failure(pc_batch_chunk *chunk, uint32_t item, int code, const pycrew_error *error)
 {
-    if (chunk->codes == NULL)
+    if (chunk->failures == 0)
         chunk->codes = calloc(chunk->count, sizeof chunk->codes[0]);
     if (chunk->codes != NULL)
-        chunk->codes[item] = code; /* without memory the whole chunk is read as failed */
+        chunk->codes[item] = code; /* without, from the first one on, all of the chunk is read as failed */
     chunk->failures++;
     if (item >= chunk->fault_item || error == NULL)
         return;
