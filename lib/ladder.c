@@ -164,7 +164,7 @@ static bool doom(pycrew_crew *crew, unsigned worker)
     pc_host_worker *w = &crew->crew_workers[worker];
     pycrew_call *call = &crew->calls[w->step_call];
 
-    if (call->chunk_in_use)
+    if (call->chunk_in_use && !pc_chunk_is_doomed_whole(call))
         return pc_chunk_doom(call, w->step_item);
     return pc_slot_doom(call->slot, w->step_generation, worker);
 }

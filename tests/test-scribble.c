@@ -37,7 +37,7 @@ static const char *sizes(void)
         "\"function_pages\":%zu,\"sleeps\":%zu,\"posted\":%zu,\"interrupt\":%zu,"
         "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
         "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
-        "\"results\":%zu}",
+        "\"results\":%zu,\"kind\":%zu,\"fault_item\":%zu}",
         sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
         offsetof(pc_header, ring_head), offsetof(pc_header, closing), offsetof(pc_header, spinner),
         offsetof(pc_header, alive), offsetof(pc_header, idle), offsetof(pc_header, host_spinners),
@@ -46,7 +46,8 @@ static const char *sizes(void)
         offsetof(pc_worker_record, interrupt_item), offsetof(pc_worker_record, returned),
         offsetof(pc_chunk, progress), offsetof(pc_chunk, item_started_ns),
         offsetof(pc_chunk, busy_ns), offsetof(pc_chunk, block_count), offsetof(pc_chunk, blocks),
-        offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel), offsetof(pc_chunk, results));
+        offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel), offsetof(pc_chunk, results),
+        offsetof(pc_chunk, kind), offsetof(pc_chunk, fault_item));
     return text;
 }
 
@@ -219,6 +220,32 @@ static void *run_batches(void *data)
             tap_fail("%s: %d items of %d came out: %s", s->how, ledger.out, ITEMS,
                      pycrew_strerror(code));
         pycrew_batch_close(batch);
+    }
+    return NULL;
+}
+
+/* Most elements return, each third raises; so workers tell of both. */
+static void *run_maps(void *data)
+{
+    enum { ELEMENTS = 500 };
+    round_state *s = data;
+    int64_t numbers[ELEMENTS], results[ELEMENTS], count = ELEMENTS;
+    pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
+    pycrew_array input, output;
+
+    for (int64_t i = 0; i < ELEMENTS; i++)
+        numbers[i] = i;
+    OK(pycrew_array_init(&input, numbers, PYCREW_I64, 1, &count, 0));
+    OK(pycrew_array_init(&output, results, PYCREW_I64, 1, &count, 0));
+    options.timeout_ns = DEADLINE;
+    options.on_error = PYCREW_MAP_FILL;
+    options.chunk = 50;
+    while (!atomic_load(&s->stop)) {
+        int64_t begun = now_ns();
+
+        note_end(s, "map", begun,
+                 pycrew_map(s->crew, function_of(s->crew, "scribble_ops:not_each_third"), &input, 1,
+                            &output, &options));
     }
     return NULL;
 }
@@ -418,8 +445,8 @@ static unsigned number_from(const char *variable, unsigned otherwise)
 /* how: NULL-terminated, in turn. */
 static void run_rounds(const char *const *how, unsigned otherwise)
 {
-    static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches, run_large,
-                                             run_arrays};
+    static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches,
+                                              run_maps,    run_large, run_arrays};
     unsigned rounds = number_from("PYCREW_SCRIBBLE_ROUNDS", otherwise);
     unsigned seed = number_from("PYCREW_SCRIBBLE_SEED", (unsigned)getpid() * 1000);
     round_state s = {.how = how[0]};

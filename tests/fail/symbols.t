@@ -39,6 +39,8 @@ mremap
 fprintf printf fwrite fflush setenv
 # They read from a file of /proc whose opening is failed.
 __isoc99_fscanf getc
+# In a child of user code's, over memory of its own that is there.
+mremap
 # Python's fork hooks; it fails as malloc does, at the start.
 pthread_atfork
 NAMES

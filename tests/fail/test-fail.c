@@ -356,6 +356,51 @@ static void run_batch(pycrew_crew *crew)
     pycrew_batch_close(s.batch);
 }
 
+/* ---- a map ---- */
+
+/* What is said to have failed is filled, all else right. */
+static void check_map(const int64_t *to, const int *failed, int count)
+{
+    int told = 0;
+
+    for (int64_t i = 0; i < ITEMS; i++) {
+        told += failed[i] != 0;
+        EXPECT(to[i] == (failed[i] != 0 ? -1 : i));
+    }
+    EXPECT(told == count);
+    EXPECT(failed[RAISING] != 0 && failed[DYING] != 0);
+}
+
+/* One element raises, one dies. Where memory fails that would say which, more are said to have. */
+static void run_map(pycrew_crew *crew)
+{
+    const pycrew_function *function = NULL;
+    pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
+    int64_t a[ITEMS], to[ITEMS], count = ITEMS, minus = -1;
+    int failed[ITEMS], rc = -1;
+    pycrew_array input, output;
+
+    for (int64_t i = 0; i < ITEMS; i++)
+        a[i] = i;
+    options.chunk = CHUNK;
+    options.on_error = PYCREW_MAP_FILL;
+    options.fill = &minus;
+    options.failed = failed;
+    if (!STEP(pycrew_function_get(crew, "fail_ops:element", &function), 0) ||
+        !STEP(pycrew_array_init(&input, a, PYCREW_I64, 1, &count, 0), 0) ||
+        !STEP(pycrew_array_init(&output, to, PYCREW_I64, 1, &count, 0), 0))
+        return;
+    for (int tries = 0; rc != 2 && tries < TRIES * (int)run->shim.count; tries++) {
+        begin("pycrew_map");
+        rc = pycrew_map(crew, function, &input, 1, &output, &options);
+        if (rc >= 0)
+            check_map(to, failed, rc);
+        else if (!is_pardoned(rc, pycrew_last_error()))
+            return;
+    }
+    EXPECT(rc == 2);
+}
+
 /* ---- what goes wrong by itself ---- */
 
 static void run_exception(pycrew_crew *crew)
@@ -443,6 +488,7 @@ static void run_scenario(void)
         run_list(crew);
         run_queued(crew);
         run_batch(crew);
+        run_map(crew);
         run_exception(crew);
         STEP(pycrew_run_within(crew, BOUND, "fail_ops:say", "s>", "a line"), 0);
         run_deadlines(crew);

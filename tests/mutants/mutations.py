@@ -26,6 +26,7 @@ SLOT = "lib/shm/slot.c"
 CALL = "lib/call.c"
 CHUNK = "lib/chunk.c"
 LADDER = "lib/ladder.c"
+MAP = "lib/map.c"
 MEMORY = "lib/memory.c"
 ARRAY = "lib/array.c"
 REBUILD = "lib/rebuild.c"
@@ -45,6 +46,7 @@ TEST_SLOT = "tests/shm/test-slot"
 TEST_CALL = "tests/test-call"
 TEST_DEADLINE = "tests/test-deadline"
 TEST_DEATH = "tests/test-death"
+TEST_MAP = "tests/test-map"
 TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
@@ -322,4 +324,16 @@ MUTATIONS = [
         [(HEAP, "    while (span->reserved < to) {\n", "    while (span->reserved < to && errno < 0) {\n")],
         [(TEST_HEAP, "where_dev_shm_is_full_there_is_no_memory_and_no_sigbus"),
          (TEST_HEAP, "memory_is_taken_in_steps_and_returned_with_its_span")]),
+    # ---- maps ----
+    Mutation(
+        "map-in-place-retried",
+        "a retry may read what the try before has written",
+        [(MAP, "    map->retries = 0;\n    return 0;\n}", "    return 0;\n}")],
+        [(TEST_MAP, "an_element_that_died_in_place_is_not_tried_again")]),
+    Mutation(
+        "map-failures-unread",
+        "what a worker says of failures is not looked at: an element that failed is read as one that returned",
+        [(CHUNK, "    if (chunk->kind != PC_CHUNK_ITEMS) {\n        save_failures(call, finished);\n",
+          "    if (chunk->kind != PC_CHUNK_ITEMS) {\n")],
+        [(TEST_MAP, "what_fails_is_filled_and_counted")]),
 ]

@@ -230,7 +230,7 @@ def lie_chunk(r, s):
     chunk, at = s.get64(slot + 144), s.at
     if not s.span_area <= chunk <= s.size - 4096:
         return
-    which = r.randrange(8)
+    which = r.randrange(10)
     progress = s.get64(chunk + at["progress"])
     if which == 0:
         s.put64(chunk + at["progress"],
@@ -251,12 +251,24 @@ def lie_chunk(r, s):
         s.put32(chunk + at["cancel"], 1)
     elif which == 6:
         s.put32(chunk + r.choice((0, 4, 8, 12)), near(r, r.randrange(100)))
+    elif which == 7:  # what fails of a map, and what kind of chunk it is
+        results = chunk + s.get64(chunk + at["results"])
+        s.write(results + 16 + r.randrange(50), bytes(r.choice((0, 1, 2, 11, 200)) for _ in range(8)))
+        s.put32(chunk + at["fault_item"], r.choice((0, 49, 50, MASK, r.getrandbits(32))))
+    elif which == 8:
+        s.put32(chunk + at["kind"] + r.choice((0, 4, 8)), r.choice((0, 1, 2, 3, r.getrandbits(32))))
     else:
         results = chunk + s.get64(chunk + at["results"])
         for i in range(r.randint(1, 50)):
             kind = r.choice((1, 2, 3, 6, 7, 0, 8, 127))
             s.put64(results + 16 * i, a_size(r, s) << 8 | 0x80 | kind)
             s.put64(results + 16 * i + 8, an_offset(r, s))
+
+
+def not_each_third(x):
+    if x % 3 == 0:
+        raise ValueError(f"{x} is a multiple of three, and this is a text of some length")
+    return x
 
 
 LIES = [lie_control, lie_swap_slots, lie_result, lie_request, lie_semaphore, lie_head, lie_entry,
