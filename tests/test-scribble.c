@@ -447,10 +447,11 @@ static void run_rounds(const char *const *how, unsigned otherwise)
 {
     static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches,
                                               run_maps,    run_large, run_arrays};
+    enum { THREADS = sizeof bodies / sizeof bodies[0] };
     unsigned rounds = number_from("PYCREW_SCRIBBLE_ROUNDS", otherwise);
     unsigned seed = number_from("PYCREW_SCRIBBLE_SEED", (unsigned)getpid() * 1000);
     round_state s = {.how = how[0]};
-    pthread_t threads[5];
+    pthread_t threads[THREADS];
     int descriptors, workers[8];
     unsigned kinds = 0;
 
@@ -463,7 +464,7 @@ static void run_rounds(const char *const *how, unsigned otherwise)
     expect_memory(&s);
     AWAIT(find_workers(workers, 8) == WORKERS);
     descriptors = count_descriptors();
-    for (unsigned i = 0; i < 5; i++)
+    for (unsigned i = 0; i < THREADS; i++)
         ASSERT(pthread_create(&threads[i], NULL, bodies[i], &s) == 0);
     for (unsigned i = 0; i < rounds; i++) {
         unsigned before = atomic_load(&s.ended);
@@ -474,7 +475,7 @@ static void run_rounds(const char *const *how, unsigned otherwise)
         AWAIT(atomic_load(&s.ended) >= before + 20); /* and the threads go on */
     }
     atomic_store(&s.stop, true);
-    for (unsigned i = 0; i < 5; i++)
+    for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     end_workers();
     expect_recovery(&s, 0);
