@@ -164,19 +164,24 @@ void measure_bare_park(const struct bench *bench, double *values)
 
 /* ---- Python alone ---------------------------------------------------------------------------- */
 
-void measure_inprocess(const struct bench *bench, double *values)
+double run_inprocess(const struct bench *bench, long calls, const char *columns)
 {
     char command[4096];
-    int cpus[2];
-    int size = snprintf(command, sizeof command, "exec '%s' '%s' '%s' %ld", bench->inprocess,
-                        bench->python, bench->modules, bench->quick ? 500000L : 5000000L);
+    double ns = 0;
+    int size = snprintf(command, sizeof command, "exec '%s' '%s' '%s' %ld %s", bench->inprocess,
+                        bench->python, bench->modules, calls, columns);
     if (size < 0 || (size_t)size >= sizeof command)
         fail("%s: too long a path", bench->inprocess);
-    use_two_cpus(cpus);
     FILE *pipe = popen(command, "re");
-    double ns = 0;
     if (!pipe || fscanf(pipe, "%lf", &ns) != 1 || pclose(pipe) != 0)
         fail("%s does not work", bench->inprocess);
+    return ns;
+}
+
+void measure_inprocess(const struct bench *bench, double *values)
+{
+    int cpus[2];
+    use_two_cpus(cpus);
+    values[inprocess_call_ns] = run_inprocess(bench, bench->quick ? 500000 : 5000000, "");
     use_all_cpus();
-    values[inprocess_call_ns] = ns;
 }

@@ -19,6 +19,12 @@
     X(array_64mib_extra_us, 2, "a 64 MiB array to a function, beyond one of 16 bytes")               \
     X(array_1gib_extra_us, 2, "the same with 1 GiB")                                               \
     X(empty_64mib_extra_us, 2, "a 64 MiB array of pycrew.empty returned, beyond one of 16 bytes")   \
+    X(inprocess_map_i64_ns, 1, "sums of two int64 columns in an embedded interpreter, without pycrew")     \
+    X(map_i64_ns, 1, "the same by pycrew_map with two workers on two CPUs, per element")           \
+    X(inprocess_map_sqrt_ns, 1, "math.sqrt of a float64 column in an embedded interpreter")       \
+    X(map_sqrt_ns, 1, "the same by pycrew_map with two workers on two CPUs, per element")          \
+    X(plain_whole_ns, 2, "numpy.add of float64 columns in two plain processes, per element")       \
+    X(map_whole_ns, 2, "the same by slices, PYCREW_MAP_WHOLE, with two workers")                   \
     X(bare_park_rtt_ns, 0, "two semaphores there and back every 2 ms, without pycrew: median")     \
     X(park_rtt_ns, 0, "one call every 2 ms, both sides asleep before it: median")                  \
     X(start_ms, 1, "pycrew_open to the first result")                                              \
@@ -49,8 +55,12 @@ bench_measurement measure_cacheline, measure_inprocess, measure_bare_park;    /*
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch;
 bench_measurement measure_arrays;                             /* arrays.c */
+bench_measurement measure_map_i64, measure_map_sqrt, measure_map_whole; /* map.c */
 bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */
 bench_measurement measure_replaced, measure_deadline;         /* death.c */
+
+/* Nanoseconds a call of bench/inprocess; columns: "add", "sqrt" or "". */
+double run_inprocess(const struct bench *bench, long calls, const char *columns); /* baseline.c */
 
 bool have_numpy(const struct bench *bench); /* start.c */
 

@@ -6,7 +6,7 @@ bench_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 
 noinst_PROGRAMS += bench/pycrew-bench bench/inprocess
 
-bench_pycrew_bench_SOURCES = bench/pycrew-bench.c bench/bench.h bench/arrays.c bench/baseline.c bench/calls.c \
+bench_pycrew_bench_SOURCES = bench/pycrew-bench.c bench/bench.h bench/arrays.c bench/baseline.c bench/calls.c bench/map.c \
 	bench/start.c bench/death.c bench/common.c bench/common.h
 bench_pycrew_bench_CPPFLAGS = $(bench_cppflags) \
 	-DBENCH_INPROCESS='"$(abs_top_builddir)/bench/inprocess$(EXEEXT)"'
@@ -19,4 +19,4 @@ bench_inprocess_CFLAGS = $(worker_cflags)
 bench_inprocess_LDFLAGS = $(worker_link_flags)
 bench_inprocess_LDADD = $(PYTHON_LIBS)
 
-EXTRA_DIST += bench/README.md bench/bench_ops.py bench/bench_numpy.py
+EXTRA_DIST += bench/README.md bench/bench_ops.py bench/bench_numpy.py bench/bench_plain.py

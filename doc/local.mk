@@ -6,6 +6,7 @@ function_pages = \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
+	doc/man/pycrew_map.3 \
 	doc/man/pycrew_open.3 \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \
@@ -20,6 +21,7 @@ man_pages = \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
+	doc/man/pycrew_map.3 \
 	doc/man/pycrew_open.3 \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \

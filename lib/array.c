@@ -23,7 +23,7 @@ enum {
     BLOCK_ALIGN = 64
 };
 
-typedef struct pc_held {
+struct pc_held {
     uint64_t block, size; /* what elements may be in */
     uint64_t cell;        /* the workers' words, a block of the host's; 0: none yet */
     unsigned refs;        /* all below, and the calls */
@@ -33,7 +33,7 @@ typedef struct pc_held {
     pc_lease_node lease;  /* of a worker's block; else lease.lease.block is 0 */
     const pycrew_call *result_of; /* whose result it came in, until that is released */
     struct pc_held *next;         /* of those that linger */
-} pc_held;
+};
 
 typedef struct pc_format_text {
     struct pc_format_text *next;
@@ -945,6 +945,31 @@ int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
     if (rc == 0 && flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
         copy_back_unless_released(call);
     return rc;
+}
+
+/* ---- for maps ---- */
+
+int pc_arrays_pin(pycrew_crew *crew, const pycrew_array *from, const char *what, pc_array *array,
+                  pc_held **ret)
+{
+    const char *wrong = take_array(from, array);
+    uint64_t data = offset_of(crew, from->data);
+
+    *ret = NULL;
+    if (wrong == NULL && array->bytes > 0 && data != 0)
+        hold_block(crew, array, data, ret, &wrong);
+    else if (wrong == NULL && array->bytes > 0 && is_another_crews(crew, from->data))
+        wrong = "its data is in the shared memory of another crew";
+    if (wrong != NULL)
+        return pc_fail(-EINVAL, "%s: %s", what, wrong);
+    array->data = (uintptr_t)from->data;
+    return 0;
+}
+
+void pc_arrays_unpin(pycrew_crew *crew, pc_held *held)
+{
+    if (held != NULL)
+        release_held(crew, held);
 }
 
 /* ---- handing out ---- */

@@ -17,6 +17,9 @@
 #define PC_LIB_ARRAY_H
 
 #include "lib/crew.h"
+#include "lib/shm/array.h"
+
+typedef struct pc_held pc_held; /* a block */
 
 int pc_arrays_init(pycrew_crew *crew); /* 0 or -ENOMEM */
 void pc_arrays_free(pycrew_crew *crew);
@@ -35,6 +38,12 @@ void pc_arrays_leave(pycrew_call *call);
 /* The array that a view of an ended call's result is. take: for the user. 0, PYCREW_ETYPE, -EINVAL
  * (where *ret has no size), -ENOMEM; nothing but the code. */
 int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_array *ret);
+
+/* For a map: checks an array, and holds the block of the crew's that it is in; *ret is NULL where it is
+ * elsewhere. array->data is the address. what: its name in errors. */
+int pc_arrays_pin(pycrew_crew *crew, const pycrew_array *from, const char *what, pc_array *array,
+                  pc_held **ret);
+void pc_arrays_unpin(pycrew_crew *crew, pc_held *held); /* or NULL */
 
 /* Frees the blocks that were kept for workers which have let go by now or are dead. */
 void pc_arrays_settle(pycrew_crew *crew);

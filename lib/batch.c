@@ -1048,8 +1048,7 @@ int pycrew_batch_cancel(pycrew_batch *batch)
 
         if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
             continue;
-        atomic_store(&call->chunk->cancelled, true);
-        atomic_store(&call->chunk->shared->cancel, 1);
+        pc_chunk_cancel(call);
         pc_call_stop(call, PC_STOP_CANCEL);
     }
     pthread_mutex_unlock(&batch->crew->lock);

@@ -645,14 +645,15 @@ static pc_text next_text(pc_cursor *message)
     return (pc_text){view.data, (size_t)view.length};
 }
 
-/* The code for what a worker wrote, and whether texts follow. */
-static int code_of(const pycrew_call *call, uint32_t kind)
+int pc_call_code_of(const pycrew_call *call, uint32_t kind)
 {
     switch (kind) {
     case PC_RESULT_VALUE:
     case PC_RESULT_BATCH: return 0;
     case PC_RESULT_BAD_ARGUMENT: return -EINVAL;
-    case PC_RESULT_BAD_TEXT: return PYCREW_ETYPE;
+    case PC_RESULT_BAD_TEXT:
+    case PC_RESULT_BAD_TYPE: return PYCREW_ETYPE;
+    case PC_RESULT_BAD_RANGE: return -ERANGE;
     case PC_RESULT_NO_MEMORY: return -ENOMEM;
     case PC_RESULT_TOO_BIG: return -E2BIG;
     case PC_RESULT_INTERRUPTED:
@@ -673,7 +674,7 @@ unsigned pc_call_attempts(const pycrew_call *call)
 void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, bool ran,
                        pc_cursor message)
 {
-    int code = code_of(call, kind);
+    int code = pc_call_code_of(call, kind);
     pc_text type = next_text(&message), text = next_text(&message), trace = next_text(&message);
 
     if (kind == PC_RESULT_NO_MEMORY)
@@ -752,7 +753,7 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
         return set_impossible(call);
     if (kind == PC_RESULT_BATCH && call->chunk_in_use) {
         pc_chunk_collect(call, pc_word_worker(word),
-                         (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK));
+                         (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK), flags);
         return 0;
     }
     if (kind == PC_RESULT_BATCH || call->chunk_in_use || !find_result(call, word, slot->result_block, slot->result_size))

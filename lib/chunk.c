@@ -1,8 +1,10 @@
-/* chunk: the calls that carry a batch's items: their life, their items' ends, their leases. */
+/* chunk: the calls that carry a batch's items, or a map's elements: their life, their items' ends,
+ * their leases. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 
 #define OWN_NS_MAX ((int64_t)1 << 50) /* no item takes longer: 13 days */
@@ -40,6 +42,12 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     atomic_store(&chunk->cancelled, false);
     chunk->seen_since = 0;
     chunk->shared = NULL;
+    chunk->kind = PC_CHUNK_ITEMS;
+    chunk->flags = chunk->columns = 0;
+    chunk->map = NULL;
+    chunk->failures = 0;
+    chunk->fault_item = UINT32_MAX;
+    chunk->unfound = false;
     atomic_store_explicit(&call->chunk_in_use, true, memory_order_relaxed);
     return 0;
 }
@@ -47,6 +55,8 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
 /* Where an item's arguments stand, from the start of the items. */
 static uint32_t offset_of(const pc_batch_chunk *chunk, uint32_t item)
 {
+    if (chunk->kind != PC_CHUNK_ITEMS)
+        return 0;
     if (chunk->shape != 0)
         return item * pc_record_length(chunk->shape) * (uint32_t)sizeof(uint64_t);
     return item < chunk->count ? chunk->offsets[item] : 0;
@@ -73,6 +83,13 @@ static void set_run(pycrew_call *call)
                           memory_order_relaxed);
     atomic_store_explicit(&shared->busy_ns, -1, memory_order_relaxed);
     atomic_store_explicit(&shared->block_count, 0, memory_order_relaxed);
+    shared->kind = chunk->kind;
+    shared->flags = chunk->flags;
+    shared->columns = chunk->columns;
+    atomic_store_explicit(&shared->fault_item, UINT32_MAX, memory_order_relaxed);
+    if (chunk->kind != PC_CHUNK_ITEMS)
+        memset((void *)(uintptr_t)(pc_chunk_kinds(shared, chunk->results) + chunk->begin), 0,
+               chunk->count - chunk->begin);
 }
 
 int pc_chunk_submit(pycrew_call *call)
@@ -82,10 +99,17 @@ int pc_chunk_submit(pycrew_call *call)
     size_t items = pc_align8(call->builder.writer.size);
 
     chunk->shared = shared;
-    chunk->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
+    if (chunk->kind == PC_CHUNK_ITEMS) /* a map has laid it out itself */
+        chunk->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
     set_run(call);
     call->flags |= PC_REQUEST_BATCH;
     return pycrew_submit(call);
+}
+
+void pc_chunk_cancel(pycrew_call *call)
+{
+    atomic_store(&call->chunk->cancelled, true);
+    atomic_store(&call->chunk->shared->cancel, 1);
 }
 
 void pc_chunk_resubmit(pycrew_call *call)
@@ -114,6 +138,32 @@ void pc_chunk_resubmit(pycrew_call *call)
 
 /* ---- items' ends in private memory ---- */
 
+static void copy_error(pc_error *to, const pycrew_error *e)
+{
+    pc_error_set(to, e->code, pc_text_of(e->function), pc_text_of(e->type), pc_text_of(e->message),
+                 pc_text_of(e->traceback));
+    to->public.signal = e->signal;
+    to->public.exit_status = e->exit_status;
+    to->public.may_have_run = e->may_have_run;
+    to->public.out_of_memory = e->out_of_memory;
+    to->public.attempts = e->attempts;
+}
+
+/* Of a map's elements only the first that failed has its error kept. error may be NULL where it is not
+ * the first. */
+static void note_failure(pc_batch_chunk *chunk, uint32_t item, int code, const pycrew_error *error)
+{
+    if (chunk->codes == NULL)
+        chunk->codes = calloc(chunk->count, sizeof chunk->codes[0]);
+    if (chunk->codes != NULL)
+        chunk->codes[item] = code; /* without memory the whole chunk is read as failed */
+    chunk->failures++;
+    if (item >= chunk->fault_item || error == NULL)
+        return;
+    chunk->fault_item = item;
+    copy_error(&chunk->fault, error);
+}
+
 static pc_saved *saved_of(pc_batch_chunk *chunk)
 {
     if (chunk->saved == NULL)
@@ -124,19 +174,18 @@ static pc_saved *saved_of(pc_batch_chunk *chunk)
 static void save_error(pc_batch_chunk *chunk, uint32_t item, const pc_error *error)
 {
     const pycrew_error *e = &error->public;
-    pc_saved *saved = saved_of(chunk);
+    pc_saved *saved;
 
+    if (chunk->kind != PC_CHUNK_ITEMS) {
+        note_failure(chunk, item, e->code, e);
+        return;
+    }
+    saved = saved_of(chunk);
     if (saved == NULL)
         return; /* its end is read as "no memory" then */
     saved += item;
     saved->kind = PC_SAVED_ERROR;
-    pc_error_set(&saved->error, e->code, pc_text_of(e->function), pc_text_of(e->type),
-                 pc_text_of(e->message), pc_text_of(e->traceback));
-    saved->error.public.signal = e->signal;
-    saved->error.public.exit_status = e->exit_status;
-    saved->error.public.may_have_run = e->may_have_run;
-    saved->error.public.out_of_memory = e->out_of_memory;
-    saved->error.public.attempts = e->attempts;
+    copy_error(&saved->error, e);
 }
 
 static void save_value(pc_batch_chunk *chunk, uint32_t item, pc_cursor message)
@@ -165,6 +214,12 @@ void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error)
         e->may_have_run = true;
         if (e->attempts < chunk->blamed_deaths)
             e->attempts = chunk->blamed_deaths;
+    }
+    if (chunk->kind != PC_CHUNK_ITEMS && chunk->blamed_deaths > 0 &&
+        chunk->blamed == chunk->fault_item && chunk->blamed >= from) {
+        chunk->fault.public.may_have_run = true;
+        if (chunk->fault.public.attempts < chunk->blamed_deaths)
+            chunk->fault.public.attempts = chunk->blamed_deaths;
     }
     chunk->begin = chunk->finished = chunk->count; /* none of them stands in the table */
 }
@@ -216,6 +271,23 @@ static int stopped_code(pc_batch_chunk *chunk, uint32_t item)
                                  : PC_STOP_CANCEL);
 }
 
+/* An item that failed, as a worker described it. */
+static void describe_failure(pycrew_call *call, uint32_t item, uint32_t kind, pc_cursor message,
+                             pc_error *space)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    bool ran = kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION;
+
+    pc_call_set_fault(call, space, kind, ran, message);
+    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
+        pc_crew_suspect(call->crew); /* as for a single call */
+    if (kind == PC_RESULT_INTERRUPTED)
+        space->public.code = stopped_code(chunk, item);
+    space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
+    /* Of this item: another's worker may have died, which the call counts. */
+    space->public.may_have_run = ran || space->public.attempts > 1;
+}
+
 /* An item whose end stands in the table. References lie in blocks that are leased, or are lies. */
 static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
                              const pycrew_error **error, pc_error *space)
@@ -226,7 +298,6 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     uint64_t size;
     uint32_t kind;
     pc_cursor message;
-    bool ran;
 
     __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
     small[0] = result->header;
@@ -249,17 +320,92 @@ static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2]
     }
     if (kind == PC_RESULT_VALUE)
         return message;
-    ran = kind != PC_RESULT_BAD_ARGUMENT && kind != PC_RESULT_NO_FUNCTION;
-    pc_call_set_fault(call, space, kind, ran, message);
-    if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
-        pc_crew_suspect(call->crew); /* as for a single call */
-    if (kind == PC_RESULT_INTERRUPTED)
-        space->public.code = stopped_code(chunk, item);
-    space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
-    /* Of this item: another's worker may have died, which the call counts. */
-    space->public.may_have_run = ran || space->public.attempts > 1;
+    describe_failure(call, item, kind, message, space);
     *error = &space->public;
     return message;
+}
+
+/* ---- what failed of a map's ---- */
+
+/* The texts of the run's first failure; none, if they are a lie. */
+static pc_cursor fault_message(const pycrew_call *call)
+{
+    const pc_batch_chunk *chunk = call->chunk;
+    const volatile pc_chunk_result *fault = pc_chunk_fault(chunk->shared, chunk->results);
+    uint64_t header = fault->header, at = fault->payload, size = header >> 8;
+    const uint8_t *data;
+
+    if (size == 0 || !(header & PC_CHUNK_REFERENCE) || at % 8 != 0 || !is_leased(chunk, at, size))
+        return (pc_cursor){NULL, NULL};
+    data = pc_segment_at(&call->crew->segment, at);
+    return (pc_cursor){data, data + size};
+}
+
+/* A worker says that it did; kind is what it says, and described that there are texts. */
+static void save_failure(pycrew_call *call, uint32_t item, uint32_t kind, bool described)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    pc_error error = {0};
+
+    if (kind - 1 >= PC_RESULT_BATCH - 1 || kind == PC_RESULT_VALUE) {
+        set_lost(call, &error);
+    } else if (described || item < chunk->fault_item) {
+        describe_failure(call, item, kind, described ? fault_message(call) : (pc_cursor){NULL, NULL},
+                         &error);
+        chunk->unfound |= kind == PC_RESULT_NO_FUNCTION;
+    } else {
+        int code = kind == PC_RESULT_INTERRUPTED ? stopped_code(chunk, item)
+                                                 : pc_call_code_of(call, kind);
+
+        note_failure(chunk, item, code, NULL);
+        return;
+    }
+    note_failure(chunk, item, error.public.code, &error.public);
+    pc_error_clear(&error);
+}
+
+/* Of [begin, finished). Most bytes are 0. */
+static void save_failures(pycrew_call *call, uint32_t finished)
+{
+    pc_batch_chunk *chunk = call->chunk;
+    const _Atomic uint8_t *kinds = pc_chunk_kinds(chunk->shared, chunk->results);
+    uint32_t described =
+        atomic_load_explicit(&chunk->shared->fault_item, memory_order_relaxed);
+
+    for (uint32_t item = chunk->begin; item < finished; item++) {
+        uint8_t kind;
+        uint64_t eight;
+
+        while (item + 8 <= finished) {
+            memcpy(&eight, (const void *)(uintptr_t)(kinds + item), sizeof eight);
+            if (eight != 0)
+                break;
+            item += 8;
+        }
+        if (item == finished)
+            return;
+        kind = atomic_load_explicit(&kinds[item], memory_order_relaxed);
+        if (kind != 0)
+            save_failure(call, item, kind, item == described);
+    }
+}
+
+/* It ended where it was told to. */
+static bool stopped_at_failure(const pc_batch_chunk *chunk)
+{
+    return chunk->failures > 0 && (chunk->flags & PC_CHUNK_STOPS || chunk->unfound);
+}
+
+/* What Python still sees of a slice; and what it wrote goes back to where it came from. */
+static void collect_slice(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
+{
+    const pc_batch_chunk *chunk = call->chunk;
+
+    flags &= PC_ANSWER_RETAINED;
+    if (chunk->finished == chunk->count && chunk->failures == 0)
+        flags |= PC_ANSWER_RETURNED;
+    if (!pc_arrays_collect(call, worker, incarnation, flags))
+        pc_crew_distrust(call->crew, "a slice that its worker retains, and is none");
 }
 
 pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2],
@@ -290,6 +436,10 @@ static void save_run(pycrew_call *call, uint32_t finished)
 {
     pc_batch_chunk *chunk = call->chunk;
 
+    if (chunk->kind != PC_CHUNK_ITEMS) {
+        save_failures(call, finished);
+        return;
+    }
     for (uint32_t item = chunk->begin; item < finished; item++) {
         const pycrew_error *error;
         pc_error space = {0};
@@ -356,21 +506,30 @@ static bool has_listed_all(const pc_batch_chunk *chunk)
     return chunk->lease_count == PC_CHUNK_BLOCKS && chunk->finished > chunk->begin;
 }
 
-void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation)
+void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
 {
     pc_batch_chunk *chunk = call->chunk;
+    bool map = chunk->kind != PC_CHUNK_ITEMS;
     uint32_t started;
 
     take_leases(call, worker, incarnation);
     read_progress(call, worker, &started, &chunk->finished);
     chunk->busy_ns = read_busy(chunk);
-    if (chunk->finished == chunk->count)
+    if (map)
+        save_run(call, chunk->finished);
+    if (chunk->kind == PC_CHUNK_WHOLE && call->arrays != NULL)
+        collect_slice(call, worker, incarnation, flags);
+    if (chunk->finished == chunk->count) {
+        if (map)
+            pc_chunk_end_leases(call);
         return;
+    }
     /* Nobody asked it to stop: it may be told to for ever, by a word that is the host's. */
     if (atomic_load(&call->stop) == PC_STOP_NONE && !atomic_load(&chunk->cancelled) &&
-        !has_listed_all(chunk))
+        !has_listed_all(chunk) && !stopped_at_failure(chunk))
         pc_crew_distrust(call->crew, "a batch's end before its items'");
-    save_run(call, chunk->finished);
+    if (!map)
+        save_run(call, chunk->finished);
     pc_chunk_end_leases(call);
     chunk->begin = chunk->finished;
 }
@@ -432,9 +591,11 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
             chunk->begin++;
         if (chunk->batch != NULL)
             pc_batch_count_death(chunk->batch, again && !atomic_load(&chunk->cancelled));
+        if (chunk->map != NULL)
+            pc_map_count_death(chunk->map, again && !atomic_load(&chunk->cancelled));
     }
     chunk->finished = chunk->begin;
-    if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count)
+    if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count || stopped_at_failure(chunk))
         return false;
     atomic_store(&call->stop, PC_STOP_NONE);
     set_run(call);
@@ -513,7 +674,11 @@ void pc_chunk_discard(pycrew_call *call)
         chunk->offsets = NULL;
         chunk->offset_capacity = 0;
     }
+    free(chunk->codes);
+    chunk->codes = NULL;
+    pc_error_clear(&chunk->fault);
     chunk->batch = NULL;
+    chunk->map = NULL;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
 }
 
@@ -529,5 +694,7 @@ void pc_chunk_free(pycrew_call *call)
     }
     free(chunk->saved);
     free(chunk->offsets);
+    free(chunk->codes);
+    pc_error_clear(&chunk->fault);
     free(chunk);
 }

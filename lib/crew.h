@@ -50,6 +50,7 @@ struct pycrew_function {
 };
 
 typedef struct pc_batch_chunk pc_batch_chunk;
+typedef struct pc_map pc_map;                 /* map.c: a map that runs */
 typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
 
@@ -416,6 +417,9 @@ void pc_call_reclaim(pycrew_call *call);
  * False: its word has changed. */
 bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_error *error);
 
+/* The code for what a worker wrote. */
+int pc_call_code_of(const pycrew_call *call, uint32_t kind);
+
 int pc_call_stop_code(enum pc_stop why); /* -ETIMEDOUT or -ECANCELED */
 unsigned pc_call_attempts(const pycrew_call *call); /* deaths so far */
 
@@ -481,6 +485,16 @@ struct pc_batch_chunk {
     uint32_t offset_capacity;
     pc_saved *saved;     /* count of them, or NULL */
 
+    /* of a map's chunk */
+    uint32_t kind, flags; /* enum pc_chunk_kind; PC_CHUNK_STOPS, ... */
+    uint32_t columns;     /* of ELEMENTS: where they are in shared */
+    pc_map *map;          /* NULL once it has ended; under crew->lock for the supervisor */
+    int32_t *codes;       /* of each item, 0 unless it failed; NULL: none has */
+    uint32_t failures;    /* how many have, */
+    uint32_t fault_item;  /* the first of them, UINT32_MAX: none, */
+    pc_error fault;       /* and why */
+    bool unfound;         /* one did because there is no such function */
+
     pc_lease leases[PC_CHUNK_BLOCKS];
     unsigned lease_count;
 };
@@ -504,8 +518,11 @@ const volatile pc_chunk_result *pc_chunk_table(const pycrew_call *call);
 pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2], const pycrew_error **error,
                          pc_error *space);
 
-/* Copies a chunk's end: its progress, and leases on what it refers to. */
-void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation);
+/* Copies a chunk's end: its progress, and leases on what it refers to. flags: the answer's. */
+void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
+
+/* Tells the worker to start no further item. Under crew->lock. */
+void pc_chunk_cancel(pycrew_call *call);
 
 /* Under crew->lock, after the death of worker, which owned the chunk: keeps what is finished,
  * blames the started item. True: the rest is to be queued again; false: nothing is left, and the
@@ -538,6 +555,11 @@ void pc_batches_free(pycrew_crew *crew);
 
 /* Under crew->lock: a worker died on one of the batch's items. */
 void pc_batch_count_death(pycrew_batch *batch, bool retried);
+
+/* ---- map.c ---- */
+
+/* The same for a map. */
+void pc_map_count_death(pc_map *map, bool retried);
 
 /* ---- queue.c ---- */
 

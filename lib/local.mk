@@ -8,6 +8,7 @@ shm_sources = \
 	lib/shm/array.c lib/shm/array.h \
 	lib/shm/budget.c lib/shm/budget.h \
 	lib/shm/chunk.h \
+	lib/shm/columns.c lib/shm/columns.h \
 	lib/shm/control.c lib/shm/control.h \
 	lib/shm/heap.c lib/shm/heap.h \
 	lib/shm/idle.c lib/shm/idle.h \
@@ -40,6 +41,7 @@ lib_libpccore_la_SOURCES = \
 	lib/format.c lib/format.h \
 	lib/function.c \
 	lib/ladder.c \
+	lib/map.c \
 	lib/memory.c \
 	lib/queue.c \
 	lib/rebuild.c \

@@ -17,7 +17,7 @@
  * Ownership  What a call or a batch item returns lives until that is released. Functions that
  *            close or release take NULL.
  * Threads    Everything is thread-safe, except that one call, batch or queue is used by one thread
- *            at a time. Only functions with a timeout, and open, close and run, sleep.
+ *            at a time. Only functions with a timeout, and open, close, run and map, sleep.
  * Time       int64_t nanoseconds. A timeout of PYCREW_FOREVER never ends, 0 does not wait.
  * Signals    Workers use SIGRTMAX-1 (interrupt) and SIGRTMAX-2 (stack); the host none.
  */
@@ -484,6 +484,70 @@ PYCREW_API int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress 
 /* What has not finished ends with -ECANCELED; all items still come out. */
 PYCREW_API int pycrew_batch_cancel(pycrew_batch *batch);
 PYCREW_API void pycrew_batch_close(pycrew_batch *batch);
+
+/* ---- maps: columns through all workers --------------------------------------------------------- */
+
+enum { /* pycrew_map_options.flags */
+    PYCREW_MAP_WHOLE = 1, /* the function gets slices of the columns as arrays, and returns one; */
+    PYCREW_MAP_OUT = 2    /* or fills the output's slice, which it is given by the keyword `out` */
+};
+
+enum { /* pycrew_map_options.on_error */
+    PYCREW_MAP_STOP = 0, /* the first failure ends the map */
+    PYCREW_MAP_FILL = 1  /* what failed gets the value fill, is counted, and the map goes on */
+};
+
+typedef struct pycrew_map_options {
+    size_t size;        /* set by PYCREW_MAP_OPTIONS_INIT */
+    unsigned flags;     /* PYCREW_MAP_WHOLE, ... */
+    unsigned chunk;     /* elements to a descriptor, or rows of a slice; 0: found by measuring */
+    int64_t timeout_ns; /* of an element, or a slice, from its own start; 0: the crew's; PYCREW_FOREVER: none */
+    int retries;        /* of one after a worker's death; -1: the crew's */
+    int on_error;       /* PYCREW_MAP_STOP or PYCREW_MAP_FILL */
+    const void *fill;   /* one element of the output's type; NULL: all bytes 0 */
+    int *failed;        /* the caller's, one for each element (or row): 0, or why it failed; NULL: not wanted */
+    uint64_t *first_failed; /* set to the first that failed, if one did; NULL: not wanted */
+    /* From pycrew_map's own thread, about ten times a second and at the end: added are all elements, done those
+     * that ran. Not 0: the map ends, -ECANCELED. It may call what it likes of the crew but pycrew_close. */
+    int (*progress)(void *data, const pycrew_progress *progress);
+    void *progress_data;
+} pycrew_map_options;
+
+#ifdef __cplusplus
+#define PYCREW_MAP_OPTIONS_INIT {sizeof(pycrew_map_options), 0, 0, 0, -1, 0, nullptr, nullptr, nullptr, nullptr, nullptr}
+#else
+#define PYCREW_MAP_OPTIONS_INIT {.size = sizeof(pycrew_map_options), .retries = -1}
+#endif
+
+/* output[i] = function(inputs[0][i], inputs[1][i], ...), all workers together; returns when all is done.
+ * Up to 32 inputs; none is allowed. Columns in memory of pycrew_alloc, or taken, are used where they are;
+ * others go through shared memory piece by piece. Any strides.
+ *
+ * Element by element: all columns have one shape, and are walked in C order; an input of no dimensions is the
+ * same for all. Types are bool, ints, floats and complex, in Python bool, int, float and complex. An int output
+ * takes an int (or bool), a float output also an int, a complex one also both, a bool one a bool; numpy scalars
+ * and what has __index__ likewise; else that element fails with PYCREW_ETYPE, or -ERANGE where it does
+ * not fit (floats are rounded to narrower ones). The output may be one of the inputs, the very same elements:
+ * then an element that died is not tried again.
+ *
+ * PYCREW_MAP_WHOLE: columns of all types, cut along their first dimension, which is the same for all, into
+ * slices: function(inputs[0][i:j], inputs[1][i:j], ...), inputs read-only, returns an array (or what numpy
+ * makes one of) of the output slice's shape, copied to it under numpy's rule "same_kind". With PYCREW_MAP_OUT
+ * it is also given out=output[i:j], writable, with what was in it, and may return None or that; a slice
+ * that died is then tried again only if options.retries says so. An input of no dimensions is given as it is.
+ * Inputs may not overlap the output.
+ *
+ * Failures: an exception, a worker's death, a deadline, a result of the wrong type. Each is one element's, or
+ * one slice's; the others keep their results. A function that cannot be found or imported ends the map.
+ *
+ * Returns the number of elements (or rows) that failed, 0 with PYCREW_MAP_STOP; the last error is then the
+ * first one's. Or a negative code, and what was not run is left as it was, what was running unspecified:
+ *   -EINVAL     NULLs, options, shapes that differ, types, overlaps, memory of the crew that was freed:
+ *               the message says which; nothing was run
+ *   the first failure's own code, with PYCREW_MAP_STOP; -ECANCELED by the progress function, or the
+ *               crew was closed; -ESHUTDOWN, -ENOMEM, -E2BIG, -EAGAIN, PYCREW_ESTART, PYCREW_EFORKED */
+PYCREW_API int pycrew_map(pycrew_crew *crew, const pycrew_function *function, const pycrew_array *inputs, unsigned ninputs,
+                          pycrew_array *output, const pycrew_map_options *options);
 
 /* ---- statistics ------------------------------------------------------------------------------ */
 

@@ -18,6 +18,7 @@ SHM_TESTS = \
 	tests/shm/test-announce \
 	tests/shm/test-array \
 	tests/shm/test-budget \
+	tests/shm/test-columns \
 	tests/shm/test-control \
 	tests/shm/test-heap \
 	tests/shm/test-idle \
@@ -29,6 +30,7 @@ SHM_TESTS = \
 tests_shm_test_announce_LDADD = lib/libpcshm.la
 tests_shm_test_array_LDADD = lib/libpcshm.la
 tests_shm_test_budget_LDADD = lib/libpcshm.la
+tests_shm_test_columns_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
 tests_shm_test_idle_LDADD = lib/libpcshm.la
@@ -69,6 +71,7 @@ API_TESTS = \
 	tests/test-death \
 	tests/test-host \
 	tests/test-idle-cost \
+	tests/test-map \
 	tests/test-misbehaviour \
 	tests/test-open \
 	tests/test-queue \
@@ -168,6 +171,7 @@ test_data = \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
+	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \
 	tests/py/no_numpy.py \
 	tests/py/open_ops.py \

@@ -80,7 +80,7 @@ check the_benchmark_prints_one_json_object
 
 missing=
 for name in cacheline_rtt_ns inprocess_call_ns sync_p50_ns sync_p99_ns pipelined_ns batch_ns \
-    park_rtt_ns start_ms worker_pss_kb; do
+    map_i64_ns map_sqrt_ns map_whole_ratio park_rtt_ns start_ms worker_pss_kb; do
     says "\"$name\": [0-9n]" || missing="$missing $name"
 done
 [ -z "$missing" ]

@@ -815,6 +815,15 @@ static int index_of(PyObject *object, PyObject **ret)
     return 0;
 }
 
+int pc_convert_plain(PyObject *object, PyObject **ret)
+{
+    int r = has_numpy();
+
+    if (r < 0)
+        return -1;
+    return r > 0 && is_numpy(object) ? item_of(object, ret) : index_of(object, ret);
+}
+
 /* 1: written as one; 0; or as encode. */
 static int encode_array(pc_writer *writer, PyObject *object, bool numpys)
 {

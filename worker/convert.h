@@ -52,6 +52,10 @@ void pc_arguments_clear(pc_arguments *arguments);
 /* The same of a record (chunk.h): a word for each number; runs no user code. */
 int pc_decode_record(const uint64_t *words, uint64_t shape, pc_arguments *ret);
 
+/* 1 and a new reference: to what a numpy scalar or 0-d array holds, or the int that __index__ gives; 0:
+ * object is neither; -1. */
+int pc_convert_plain(PyObject *object, PyObject **ret);
+
 /* Writes object; json: as JSON text instead (json.dumps with ensure_ascii=False, bytes as
  * base64; what it cannot write is its TypeError). 0; -1 with a Python exception set; or the writer's negative errno
  * (-ENOMEM, -E2BIG: all below -1) with none set. After a failure the writer's size is as before. */

@@ -3,6 +3,7 @@
 worker_sources = \
 	worker/array.c worker/array.h \
 	worker/convert.c worker/convert.h \
+	worker/element.c worker/element.h \
 	worker/fault.c \
 	worker/interpreter.c \
 	worker/loop.c \

@@ -18,9 +18,11 @@
 
 #include "lib/shm/announce.h"
 #include "lib/shm/chunk.h"
+#include "lib/shm/columns.h"
 #include "lib/shm/idle.h"
 #include "worker/array.h"
 #include "worker/convert.h"
+#include "worker/element.h"
 #include "worker/worker.h"
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
@@ -385,15 +387,21 @@ static enum pc_result_kind run(execution *e, pc_cursor arguments, bool json, pc_
     return write_fault(writer, kind);
 }
 
-static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+/* For statistics. */
+static inline void count_call(loop *l, enum pc_result_kind kind)
 {
-    enum pc_result_kind kind = run(e, arguments, json, writer);
-    loop *l = e->loop;
     pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
 
     atomic_store_explicit(&record->calls, ++l->calls, memory_order_relaxed);
     if (kind != PC_RESULT_VALUE)
         atomic_store_explicit(&record->errors, ++l->errors, memory_order_relaxed);
+}
+
+static enum pc_result_kind execute(execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+{
+    enum pc_result_kind kind = run(e, arguments, json, writer);
+
+    count_call(e->loop, kind);
     return kind;
 }
 
@@ -696,6 +704,256 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
     return advance(chunk, chunk->count, chunk->begin);
 }
 
+/* ---- a map's chunks ---- */
+
+/* An item that failed, with an exception set (but for what memory lacked for). The first is put into words. */
+static void note_failure(chunk_writer *w, uint32_t item, enum pc_result_kind kind)
+{
+    pc_chunk *chunk = w->chunk;
+    pc_chunk_result *fault = pc_chunk_fault(chunk, chunk->results);
+
+    if (atomic_load_explicit(&chunk->fault_item, memory_order_relaxed) == UINT32_MAX) {
+        w->in_arena = false;
+        w->writer.data = (uint8_t *)fault;
+        w->writer.size = 0;
+        w->writer.capacity = sizeof *fault;
+        if (PyErr_Occurred())
+            kind = write_fault(&w->writer, kind);
+        chunk_record(w, fault, kind);
+        atomic_store_explicit(&chunk->fault_item, item, memory_order_relaxed);
+    }
+    PyErr_Clear();
+    atomic_store_explicit(&pc_chunk_kinds(chunk, chunk->results)[item], (uint8_t)kind,
+                          memory_order_relaxed);
+}
+
+/* A private copy, since another worker may scribble over it, and where this chunk's elements are. */
+typedef struct elements {
+    pc_columns columns;
+    pc_columns_place place;
+    uint8_t *at[PC_COLUMNS_MAX];
+    int64_t step[PC_COLUMNS_MAX];
+    uint32_t dtype[PC_COLUMNS_MAX];
+} elements;
+
+static void find_row(const pc_segment *segment, elements *el)
+{
+    for (unsigned i = 0; i < el->columns.count; i++)
+        el->at[i] = segment->base + pc_columns_at(&el->columns, &el->columns.column[i], &el->place);
+}
+
+static bool begin_elements(const pc_segment *segment, const pc_chunk *chunk, elements *el)
+{
+    const pc_columns *shared = (const pc_columns *)(const void *)((const uint8_t *)chunk + chunk->columns);
+
+    memcpy(&el->columns, shared, pc_columns_size(0));
+    if (el->columns.count - 1 >= PC_COLUMNS_MAX || el->columns.ndim - 1 >= PC_ARRAY_DIMS)
+        return false;
+    memcpy(el->columns.column, shared->column, el->columns.count * sizeof(pc_column));
+    pc_columns_seek(&el->columns, el->columns.first + chunk->begin, &el->place);
+    for (unsigned i = 0; i < el->columns.count; i++) {
+        el->step[i] = pc_columns_step(&el->columns, &el->columns.column[i]);
+        el->dtype[i] = el->columns.column[i].dtype;
+    }
+    find_row(segment, el);
+    return true;
+}
+
+static inline void next_element(const pc_segment *segment, elements *el, unsigned count)
+{
+    if (__builtin_expect(--el->place.left == 0, 0)) {
+        pc_columns_next_row(&el->columns, &el->place);
+        find_row(segment, el);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++)
+        el->at[i] += el->step[i];
+}
+
+/* count: of the columns. */
+static inline enum pc_result_kind run_element(execution *e, PyObject *function, elements *el,
+                                              unsigned count)
+{
+    PyObject *arguments[PC_COLUMNS_MAX + 1], *result = NULL;
+    enum pc_result_kind kind;
+    unsigned made = 0;
+
+    while (made < count - 1) {
+        PyObject *object = pc_element_load(el->dtype[made], el->at[made]);
+
+        if (object == NULL)
+            break;
+        arguments[++made] = object;
+    }
+    if (made == count - 1)
+        result = PyObject_Vectorcall(function, arguments + 1,
+                                     made | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    while (made > 0)
+        Py_DECREF(arguments[made--]);
+    if (__builtin_expect(in_child, 0))
+        leave_child();
+    kind = result == NULL ? PC_RESULT_EXCEPTION
+                          : pc_element_store(el->dtype[count - 1], el->at[count - 1], result);
+    Py_XDECREF(result);
+    if (__builtin_expect(kind == PC_RESULT_EXCEPTION, 0))
+        kind = exception_kind(e, false);
+    return kind;
+}
+
+/* The function is looked up when the first element has started: an import is its own, too. Borrowed;
+ * NULL with *kind. */
+static PyObject *find_for_element(execution *e, enum pc_result_kind *kind)
+{
+    PyObject *function = find_function(e);
+
+    if (function == NULL)
+        *kind = exception_kind(e, false);
+    e->ran = function != NULL;
+    return function;
+}
+
+/* False: doomed. Made for each number of columns that is frequent. The present item is changed with the
+ * call kept current: between two elements no handler of Python's runs. */
+static inline __attribute__((always_inline)) bool run_elements(execution *e, chunk_writer *w,
+                                                               uint32_t number, elements *el,
+                                                               unsigned count)
+{
+    pc_chunk *chunk = w->chunk;
+    const pc_segment *segment = &e->loop->worker->segment;
+    uint32_t begin = chunk->begin, end = chunk->count;
+    PyObject *function = NULL;
+
+    set_current(e, number, begin, INT64_MAX);
+    for (uint32_t item = begin; item < end; item++) {
+        enum pc_result_kind kind = PC_RESULT_VALUE;
+
+        if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0) {
+            clear_current();
+            return stop_before(chunk, item);
+        }
+        pc_current_call.item = item;
+        if (chunk->timed)
+            pc_current_call.deadline = item_deadline(chunk);
+        atomic_signal_fence(memory_order_seq_cst);
+        if (!advance(chunk, item, begin))
+            return false;
+        if (function != NULL || (function = find_for_element(e, &kind)) != NULL)
+            kind = run_element(e, function, el, count);
+        count_call(e->loop, kind);
+        if (__builtin_expect(kind != PC_RESULT_VALUE, 0))
+            note_failure(w, item, kind);
+        if (__builtin_expect(pc_current_call.interrupted, 0) ||
+            (kind != PC_RESULT_VALUE && (function == NULL || chunk->flags & PC_CHUNK_STOPS))) {
+            clear_current();
+            return stop_before(chunk, item + 1);
+        }
+        next_element(segment, el, count);
+        yield_to_threads(e->loop);
+    }
+    clear_current();
+    return advance(chunk, end, begin);
+}
+
+static bool run_columns(execution *e, chunk_writer *w, uint32_t number)
+{
+    elements el;
+
+    if (!begin_elements(&e->loop->worker->segment, w->chunk, &el))
+        return false;
+    switch (el.columns.count) {
+    case 2: return run_elements(e, w, number, &el, 2);
+    case 3: return run_elements(e, w, number, &el, 3);
+    default: return run_elements(e, w, number, &el, el.columns.count);
+    }
+}
+
+/* Calls the function with slices of the inputs, and sees that its result gets into that of the output,
+ * which is the last argument. What a function returns that is no such array is its fault. */
+static enum pc_result_kind call_whole(execution *e, PyObject *function, pc_arguments *decoded, bool out)
+{
+    PyObject *output = decoded->items[decoded->count - 1], *result;
+    PyObject *names = out ? pc_slice_out_name() : NULL;
+    bool filled;
+    int rc = 0;
+
+    if (out && names == NULL)
+        return exception_kind(e, false);
+
+    publish_entered(e);
+    e->ran = true;
+    result = PyObject_Vectorcall(function, decoded->items,
+                                 (decoded->count - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                 names);
+    if (__builtin_expect(in_child, 0))
+        leave_child();
+    if (result == NULL)
+        return exception_kind(e, false);
+    filled = out && (result == Py_None || result == output);
+    if (!filled)
+        rc = pc_slice_fill(output, result);
+    Py_DECREF(result);
+    if (rc == 0)
+        return PC_RESULT_VALUE;
+    return PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError)
+               ? PC_RESULT_BAD_TYPE
+               : exception_kind(e, false);
+}
+
+static enum pc_result_kind run_slices(execution *e, const pc_chunk *chunk)
+{
+    pc_cursor message = item_arguments((const uint8_t *)chunk->items, 0);
+    PyObject *function = find_function(e);
+    enum pc_result_kind kind;
+    pc_arguments decoded;
+
+    if (function == NULL)
+        return exception_kind(e, false);
+    if (pc_decode_arguments(message, publish_entered, e, &decoded) < 0 || decoded.count == 0)
+        kind = exception_kind(e, true);
+    else
+        kind = call_whole(e, function, &decoded, chunk->flags & PC_CHUNK_OUT);
+    pc_arguments_clear(&decoded);
+    return kind;
+}
+
+/* False: doomed. */
+static bool run_whole(execution *e, chunk_writer *w, uint32_t number)
+{
+    pc_chunk *chunk = w->chunk;
+    enum pc_result_kind kind;
+
+    if (chunk->begin > 0 || atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0)
+        return stop_before(chunk, chunk->begin);
+    set_current(e, number, 0, item_deadline(chunk));
+    if (!advance(chunk, 0, 0))
+        return false;
+    kind = run_slices(e, chunk);
+    count_call(e->loop, kind);
+    if (kind != PC_RESULT_VALUE)
+        note_failure(w, 0, kind);
+    clear_current();
+    if (pc_array_used)
+        e->slot->result_ran = pc_array_end_call(false) & PC_ANSWER_RETAINED;
+    return advance(chunk, 1, 0);
+}
+
+/* ---- chunks of all kinds ---- */
+
+static bool run_kind(execution *e, chunk_writer *w, uint32_t number)
+{
+    bool done;
+
+    switch (w->chunk->kind) {
+    case PC_CHUNK_ELEMENTS: return run_columns(e, w, number);
+    case PC_CHUNK_WHOLE: return run_whole(e, w, number);
+    default:
+        pc_array_refused = true;
+        done = run_items(e, w, number);
+        pc_array_refused = false;
+        return done;
+    }
+}
+
 /* False: doomed. */
 static bool run_chunk(execution *e, uint32_t number)
 {
@@ -705,11 +963,10 @@ static bool run_chunk(execution *e, uint32_t number)
     int64_t start = pc_now();
 
     e->shape = chunk->shape;
+    e->slot->result_ran = 0;
     publish_entered(e); /* per item, progress tells */
-    pc_array_refused = true;
-    if (!run_items(e, &w, number))
+    if (!run_kind(e, &w, number))
         return false;
-    pc_array_refused = false;
     atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
     e->slot->result_kind = PC_RESULT_BATCH;
     e->slot->result_block = 0;

@@ -1,4 +1,4 @@
-/* chunk: many items of a batch in one descriptor.
+/* chunk: many items of a batch, or a stretch of a map's columns, in one descriptor.
  *
  * Overview. A chunk is one block of the host's memory: this header, the items' arguments end to
  * end, then a table with a result for each item. An item is a size in bytes, then its values; or,
@@ -12,6 +12,12 @@
  * is not finished) has died, and the rest was never entered. DOOMED is set by compare-and-swap too,
  * with the item's number in the expected word: it names an item and never hits the next. A worker
  * that finds it stops, and is killed.
+ *
+ * A map's chunk (kind) has no results in its table. ELEMENTS: an item is an element's number, its
+ * arguments are read from columns and its result is written into the output column, wherever those
+ * are (columns.h). WHOLE: the one item is a message of arrays, the last one the output. What failed
+ * is told by a byte for each item, 0 or enum pc_result_kind, behind a single result that describes
+ * the first of them, fault_item. With STOPS the worker ends the chunk there.
  *
  * All of it is written by the worker, so the host checks what it reads: progress against its own
  * count, every block against the spans that the worker owns, every reference against the blocks. */
@@ -52,6 +58,13 @@ static inline uint64_t pc_record_extend(uint64_t shape, enum pc_tag tag)
     return (shape + 1) | (uint64_t)tag << (4 * pc_record_length(shape) + 4);
 }
 
+enum pc_chunk_kind { PC_CHUNK_ITEMS = 0, PC_CHUNK_ELEMENTS, PC_CHUNK_WHOLE };
+
+enum {
+    PC_CHUNK_STOPS = 1, /* at the first item that fails */
+    PC_CHUNK_OUT = 2    /* WHOLE: the function is given the output, too, by the keyword `out` */
+};
+
 typedef struct pc_chunk {
     uint32_t count;        /* items */
     uint32_t begin;        /* the first to run: those before have their end */
@@ -61,17 +74,32 @@ typedef struct pc_chunk {
     uint64_t results;      /* of the table, from the start of the chunk */
     uint64_t shape;        /* of the items, if they are records; else 0 */
     _Atomic uint32_t cancel; /* the host's: no further item is to be started */
+    uint32_t kind;           /* enum pc_chunk_kind */
+    uint32_t flags;          /* of a map: PC_CHUNK_STOPS, ... */
+    uint32_t columns;        /* ELEMENTS: where the pc_columns are, from the start of the chunk */
 
     /* the worker's */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t progress;
     _Atomic int64_t item_started_ns; /* CLOCK_MONOTONIC */
     _Atomic int64_t busy_ns;         /* of the items run, at the end */
     _Atomic uint32_t block_count;
+    _Atomic uint32_t fault_item; /* of a map; UINT32_MAX: none has failed in this run */
     _Atomic uint64_t blocks[PC_CHUNK_BLOCKS];
     _Atomic uint64_t block_sizes[PC_CHUNK_BLOCKS];
 
     _Alignas(PC_CACHE_LINE) uint64_t items[];
 } pc_chunk;
+
+/* A map's: the result that describes a failure, and the items' bytes. */
+static inline pc_chunk_result *pc_chunk_fault(const pc_chunk *chunk, uint64_t results)
+{
+    return (pc_chunk_result *)(void *)((uint8_t *)(uintptr_t)chunk + results);
+}
+
+static inline _Atomic uint8_t *pc_chunk_kinds(const pc_chunk *chunk, uint64_t results)
+{
+    return (_Atomic uint8_t *)(void *)(pc_chunk_fault(chunk, results) + 1);
+}
 
 static inline uint64_t pc_chunk_progress(uint32_t started, uint32_t finished)
 {

@@ -118,6 +118,8 @@ enum pc_result_kind {
     PC_RESULT_BAD_TEXT,      /* it returned text that has no UTF-8 form: the same */
     PC_RESULT_NO_MEMORY,     /* no shared memory for the result: nothing follows */
     PC_RESULT_TOO_BIG,       /* the result can never fit: nothing follows */
+    PC_RESULT_BAD_TYPE,      /* a map's: the result is not of the output's type: the same */
+    PC_RESULT_BAD_RANGE,     /* the same: it is, and out of range */
     PC_RESULT_BATCH          /* of a chunk: see batch.h */
 };
 

@@ -82,6 +82,25 @@ def _dtype_text(dtype):
     return descr if isinstance(descr, str) else repr(descr)
 
 
+def _fill(out, result):
+    """Copies what a function returned for a map's slice into the output's."""
+    if isinstance(out, memoryview):
+        result = memoryview(result)
+        if result.shape != out.shape:
+            raise ValueError(_mismatch(out, result))
+        out[:] = result
+        return
+    import numpy
+    result = numpy.asarray(result)
+    if result.shape != out.shape:
+        raise ValueError(_mismatch(out, result))
+    numpy.copyto(out, result, casting="same_kind")
+
+
+def _mismatch(out, result):
+    return f"the function returned an array of shape {result.shape} for an output slice of shape {out.shape}"
+
+
 def _remember_source(file, source):
     """So that a traceback shows the lines of a function's source text."""
     _linecache.cache[file] = len(source), None, source.splitlines(True), file
