@@ -30,4 +30,13 @@ examples_hello_hello_SOURCES = examples/hello/hello.c
 examples_hello_hello_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_hello_hello_LDADD = lib/libpycrew.la
 
+# Linear equations in Fortran, solved by scipy in place.
+if FORTRAN
+noinst_PROGRAMS += examples/solve/solve
+endif
+examples_solve_solve_SOURCES = examples/solve/solve.f90
+examples_solve_solve_LDADD = fortran/libpycrewf.a lib/libpycrew.la
+examples/solve/solve.$(OBJEXT): fortran/libpycrewf.a
+
+EXTRA_DIST += examples/solve/solve_ops.py
 EXTRA_DIST += examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py

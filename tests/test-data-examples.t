@@ -1,0 +1,52 @@
+#!/bin/sh
+# The examples that need scipy, scikit-learn or a Fortran compiler find what one Python process finds.
+
+cd "${top_builddir-.}" || exit 99
+examples=${top_srcdir:?}/examples
+count=0
+scratch=$(mktemp -d) || exit 99
+trap 'rm -rf "$scratch"' EXIT
+
+# check NAME: the claim holds if the command before it ended with 0; else $scratch/out is shown.
+check() {
+    status=$?
+    count=$((count + 1))
+    if [ $status -eq 0 ]; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1"
+        sed 's/^/# /' "$scratch/out" "$scratch/err" 2>/dev/null
+    fi
+}
+
+skip() { # skip NAME WHY
+    count=$((count + 1))
+    echo "ok $count - $1 # SKIP $2"
+}
+
+# run COMMAND...: at most two minutes; its output goes to $scratch/out and err.
+run() {
+    timeout -k 5 120 ./run "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
+}
+
+says() {
+    grep -q "$1" "$scratch/out" "$scratch/err"
+}
+
+installed() { # installed PYTHON-MODULE
+    "${PYTHON:?}" -W ignore -c "import $1" 2>/dev/null
+}
+
+echo 1..2
+
+solve_claims="fortran_solves_equations_in_place fortran_is_told_of_a_singular_matrix"
+if [ ! -x examples/solve/solve ]; then
+    for name in $solve_claims; do skip "$name" "built without a Fortran compiler"; done
+elif ! installed scipy.linalg; then
+    for name in $solve_claims; do skip "$name" "scipy is not installed"; done
+else
+    run examples/solve/solve "$examples/solve" && says 'right-hand sides: solved in place'
+    check fortran_solves_equations_in_place
+    says 'a matrix of zeros: .*[Ss]ingular'
+    check fortran_is_told_of_a_singular_matrix
+fi
