@@ -30,4 +30,27 @@ examples_hello_hello_SOURCES = examples/hello/hello.c
 examples_hello_hello_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_hello_hello_LDADD = lib/libpycrew.la
 
-EXTRA_DIST += examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
+# On real data: scikit-learn's digits, and a picture of scipy's.
+noinst_PROGRAMS += examples/digits/digits
+examples_digits_digits_SOURCES = examples/digits/digits.c
+examples_digits_digits_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DDIGITS_FOLDER='"$(abs_top_srcdir)/examples/digits"'
+examples_digits_digits_LDADD = lib/libpycrew.la
+
+noinst_PROGRAMS += examples/filter/filter
+examples_filter_filter_SOURCES = examples/filter/filter.c
+examples_filter_filter_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DFILTER_FOLDER='"$(abs_top_srcdir)/examples/filter"'
+examples_filter_filter_LDADD = lib/libpycrew.la
+
+# Linear equations in Fortran, solved by scipy in place.
+if FORTRAN
+noinst_PROGRAMS += examples/solve/solve
+endif
+examples_solve_solve_SOURCES = examples/solve/solve.f90
+examples_solve_solve_LDADD = fortran/libpycrewf.a lib/libpycrew.la
+examples/solve/solve.$(OBJEXT): fortran/libpycrewf.a
+
+EXTRA_DIST += examples/README.md \
+	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
+	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py

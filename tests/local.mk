@@ -121,6 +121,15 @@ tests_fail_pycrew_worker_fail_CFLAGS = $(worker_cflags)
 tests_fail_pycrew_worker_fail_LDFLAGS = $(worker_link_flags) $(fail_wraps)
 tests_fail_pycrew_worker_fail_LDADD = $(worker_test_libs)
 
+# The Fortran module, run by tests/test-fortran.t.
+if FORTRAN
+check_PROGRAMS += tests/fortran/test-fortran
+endif
+tests_fortran_test_fortran_SOURCES = tests/fortran/cases.f90 tests/fortran/test-fortran.c
+tests_fortran_test_fortran_LDADD = fortran/libpycrewf.a lib/libpycrew.la
+tests/fortran/cases.$(OBJEXT): fortran/libpycrewf.a
+CLEANFILES += fortran/cases.mod
+
 # A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
 check_PROGRAMS += tests/soak/pycrew-soak
 tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
@@ -155,7 +164,9 @@ SCRIPT_TESTS = \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
-	tests/test-examples.t
+	tests/test-data-examples.t \
+	tests/test-examples.t \
+	tests/test-fortran.t
 
 # What tests read: Python modules and data.
 test_data = \
