@@ -2,6 +2,8 @@
  * that look well. Whatever it writes, this process stays whole, each call ends once and in time,
  * and the crew recovers.
  *
+ * With PYCREW_SCRIBBLE_MAPS in the environment maps are among the calls.
+ *
  * PYCREW_SCRIBBLE_ROUNDS rounds of each kind (some, if it is not set; with it the time of ends is
  * checked to the letter), from PYCREW_SCRIBBLE_SEED on. */
 #include "lib/shm/chunk.h"
@@ -240,7 +242,7 @@ static void *run_maps(void *data)
     options.timeout_ns = DEADLINE;
     options.on_error = PYCREW_MAP_FILL;
     options.chunk = 50;
-    while (!atomic_load(&s->stop)) {
+    while (getenv("PYCREW_SCRIBBLE_MAPS") != NULL && !atomic_load(&s->stop)) {
         int64_t begun = now_ns();
 
         note_end(s, "map", begun,
