@@ -672,14 +672,14 @@ TEST(an_element_that_died_is_tried_again_where_the_caller_says_so)
     pycrew_close(crew);
 }
 
-struct killer {
+struct progress_kills {
     int kills;
     pycrew_progress last;
 };
 
-static int kill_workers(void *data, const pycrew_progress *progress)
+static int kill_all_workers(void *data, const pycrew_progress *progress)
 {
-    struct killer *killer = data;
+    struct progress_kills *killer = data;
     int pids[8], count = find_workers(pids, 8);
 
     killer->last = *progress;
@@ -697,12 +697,12 @@ TEST(workers_that_are_killed_again_and_again_lose_no_element)
     pycrew_crew *crew = open_map_crew(2);
     int64_t *a = numbers(crew, COUNT, 0), *to = memory_of(crew, COUNT * sizeof *to);
     pycrew_array input = array_of(a, PYCREW_I64, COUNT), output = array_of(to, PYCREW_I64, COUNT);
-    struct killer killer = {0};
+    struct progress_kills killer = {0};
     pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
 
     memset(to, 0xff, COUNT * sizeof *to);
     options.retries = 100;
-    options.progress = kill_workers;
+    options.progress = kill_all_workers;
     options.progress_data = &killer;
     OK(map(crew, "map_ops:slow", &input, 1, &output, &options));
     for (int64_t i = 0; i < COUNT; i++)
