@@ -679,15 +679,15 @@ struct progress_kills {
 
 static int kill_all_workers(void *data, const pycrew_progress *progress)
 {
-    struct progress_kills *killer = data;
+    struct progress_kills *state = data;
     int pids[8], count = find_workers(pids, 8);
 
-    killer->last = *progress;
+    state->last = *progress;
     if (progress->done == progress->added)
         return 0;
     for (int i = 0; i < count && i < 8; i++)
         kill(pids[i], SIGKILL);
-    killer->kills += count;
+    state->kills += count;
     return 0;
 }
 
@@ -697,21 +697,21 @@ TEST(workers_that_are_killed_again_and_again_lose_no_element)
     pycrew_crew *crew = open_map_crew(2);
     int64_t *a = numbers(crew, COUNT, 0), *to = memory_of(crew, COUNT * sizeof *to);
     pycrew_array input = array_of(a, PYCREW_I64, COUNT), output = array_of(to, PYCREW_I64, COUNT);
-    struct progress_kills killer = {0};
+    struct progress_kills state = {0};
     pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
 
     memset(to, 0xff, COUNT * sizeof *to);
     options.retries = 100;
     options.progress = kill_all_workers;
-    options.progress_data = &killer;
+    options.progress_data = &state;
     OK(map(crew, "map_ops:slow", &input, 1, &output, &options));
     for (int64_t i = 0; i < COUNT; i++)
         ASSERT_INT(to[i], i);
-    ASSERT(killer.kills > 0);
-    ASSERT_INT(killer.last.added, COUNT);
-    ASSERT_INT(killer.last.done, COUNT);
-    ASSERT_INT(killer.last.failed, 0);
-    ASSERT_INT(killer.last.retried, killer.last.deaths);
+    ASSERT(state.kills > 0);
+    ASSERT_INT(state.last.added, COUNT);
+    ASSERT_INT(state.last.done, COUNT);
+    ASSERT_INT(state.last.failed, 0);
+    ASSERT_INT(state.last.retried, state.last.deaths);
     pycrew_close(crew);
 }
 
