@@ -29,8 +29,8 @@
 ! Arrays     pycrew_array_init(array, data) describes a Fortran array in place, first index fastest,
 !            any rank: logical(c_bool), integer of 8 to 64 bits, real and complex of both precisions.
 !            To be declared with the attribute target, because it is used after the call. Sections with
-!            gaps are -EINVAL (of the last error only the code is there then): give the whole array, and
-!            set strides in the pycrew_array.
+!            gaps are -EINVAL, which the last error knows nothing of: give the whole array, with
+!            PYCREW_STRIDED, and set data, shape and strides of the pycrew_array.
 module pycrew
     use, intrinsic :: iso_c_binding
     implicit none
@@ -793,7 +793,7 @@ contains
         value = c_value
     end function
 
-    ! -ERANGE: it does not fit; as for that of 64 bits.
+    ! -ERANGE: it does not fit; the last error knows nothing of that if it fits 64 bits.
     integer(c_int) function result_i32(a_call, value) result(code)
         type(c_ptr), intent(in) :: a_call
         integer(c_int32_t), intent(inout) :: value
