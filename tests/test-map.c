@@ -1260,4 +1260,22 @@ TEST(maps_of_several_threads_share_few_calls)
     pycrew_close(crew);
 }
 
+TEST(options_of_a_newer_size_are_refused_where_the_new_is_used)
+{
+    struct {
+        pycrew_map_options options;
+        char more[8];
+    } newer = {.options = PYCREW_MAP_OPTIONS_INIT};
+    pycrew_crew *crew = open_map_crew(1);
+    int64_t from[4] = {1, 2, 3, 4}, to[4] = {0};
+    pycrew_array input = array_of(from, PYCREW_I64, 4), output = array_of(to, PYCREW_I64, 4);
+
+    newer.options.size = sizeof newer;
+    OK(map(crew, "map_ops:same", &input, 1, &output, &newer.options));
+    newer.more[3] = 1;
+    GIVES(map(crew, "map_ops:same", &input, 1, &output, &newer.options), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "options");
+    pycrew_close(crew);
+}
+
 TAP_MAIN
