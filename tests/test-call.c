@@ -1726,6 +1726,7 @@ TEST(an_exception_comes_with_type_message_and_traceback)
         {"ValueError('\xc3\xa9\xe2\x82\xac\\U0001f600')", "ValueError",
          "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
         {"ValueError('half \\ud800 of it')", "ValueError", "half \\ud800 of it"},
+        {"ValueError('a NUL\\0, and \\ud800')", "ValueError", "a NUL\\x00, and \\ud800"},
         {"type('Half', (Exception,), {'__module__': 'm\\udcff'})('x')", "m\\udcff.Half", "x"},
         {"Mute()", "call_ops.Mute", "<exception str() failed>"},
         {"Quitting()", "call_ops.Quitting", "<exception str() failed>"},

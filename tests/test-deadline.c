@@ -62,6 +62,7 @@ TEST(a_call_in_python_code_is_interrupted_at_its_deadline)
     expect_between(300 * MS, 400 * MS);
     CONTAINS(pycrew_last_error()->traceback, "in spin");
     CONTAINS(pycrew_last_error()->type, "DeadlineExceeded");
+    CONTAINS(pycrew_last_error()->traceback, "pycrew.DeadlineExceeded: the call's deadline passed\n");
     pycrew_close(crew);
 }
 
@@ -262,6 +263,8 @@ static void cancel_running(const char *function, const char *format, int64_t mos
     expect_between(0, most);
     ASSERT(pycrew_call_error(call)->may_have_run);
     CONTAINS(pycrew_call_error(call)->traceback, strchr(function, ':') + 1);
+    if (pycrew_call_error(call)->type != NULL) /* it was not killed */
+        CONTAINS(pycrew_call_error(call)->traceback, "the call was cancelled\n");
     GIVES(pycrew_cancel(call), -EALREADY);
     pycrew_release(call);
     OK(pycrew_run(crew, "api_ops:nothing", ">"));

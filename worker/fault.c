@@ -5,7 +5,25 @@
 
 enum { FRAMES_MAX = 200 };
 
-/* A str that has a UTF-8 form; steals text, which may be NULL with an exception set. */
+/* Steals text. The host hands texts on as C strings: a NUL would be taken for their end. */
+static PyObject *without_nuls(PyObject *text)
+{
+    PyObject *nul, *escape, *clean = NULL;
+
+    if (PyUnicode_FindChar(text, 0, 0, PyUnicode_GET_LENGTH(text), 1) < 0)
+        return text;
+    nul = PyUnicode_FromOrdinal(0);
+    escape = PyUnicode_FromString("\\x00");
+    if (nul != NULL && escape != NULL)
+        clean = PyUnicode_Replace(text, nul, escape, -1);
+    Py_XDECREF(nul);
+    Py_XDECREF(escape);
+    Py_DECREF(text);
+    PyErr_Clear();
+    return clean;
+}
+
+/* A str that has a UTF-8 form and no NUL; steals text, which may be NULL with an exception set. */
 static PyObject *printable(PyObject *text)
 {
     PyObject *bytes, *clean;
@@ -16,14 +34,14 @@ static PyObject *printable(PyObject *text)
         return NULL;
     }
     if (PyUnicode_AsUTF8AndSize(text, NULL) != NULL)
-        return text;
+        return without_nuls(text);
     PyErr_Clear(); /* lone surrogates */
     bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
     Py_DECREF(text);
     clean = bytes == NULL ? NULL : PyUnicode_FromEncodedObject(bytes, "utf-8", "replace");
     Py_XDECREF(bytes);
     PyErr_Clear();
-    return clean;
+    return clean == NULL ? NULL : without_nuls(clean);
 }
 
 static PyObject *qualified_name(PyObject *type)
@@ -76,8 +94,8 @@ static PyObject *walk_traceback(PyObject *traceback)
 {
     PyObject *text = PyUnicode_FromString("Traceback (most recent call last):\n");
 
-    for (unsigned i = 0; text != NULL && traceback != NULL && PyTraceBack_Check(traceback) &&
-                         i < FRAMES_MAX; i++) {
+    for (unsigned i = 0;
+         text != NULL && traceback != NULL && PyTraceBack_Check(traceback) && i < FRAMES_MAX; i++) {
         PyTracebackObject *at = (PyTracebackObject *)(void *)traceback;
         PyCodeObject *code = PyFrame_GetCode(at->tb_frame);
 

@@ -8,7 +8,9 @@ PyObject *pc_deadline_exceeded;
 
 void pc_interrupt_raise(void)
 {
-    PyErr_SetString(pc_deadline_exceeded, "the call's deadline passed, or it was cancelled");
+    PyErr_SetString(pc_deadline_exceeded, pc_now() >= pc_current_call.deadline
+                                              ? "the call's deadline passed"
+                                              : "the call was cancelled");
 }
 
 /* The Python-level handler of the interrupt's signal. The request names a call, and for a batch
@@ -21,10 +23,11 @@ static PyObject *interrupt(PyObject *self, PyObject *arguments)
     (void)self;
     (void)arguments;
     if (current->record == NULL || current->call == UINT64_MAX || current->interrupted)
-        Py_RETURN_NONE; /* none, or it was raised: the signal is sent again until the call has ended */
+        Py_RETURN_NONE; /* none, or it was raised: the signal is sent again until the call has ended
+                         */
     call = atomic_load_explicit(&current->record->interrupt, memory_order_acquire);
-    if (call != current->call ||
-        atomic_load_explicit(&current->record->interrupt_item, memory_order_relaxed) != current->item)
+    if (call != current->call || atomic_load_explicit(&current->record->interrupt_item,
+                                                      memory_order_relaxed) != current->item)
         Py_RETURN_NONE;
     current->interrupted = true;
     pc_interrupt_raise();
