@@ -51,6 +51,17 @@ examples_solve_solve_SOURCES = examples/solve/solve.f90
 examples_solve_solve_LDADD = fortran/libpycrewf.a lib/libpycrew.la
 examples/solve/solve.$(OBJEXT): fortran/libpycrewf.a
 
+# An HTTP service on libevent.
+if SERVICE
+noinst_PROGRAMS += examples/service/service
+endif
+examples_service_service_SOURCES = examples/service/service.c
+examples_service_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DSERVICE_FOLDER='"$(abs_top_srcdir)/examples/service"'
+examples_service_service_LDADD = lib/libpycrew.la -levent_extra -levent_core
+
 EXTRA_DIST += examples/README.md \
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
+	examples/service/service_ops.py examples/service/service_wsgi.py \
+	examples/service/compare examples/service/post.lua \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py

@@ -166,7 +166,8 @@ SCRIPT_TESTS = \
 	tests/symbols.t \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
-	tests/test-fortran.t
+	tests/test-fortran.t \
+	tests/test-service.t
 
 # What tests read: Python modules and data.
 test_data = \
