@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,6 +201,46 @@ static struct cost with_threads(size_t threads)
     return cost;
 }
 
+/* ---- one word that all want ------------------------------------------------------------------ */
+
+struct adder {
+    pthread_t thread;
+    size_t count;
+    _Atomic bool *go;
+};
+static _Alignas(128) _Atomic uint64_t wanted_word;
+
+static void *add_to_word(void *data)
+{
+    struct adder *adder = data;
+    while (!atomic_load(adder->go))
+        ;
+    for (size_t i = 0; i < adder->count; i++)
+        atomic_fetch_add(&wanted_word, 1);
+    return NULL;
+}
+
+static struct cost with_adders(size_t threads)
+{
+    static _Atomic bool go;
+    struct adder *adders = check_alloc(calloc(threads, sizeof *adders));
+    size_t each = few(4000000) / threads;
+    atomic_store(&go, false);
+    for (size_t i = 0; i < threads; i++) {
+        adders[i] = (struct adder){.count = each, .go = &go};
+        if (pthread_create(&adders[i].thread, NULL, add_to_word, &adders[i]))
+            fail("no thread");
+    }
+    sleep_ns(1000000);
+    struct timer timer = start_timer();
+    atomic_store(&go, true);
+    for (size_t i = 0; i < threads; i++)
+        pthread_join(adders[i].thread, NULL);
+    struct cost cost = stop_timer(timer, each * threads);
+    free(adders);
+    return cost;
+}
+
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
 static void echo(pycrew_crew *crew, const pycrew_function *function, const void *data, size_t size)
@@ -311,6 +352,10 @@ static const struct axis {
      with_workers,
      {1, 2, 4, 8, 16, 32, 64, 128, 256}},
     {"threads", "each calls one at a time; 2 workers", with_threads, {1, 2, 4, 8, 16, 32, 64}},
+    {"shared_word",
+     "additions of that many threads to one word, without pycrew: what its cache line costs",
+     with_adders,
+     {1, 2}},
     {"in_flight",
      "singles of one thread to one worker",
      with_calls_in_flight,

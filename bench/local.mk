@@ -25,4 +25,4 @@ bench_inprocess_CFLAGS = $(worker_cflags)
 bench_inprocess_LDFLAGS = $(worker_link_flags)
 bench_inprocess_LDADD = $(PYTHON_LIBS)
 
-EXTRA_DIST += bench/README.md bench/bench_ops.py bench/bench_growth.py bench/bench_numpy.py bench/bench_plain.py
+EXTRA_DIST += bench/README.md bench/bench_ops.py bench/bench_growth.py bench/scaling.py bench/bench_numpy.py bench/bench_plain.py
