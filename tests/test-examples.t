@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..12
+echo 1..13
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -85,6 +85,11 @@ for name in cacheline_rtt_ns inprocess_call_ns sync_p50_ns sync_p99_ns pipelined
 done
 [ -z "$missing" ]
 check "the_benchmark_has_every_value$missing"
+
+run bench/growth --json --quick --rounds 1 in_flight functions batch_length &&
+    "${PYTHON:?}" -c 'import json, sys; sys.exit(sorted(json.load(sys.stdin)) != ["batch_length", "functions", "in_flight"])' \
+        <"$scratch/out" 2>"$scratch/err"
+check what_grows_is_one_json_object
 
 run tests/soak/pycrew-soak --calls 50000 --kill 0 --zygote 0
 check every_call_of_many_threads_ends_once_with_its_result
