@@ -1,0 +1,96 @@
+"""Functions that the tests of tests/big call: big values, long flows, and where the memory goes."""
+
+import os
+import threading
+import time
+
+import pycrew
+
+try:
+    import numpy as np
+except ImportError:
+    np = None
+
+MIB = 1 << 20
+MASK = (1 << 64) - 1
+
+
+def pid():
+    return os.getpid()
+
+
+def nap(seconds):
+    time.sleep(seconds)
+
+
+def same(value):
+    return value
+
+
+def checksum(value):
+    """Of the value's 64-bit words, MiB by MiB; so it tells where each of them stands."""
+    result = 0
+    for start in range(0, len(value), MIB):
+        block = value[start:start + MIB]
+        if isinstance(block, str):
+            block = block.encode()
+        block = bytes(block)
+        words = np.frombuffer(block + bytes(-len(block) % 8), "<u8")
+        result = (result * 31 + int(words.sum(dtype="u8"))) & MASK
+    return result
+
+
+def keyword_behind(value, behind):
+    return [len(value), checksum(value), behind]
+
+
+# ---- arrays
+
+def marks(a, places):
+    return [a[place].item() for place in places] + [a.shape[0], a.nbytes]
+
+
+def rest(a, start):
+    return a[start:]
+
+
+def set_marks(a, places):
+    for number, place in enumerate(places):
+        a[place] = number + 1
+
+
+def empty_marked(count, places):
+    a = pycrew.empty(count, "u1")
+    set_marks(a, places)
+    return a
+
+
+def add_one(a):
+    return a + np.uint8(1)
+
+
+def add(a, b):
+    return a + b
+
+
+# ---- values
+
+def turned(record):
+    return {"id": record["id"] + 1, "text": record["text"][::-1], "sum": sum(record["values"]),
+            "none": None}
+
+
+def depth(value):
+    """How deep it goes by its last item, and what is at the bottom."""
+    levels = 0
+    while isinstance(value, (list, tuple, dict)):
+        levels += 1
+        value = list(value.values())[-1] if isinstance(value, dict) else value[-1]
+    return [levels, value]
+
+
+def nested(levels):
+    value = 7
+    for level in range(levels):
+        value = ([level, value], (value,), {"level": level, "value": value})[level % 3]
+    return value
