@@ -1101,8 +1101,10 @@ static void idle_awhile(loop *l)
     answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
+    take_back(worker);
     pc_heap_drop_kept(&worker->heap);
-    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l))
+    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
+        !pc_heap_is_given_back(&worker->segment, worker->number))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
 }

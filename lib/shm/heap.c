@@ -431,6 +431,11 @@ void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset)
     }
 }
 
+bool pc_heap_is_given_back(const pc_segment *segment, unsigned worker)
+{
+    return atomic_load_explicit(&segment->workers[worker].returned, memory_order_relaxed) != 0;
+}
+
 bool pc_heap_take_back(pc_heap *heap, unsigned worker)
 {
     _Atomic uint64_t *head = &heap->segment->workers[worker].returned;
