@@ -104,10 +104,10 @@ TAP_FUNCTION pycrew_crew *open_with_memory(unsigned workers, size_t memory)
 
 TAP_FUNCTION void need_numpy(pycrew_crew *crew)
 {
-    bool there = false;
+    int there = 0;
 
     OK(pycrew_run(crew, "big_ops:has_numpy", ">p", &there));
-    if (!there) {
+    if (there == 0) {
         pycrew_close(crew);
         SKIP("numpy is not installed");
     }

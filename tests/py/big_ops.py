@@ -94,3 +94,44 @@ def nested(levels):
     for level in range(levels):
         value = ([level, value], (value,), {"level": level, "value": value})[level % 3]
     return value
+
+
+# ---- memory
+
+held = []
+
+
+def has_numpy():
+    return np is not None
+
+
+def text_of(size):
+    return b"x" * size
+
+
+def empty_first(size):
+    """The first byte of each page is written; the rest is as it comes."""
+    a = pycrew.empty(size, "u1")
+    a[::4096] = 1
+    return a
+
+
+def empty_or_error(size):
+    try:
+        return len(pycrew.empty(size, "u1"))
+    except MemoryError as error:
+        return -len(str(error))
+
+
+def zeros(size):
+    return np.zeros(size, "u1")
+
+
+def take_all(step):
+    """Private memory, until somebody puts an end to it."""
+    while True:
+        held.append(b"y" * step)
+
+
+def first_and_last(a):
+    return int(a[0]) + int(a[-1])
