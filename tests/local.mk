@@ -64,6 +64,7 @@ tests_fuzz_test_corpus_SOURCES = \
 tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
 BIG_TESTS = \
+	tests/big/test-flows \
 	tests/big/test-memory \
 	tests/big/test-values
 

@@ -135,3 +135,29 @@ def take_all(step):
 
 def first_and_last(a):
     return int(a[0]) + int(a[-1])
+
+
+# ---- flows
+
+def ends(a):
+    return [float(a[0] + a[-1]), len(a)]
+
+
+def swapped(a):
+    """An array in memory of the crew, its ends those of a, the other way round."""
+    b = pycrew.empty(len(a))
+    b[:] = a
+    b[0], b[-1] = a[-1], a[0]
+    return b
+
+
+def total(a, b):
+    return a + b
+
+
+def upper(number, text):
+    return [number, text.upper()]
+
+
+def doubled(value):
+    return value * 2
