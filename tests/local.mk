@@ -64,6 +64,7 @@ tests_fuzz_test_corpus_SOURCES = \
 tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
 BIG_TESTS = \
+	tests/big/test-copies \
 	tests/big/test-flows \
 	tests/big/test-memory \
 	tests/big/test-values
@@ -99,9 +100,16 @@ check-steps: all tests/steps/test-steps
 # Values of more than 4 GiB, 200 GB of arrays, 10 million records: what the tests of tests/big do in make
 # check, large. Minutes; needs 16 GiB of memory, else skips what does not fit.
 .PHONY: check-big
-check-big: all $(BIG_TESTS)
+check-big: all $(BIG_TESTS) tests/big/libcopies.la
 	$(AM_TESTS_ENVIRONMENT) PYCREW_BIG=1; export PYCREW_BIG; \
 	for test in $(BIG_TESTS); do $$test || failed=1; done; test -z "$$failed"
+
+# Loaded before the C library by tests/big/test-copies; -rpath, because else it is no shared object.
+check_LTLIBRARIES += tests/big/libcopies.la
+tests_big_libcopies_la_SOURCES = tests/big/copies.c tests/big/copies.h
+tests_big_libcopies_la_CFLAGS = $(worker_cflags) -fno-builtin
+tests_big_libcopies_la_LDFLAGS = -module -avoid-version -rpath /nowhere
+tests_big_test_copies_SOURCES = tests/big/test-copies.c tests/big/copies.h
 
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.

@@ -161,3 +161,19 @@ def upper(number, text):
 
 def doubled(value):
     return value * 2
+
+
+# ---- copies
+
+def add_one_to(a, out):
+    np.add(a, 1, out=out)
+
+
+def empty_ones(count):
+    a = pycrew.empty(count)
+    a[0] = a[-1] = 1
+    return a
+
+
+def numpys_own(count):
+    return np.empty(count)
