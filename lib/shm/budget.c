@@ -1,5 +1,6 @@
 #include "lib/shm/budget.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -66,6 +67,8 @@ static uint64_t headroom(const char *directory, const char *limit_file, const ch
     usage -= cache < usage ? cache : usage;
     return limit > usage ? limit - usage : 0;
 }
+
+enum { CGROUP_DEPTH_MAX = 4 };
 
 /* Where v2 is mounted: alone, or beside v1 ("hybrid"), whose controllers it may have some of. */
 static const char *const v2_mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
@@ -225,31 +228,57 @@ unsigned pc_budget_cpus(void)
     return cpus == 0 ? 1 : cpus;
 }
 
-/* What the first of a cgroup and its ancestors says that says it. */
-static bool count_kills(const char *mount, const char *path, const char *file, uint64_t *ret)
+/* The nearest of a cgroup and its ancestors that counts its kills. */
+static bool count_kills(const char *mount, const char *path, const char *file, char *directory,
+                        size_t capacity, uint64_t *ret)
 {
-    char rest[4096], directory[4200];
+    char rest[4096];
     bool first = true;
 
     snprintf(rest, sizeof rest, "%s", path);
-    while (next_directory(mount, rest, &first, directory, sizeof directory))
+    while (next_directory(mount, rest, &first, directory, capacity))
         if (read_line(directory, file, "oom_kill", ret))
             return true;
     return false;
 }
 
+/* v1 counts for each cgroup by itself, and a worker may have been put into one below ours. */
+static uint64_t count_kills_below(const char *directory, unsigned depth)
+{
+    DIR *list = depth < CGROUP_DEPTH_MAX ? opendir(directory) : NULL;
+    struct dirent *entry;
+    uint64_t sum = 0;
+
+    while (list != NULL && (entry = readdir(list)) != NULL) {
+        char below[4200];
+        uint64_t kills = 0;
+
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.' ||
+            (size_t)snprintf(below, sizeof below, "%s/%s", directory, entry->d_name) >= sizeof below)
+            continue;
+        read_line(below, "memory.oom_control", "oom_kill", &kills);
+        sum += kills + count_kills_below(below, depth + 1);
+    }
+    if (list != NULL)
+        closedir(list);
+    return sum;
+}
+
 /* Only one of v1 and v2 has the memory controller. */
 static bool count_cgroup_kills(uint64_t *ret)
 {
-    char path[4096];
+    char path[4096], directory[4200];
 
-    if (cgroup_path("memory", path, sizeof path) &&
-        count_kills("/sys/fs/cgroup/memory", path, "memory.oom_control", ret))
+    if (cgroup_path("memory", path, sizeof path) && path[0] != '\0' &&
+        count_kills("/sys/fs/cgroup/memory", path, "memory.oom_control", directory,
+                    sizeof directory, ret)) {
+        *ret += count_kills_below(directory, 0);
         return true;
+    }
     if (!cgroup_path("", path, sizeof path))
         return false;
     for (unsigned i = 0; i < V2_MOUNTS; i++)
-        if (count_kills(v2_mounts[i], path, "memory.events", ret))
+        if (count_kills(v2_mounts[i], path, "memory.events", directory, sizeof directory, ret))
             return true;
     return false;
 }

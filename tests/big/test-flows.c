@@ -17,8 +17,10 @@ typedef struct watch {
     atomic_bool stop;
     int pids[PROCESSES_MAX];
     int count;
-    bool has_segment; /* whose pages are then not counted with the processes that map them */
-    _Atomic size_t peaks[PROCESSES_MAX], segment; /* since the last look */
+    bool has_segment;
+    /* Since the last look: memory of the processes' own, and what they share, which is counted
+     * once. */
+    _Atomic size_t peaks[PROCESSES_MAX], segment;
     atomic_uint samples;
 } watch;
 
@@ -36,8 +38,7 @@ static void *watch_them(void *data)
 
     while (!atomic_load(&w->stop)) {
         for (int i = 0; i < w->count; i++)
-            raise_to(&w->peaks[i],
-                     of_process(w->pids[i], "status", w->has_segment ? "RssAnon:" : "VmRSS:"));
+            raise_to(&w->peaks[i], of_process(w->pids[i], "status", "RssAnon:"));
         if (w->has_segment)
             raise_to(&w->segment, segment_blocks());
         atomic_fetch_add(&w->samples, 1);
@@ -65,8 +66,11 @@ typedef struct peaks {
 /* Those since the last time. */
 static peaks take_peaks(watch *w)
 {
-    peaks taken = {.segment = atomic_exchange(&w->segment, 0),
-                   .samples = atomic_exchange(&w->samples, 0)};
+    peaks taken;
+
+    AWAIT(atomic_load(&w->samples) >= 3); /* on a busy machine that thread may have had no turn */
+    taken = (peaks){.segment = atomic_exchange(&w->segment, 0),
+                    .samples = atomic_exchange(&w->samples, 0)};
 
     for (int i = 0; i < w->count; i++)
         taken.process[i] = atomic_exchange(&w->peaks[i], 0);
@@ -184,8 +188,8 @@ static double flow(pycrew_crew *crew, size_t bytes)
 
 TEST_LIMIT(arrays_of_far_more_bytes_than_memory_flow_through_it, 1800)
 {
-    size_t first_bytes = sized(512 * MIB, (size_t)10 * 1000 * 1000 * 1000),
-           rest_bytes = sized(GIB, 20 * first_bytes);
+    size_t first_bytes = sized(256 * MIB, (size_t)10 * 1000 * 1000 * 1000),
+           rest_bytes = sized(512 * MIB, 20 * first_bytes);
     size_t memory = 256 * MIB;
     pycrew_crew *crew = open_with_memory(2, memory);
     peaks first, rest;

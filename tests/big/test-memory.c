@@ -413,12 +413,12 @@ static bool find_cgroup(const char *begin, const char *mount, char *ret, size_t 
     return found;
 }
 
-static bool make_in(const char *parent, bool v2, cgroup *ret)
+static bool make_in(const char *parent, bool v2, const char *name, cgroup *ret)
 {
     char limit[32];
 
     snprintf(limit, sizeof limit, "%zu", (size_t)LIMIT);
-    snprintf(ret->directory, sizeof ret->directory, "%s/pycrew-test-%d", parent, getpid());
+    snprintf(ret->directory, sizeof ret->directory, "%s/pycrew-test-%s-%d", parent, name, getpid());
     ret->v2 = v2;
     if (mkdir(ret->directory, 0755) < 0 && errno != EEXIST)
         return false;
@@ -429,15 +429,16 @@ static bool make_in(const char *parent, bool v2, cgroup *ret)
 }
 
 /* A cgroup of LIMIT below ours. */
-static cgroup make_cgroup(void)
+static cgroup make_cgroup(const char *name)
 {
     char parent[350];
     cgroup made;
 
     if (find_cgroup(":memory:", "/sys/fs/cgroup/memory", parent, sizeof parent) &&
-        make_in(parent, false, &made))
+        make_in(parent, false, name, &made))
         return made;
-    if (find_cgroup("0::", "/sys/fs/cgroup", parent, sizeof parent) && make_in(parent, true, &made))
+    if (find_cgroup("0::", "/sys/fs/cgroup", parent, sizeof parent) &&
+        make_in(parent, true, name, &made))
         return made;
     SKIP("no memory cgroup can be made here: %s", strerror(errno));
 }
@@ -478,7 +479,7 @@ static void remove_cgroup(const cgroup *c)
 /* Whatever becomes of the test, nothing is left: this outlives it. */
 static void test_in_cgroup(void (*body)(const cgroup *c))
 {
-    cgroup made = make_cgroup();
+    cgroup made = make_cgroup("crew");
     int status = 0, pid = fork();
 
     if (pid == 0) {
@@ -591,32 +592,45 @@ TEST(in_a_cgroup_a_worker_that_the_oom_killer_ends_is_told_so)
     test_in_cgroup(takes_too_much);
 }
 
-static void eat(const cgroup *c)
+static cgroup other;
+
+/* A process in the other one. */
+static void eat_elsewhere(void)
 {
     int status = 0, pid = fork();
 
-    (void)c;
-    if (pid == 0)
+    if (pid == 0) {
+        enter(&other);
         for (;;) {
             char *some = malloc(MIB);
 
             if (some != NULL)
                 memset(some, 1, MIB);
         }
+    }
     ASSERT(pid > 0 && waitpid(pid, &status, 0) == pid);
     ASSERT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-TEST(an_oom_kill_in_another_cgroup_is_not_taken_for_the_cause)
+static void is_not_misled(const cgroup *c)
 {
     pycrew_crew *crew = open_with_memory(1, 32 * MIB);
     int pid = 0;
 
-    test_in_cgroup(eat);
     OK(pycrew_run(crew, "os:getpid", ">i", &pid));
+    eat_elsewhere();
+    ASSERT(kills_in(&other) >= 1);
     GIVES(pycrew_run(crew, "os:kill", "ii", pid, SIGKILL), PYCREW_EDIED);
     ASSERT(!pycrew_last_error()->out_of_memory);
     pycrew_close(crew);
+    ASSERT_INT(kills_in(c), 0);
+}
+
+TEST(an_oom_kill_in_another_cgroup_is_not_taken_for_the_cause)
+{
+    other = make_cgroup("other");
+    test_in_cgroup(is_not_misled);
+    remove_cgroup(&other);
 }
 
 TAP_MAIN

@@ -191,6 +191,10 @@ TEST(oom_kills_are_what_the_cgroup_counts_in_v1)
     set_vmstat("77");
     set("memory/a/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
     ASSERT_INT(pc_oom_kills(), 3);
+    set("memory/a/b/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 10\n");
+    set("memory/a/b/c/d/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 100\n");
+    set("memory/a/x/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1000\n");
+    ASSERT_INT(pc_oom_kills(), 113); /* those below it, but none beside it */
     set("memory/a/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n"); /* before Linux 4.13 */
     ASSERT_INT(pc_oom_kills(), 77);
     set("unified/memory.events", "oom 5\noom_kill 5\n");
