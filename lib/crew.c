@@ -380,6 +380,7 @@ static pycrew_crew *new_crew(void)
     memset(crew, 0, sizeof *crew);
     crew->segment.fd = crew->zygote_fd = crew->control = crew->zygote_output = crew->fault_fd = -1;
     crew->oom_kills = pc_oom_kills();
+    crew->next_give_back = INT64_MAX;
     pthread_mutex_init(&crew->lock, NULL);
     pthread_mutex_init(&crew->heap_lock, NULL);
     pthread_condattr_init(&attributes);

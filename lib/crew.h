@@ -153,6 +153,7 @@ typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     bool alive; /* admitted and not swept: its memory can be given back */
+    size_t given_back; /* bytes, since the supervisor was last told; under lock */
     uint32_t audited_call; /* the audit's: index + 1 */
     int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
 
@@ -172,6 +173,7 @@ typedef struct pc_host_worker {
     _Atomic bool killed; /* by us, or about to be: nobody else sets DOOMED */
     uint32_t sleep;      /* which sleep of its was last seen while calls were queued, */
     int64_t sleep_since; /* and since when; 0: none */
+    uint32_t sleep_on_memory; /* which it was last seen in with memory that it was given back */
     bool exec;   /* it ran another program, and was killed for it */
     int64_t leave_until; /* its exit functions may run until then; 0: it works */
     char *line;  /* what was read of its output and not passed on */
@@ -236,6 +238,8 @@ struct pycrew_crew {
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
     pc_lease_node *lease_nodes; /* under heap_lock */
     pc_arrays *arrays;
+    _Atomic bool given_back; /* much, to workers: the supervisor is to see that it becomes free */
+    int64_t next_give_back;  /* when it looks */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a call was freed, a worker's state changed, ... */
@@ -354,6 +358,9 @@ void pc_lease_end(pycrew_crew *crew, pc_lease *lease);
 bool pc_lease_keep(pycrew_crew *crew, unsigned worker, unsigned incarnation, uint64_t block,
                    uint64_t size, uint64_t cell, pc_lease_node *ret);
 void pc_lease_drop(pycrew_crew *crew, pc_lease_node *node);
+
+/* The supervisor: wakes workers that sleep on memory that they were given back. When it is to look next. */
+int64_t pc_memory_run(pycrew_crew *crew, int64_t now);
 
 /* The sweep: frees the dead worker's spans, those without leases now. */
 void pc_lease_orphan(pycrew_crew *crew, unsigned worker);

@@ -16,6 +16,11 @@
 #include "lib/crew.h"
 #include "lib/shm/idle.h"
 
+#define MS ((int64_t)1000 * 1000)
+#define GIVE_BACK_LOOK (100 * MS)
+
+enum { GIVE_BACK_TOLD = 1 << 20 }; /* bytes; for less nobody is woken */
+
 static int alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
 {
     int rc;
@@ -223,44 +228,97 @@ static void uncount_lease(pycrew_crew *crew, const pc_lease *lease)
             free_orphan(crew, span, owner);
 }
 
-/* Under the worker's lock. given: what that is given back. */
-static void end_lease(pycrew_crew *crew, pc_lease *lease, uint64_t given)
+/* Under the worker's lock. given: what that is given back. True: it is much by now. */
+static bool end_lease(pycrew_crew *crew, pc_lease *lease, uint64_t given)
 {
     pc_host_worker *w = &crew->crew_workers[lease->worker];
+    bool much = false;
 
     if (w->alive && w->incarnation == lease->incarnation) {
         pc_heap_give_back(&crew->segment, lease->worker, given);
+        w->given_back += lease->size + PC_HEAP_BLOCK_MIN;
+        much = w->given_back >= GIVE_BACK_TOLD;
+        if (much)
+            w->given_back = 0;
     } else {
         pthread_mutex_lock(&crew->heap_lock);
         uncount_lease(crew, lease);
         pthread_mutex_unlock(&crew->heap_lock);
     }
     atomic_store_explicit(&lease->block, 0, memory_order_relaxed);
+    return much;
+}
+
+/* Its owner may be asleep, and sleep on it for ever. But it may as well run the next call at once, and
+ * take the block for that: so it is given some time, by the supervisor. */
+static void tell_given_back(pycrew_crew *crew)
+{
+    /* G1: pairs with the exchange in pc_memory_run. Whichever comes first, the other one sees what was
+     * before it: the look the block, or this that the look is over. */
+    if (!atomic_exchange(&crew->given_back, true))
+        pc_crew_kick(crew);
 }
 
 void pc_lease_end(pycrew_crew *crew, pc_lease *lease)
 {
     pc_host_worker *w = &crew->crew_workers[lease->worker];
+    bool much;
 
     if (lease->block == 0)
         return;
     pthread_mutex_lock(&w->lock);
-    end_lease(crew, lease, lease->block);
+    much = end_lease(crew, lease, lease->block);
     pthread_mutex_unlock(&w->lock);
+    if (much)
+        tell_given_back(crew);
 }
 
 void pc_lease_drop(pycrew_crew *crew, pc_lease_node *node)
 {
     pc_host_worker *w = &crew->crew_workers[node->lease.worker];
+    bool much;
 
     pthread_mutex_lock(&w->lock);
-    end_lease(crew, &node->lease, node->cell);
+    much = end_lease(crew, &node->lease, node->cell);
     pthread_mutex_lock(&crew->heap_lock);
     *node->link = node->next;
     if (node->next != NULL)
         node->next->link = node->link;
     pthread_mutex_unlock(&crew->heap_lock);
     pthread_mutex_unlock(&w->lock);
+    if (much)
+        tell_given_back(crew);
+}
+
+/* True: look again. One that is awake looks itself before it sleeps. */
+static bool wake_for_memory(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    uint32_t sleep;
+
+    if (!w->alive || !pc_heap_is_given_back(&crew->segment, worker) ||
+        !pc_idle_is_asleep(&crew->segment, worker, &sleep))
+        return false;
+    if (w->sleep_on_memory == sleep) {
+        pc_idle_wake_sleep(&crew->segment, worker, sleep);
+        return false;
+    }
+    w->sleep_on_memory = sleep;
+    return true;
+}
+
+int64_t pc_memory_run(pycrew_crew *crew, int64_t now)
+{
+    if (crew->next_give_back == INT64_MAX && atomic_load(&crew->given_back))
+        crew->next_give_back = now + GIVE_BACK_LOOK;
+    if (now < crew->next_give_back)
+        return crew->next_give_back;
+    crew->next_give_back = INT64_MAX;
+    atomic_exchange(&crew->given_back, false); /* G1: what comes from here on is told again */
+    for (unsigned i = 0; i < crew->workers; i++)
+        if (wake_for_memory(crew, i))
+            crew->next_give_back = now + GIVE_BACK_LOOK;
+    return crew->next_give_back;
 }
 
 static bool is_of(const pc_lease *lease, unsigned worker, unsigned incarnation)

@@ -995,6 +995,7 @@ static void turn(pycrew_crew *crew, int64_t extra)
     next = least(extra, pc_rebuild_run(crew, now));
     next = least(next, pc_ladder_run(crew, now));
     next = least(next, end_leaving(crew, now));
+    next = least(next, pc_memory_run(crew, now));
     next = least(next, start_zygote(crew, now));
     next = least(next, fork_workers(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);

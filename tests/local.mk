@@ -63,7 +63,13 @@ tests_fuzz_test_corpus_SOURCES = \
 	tests/fuzz/values.c
 tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 
-API_TESTS = \
+BIG_TESTS = \
+	tests/big/test-copies \
+	tests/big/test-flows \
+	tests/big/test-memory \
+	tests/big/test-values
+
+API_TESTS = $(BIG_TESTS) \
 	tests/test-array \
 	tests/test-batch \
 	tests/test-call \
@@ -90,6 +96,20 @@ tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
 .PHONY: check-steps
 check-steps: all tests/steps/test-steps
 	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
+
+# Values of more than 4 GiB, 200 GB of arrays, 10 million records: what the tests of tests/big do in make
+# check, large. Minutes; needs 16 GiB of memory, else skips what does not fit.
+.PHONY: check-big
+check-big: all $(BIG_TESTS) tests/big/libcopies.la
+	$(AM_TESTS_ENVIRONMENT) PYCREW_BIG=1; export PYCREW_BIG; \
+	for test in $(BIG_TESTS); do $$test || failed=1; done; test -z "$$failed"
+
+# Loaded before the C library by tests/big/test-copies; -rpath, because else it is no shared object.
+check_LTLIBRARIES += tests/big/libcopies.la
+tests_big_libcopies_la_SOURCES = tests/big/copies.c tests/big/copies.h
+tests_big_libcopies_la_CFLAGS = $(worker_cflags) -fno-builtin
+tests_big_libcopies_la_LDFLAGS = -module -avoid-version -rpath /nowhere
+tests_big_test_copies_SOURCES = tests/big/test-copies.c tests/big/copies.h
 
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
@@ -172,8 +192,10 @@ SCRIPT_TESTS = \
 # What tests read: Python modules and data.
 test_data = \
 	tests/harness/crew.h \
+	tests/big/big.h \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
+	tests/py/big_ops.py \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \

@@ -826,7 +826,7 @@ static int take_format(const Py_buffer *view, pc_array *array, char text[32])
         kind = 'c';
         at++;
     }
-    if (*at == '\0')
+    if (*at == '\0' || view->itemsize > INT32_MAX)
         return 0;
     array->itemsize = (uint32_t)view->itemsize;
     array->dtype = PC_DTYPE_OTHER;

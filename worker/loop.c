@@ -27,7 +27,7 @@
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
 #define NONE SIZE_MAX
-enum { ARENA_BLOCK_MIN = 64 << 10, ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
+enum { ARENA_PER_ITEM = 256, ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 
 typedef struct loop {
     pc_worker *worker;
@@ -36,6 +36,7 @@ typedef struct loop {
     unsigned since_yield;
     uint32_t shortages; /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */
+    size_t arena_per_item;  /* bytes of results, in the last chunk */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -520,6 +521,8 @@ typedef struct chunk_writer {
     size_t used, capacity; /* of it */
     size_t start;          /* where the present value stands in it */
     bool in_arena;         /* the present value does */
+    size_t first;          /* the first block's size */
+    size_t total;          /* bytes of all values in blocks */
 } chunk_writer;
 
 /* Whether the present value is all that the present block holds. */
@@ -533,7 +536,7 @@ static bool is_alone(const chunk_writer *w)
 static size_t arena_size(const chunk_writer *w)
 {
     if (w->block == 0)
-        return ARENA_BLOCK_MIN;
+        return w->first;
     return is_alone(w) || w->capacity < ARENA_BLOCK_MAX / 2 ? 2 * w->capacity : ARENA_BLOCK_MAX;
 }
 
@@ -597,6 +600,7 @@ static void chunk_record(chunk_writer *w, pc_chunk_result *result, enum pc_resul
     } else {
         result->payload = w->block + w->start;
         w->used = w->start + size;
+        w->total += size;
     }
     result->header = (uint64_t)size << 8 | PC_CHUNK_REFERENCE | (uint64_t)kind;
 }
@@ -994,12 +998,35 @@ static bool run_kind(execution *e, chunk_writer *w, uint32_t number)
     }
 }
 
+/* As much as the last chunk's results took, and a little more: many chunks with few items each may wait
+ * for the host at once, and all of them stand in memory. */
+static size_t first_block(const loop *l, const pc_chunk *chunk)
+{
+    size_t items = chunk->count > chunk->begin ? chunk->count - chunk->begin : 1;
+    size_t size = items * (l->arena_per_item + l->arena_per_item / 8 + 1);
+
+    return size < ARENA_BLOCK_MAX ? size : ARENA_BLOCK_MAX;
+}
+
+/* Those that fit the table took none. */
+static void note_results(loop *l, const chunk_writer *w)
+{
+    uint64_t progress = atomic_load_explicit(&w->chunk->progress, memory_order_relaxed);
+    uint32_t finished = pc_chunk_finished(progress), begin = w->chunk->begin;
+
+    if (w->total > 0 && finished > begin)
+        l->arena_per_item = w->total / (finished - begin) + 1;
+}
+
 /* False: doomed. */
 static bool run_chunk(execution *e, uint32_t number)
 {
     pc_worker *worker = e->loop->worker;
     pc_chunk *chunk = pc_segment_at(&worker->segment, e->slot->arguments_block);
-    chunk_writer w = {.writer = {.grow = chunk_grow}, .worker = worker, .chunk = chunk};
+    chunk_writer w = {.writer = {.grow = chunk_grow},
+                      .worker = worker,
+                      .chunk = chunk,
+                      .first = first_block(e->loop, chunk)};
     int64_t start = pc_now();
 
     e->shape = chunk->shape;
@@ -1007,6 +1034,7 @@ static bool run_chunk(execution *e, uint32_t number)
     publish_entered(e); /* per item, progress tells */
     if (!run_kind(e, &w, number))
         return false;
+    note_results(e->loop, &w);
     atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
     e->slot->result_kind = PC_RESULT_BATCH;
     e->slot->result_block = 0;
@@ -1101,8 +1129,10 @@ static void idle_awhile(loop *l)
     answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
+    take_back(worker);
     pc_heap_drop_kept(&worker->heap);
-    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l))
+    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
+        !pc_heap_is_given_back(&worker->segment, worker->number))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
 }
@@ -1118,7 +1148,7 @@ static void idle(loop *l)
 
 int pc_loop_run(pc_worker *worker)
 {
-    loop l = {.worker = worker};
+    loop l = {.worker = worker, .arena_per_item = ARENA_PER_ITEM};
     pc_segment *segment = &worker->segment;
     uint32_t slot;
     uint64_t word;

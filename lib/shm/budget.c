@@ -1,5 +1,6 @@
 #include "lib/shm/budget.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -34,19 +35,21 @@ static bool read_number(const char *directory, const char *file, uint64_t *ret)
     return end != text; /* "max" is no number: no limit */
 }
 
-/* A line "name number" of memory.stat; 0 if there is none. */
-static uint64_t read_stat(const char *directory, const char *name)
+/* A line "name number" of a file; false if there is none. */
+static bool read_line(const char *directory, const char *file, const char *name, uint64_t *ret)
 {
     char path[4300], text[16384], *line, *rest = text;
     size_t length = strlen(name);
 
-    snprintf(path, sizeof path, "%s/memory.stat", directory);
+    snprintf(path, sizeof path, "%s/%s", directory, file);
     if (!read_file(path, text, sizeof text))
-        return 0;
+        return false;
     while ((line = strsep(&rest, "\n")) != NULL)
-        if (strncmp(line, name, length) == 0 && line[length] == ' ')
-            return strtoull(line + length, NULL, 10);
-    return 0;
+        if (strncmp(line, name, length) == 0 && line[length] == ' ') {
+            *ret = strtoull(line + length, NULL, 10);
+            return true;
+        }
+    return false;
 }
 
 /* Files that were read stay in the page cache and count as usage, up to the limit; the kernel
@@ -54,16 +57,22 @@ static uint64_t read_stat(const char *directory, const char *name)
 static uint64_t headroom(const char *directory, const char *limit_file, const char *usage_file,
                          const char *cache_name)
 {
-    uint64_t limit, usage, cache;
+    uint64_t limit, usage, cache = 0;
 
     /* v1 says "no limit" by a number near 2^63 */
     if (!read_number(directory, limit_file, &limit) || limit >= UINT64_C(1) << 60 ||
         !read_number(directory, usage_file, &usage))
         return UINT64_MAX;
-    cache = read_stat(directory, cache_name);
+    read_line(directory, "memory.stat", cache_name, &cache);
     usage -= cache < usage ? cache : usage;
     return limit > usage ? limit - usage : 0;
 }
+
+enum { CGROUP_DEPTH_MAX = 4 };
+
+/* Where v2 is mounted: alone, or beside v1 ("hybrid"), whose controllers it may have some of. */
+static const char *const v2_mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
+enum { V2_MOUNTS = sizeof v2_mounts / sizeof v2_mounts[0] };
 
 /* The path of a cgroup below its mount: of the v1 hierarchy with this controller, or of v2 (""). */
 static bool cgroup_path(const char *controller, char *path, size_t capacity)
@@ -88,26 +97,49 @@ static bool cgroup_path(const char *controller, char *path, size_t capacity)
     return false;
 }
 
-/* Calls look for a cgroup's directory and each ancestor's; gives the least answer. In a container
- * the path may be the host's and not be there: then only the root, which is the container's. */
-static uint64_t least(const char *mount, char *path, uint64_t (*look)(const char *directory))
+/* A cgroup's directory, then each ancestor's: false after the last. In a container the path may be the
+ * host's and not be there: then only the root, which is the container's. path is used up. */
+static bool next_directory(const char *mount, char *path, bool *first, char *ret, size_t capacity)
+{
+    char *slash = *first ? NULL : strrchr(path, '/');
+
+    if (!*first && slash == NULL)
+        return false;
+    if (slash != NULL)
+        *slash = '\0';
+    *first = false;
+    snprintf(ret, capacity, "%s%s", mount, path);
+    return true;
+}
+
+/* The least answer of all of them. */
+static uint64_t least(const char *mount, const char *path, uint64_t (*look)(const char *directory))
+{
+    uint64_t best = UINT64_MAX;
+    char rest[4096], directory[4200];
+    bool first = true;
+
+    snprintf(rest, sizeof rest, "%s", path);
+    while (next_directory(mount, rest, &first, directory, sizeof directory)) {
+        uint64_t found = look(directory);
+
+        if (found < best)
+            best = found;
+    }
+    return best;
+}
+
+static uint64_t least_of_v2(const char *path, uint64_t (*look)(const char *directory))
 {
     uint64_t best = UINT64_MAX;
 
-    for (;;) {
-        char directory[4200];
-        char *slash;
-        uint64_t found;
+    for (unsigned i = 0; i < V2_MOUNTS; i++) {
+        uint64_t found = least(v2_mounts[i], path, look);
 
-        snprintf(directory, sizeof directory, "%s%s", mount, path);
-        found = look(directory);
         if (found < best)
             best = found;
-        slash = strrchr(path, '/');
-        if (slash == NULL)
-            return best;
-        *slash = '\0';
     }
+    return best;
 }
 
 static uint64_t memory_v1(const char *directory)
@@ -129,7 +161,7 @@ uint64_t pc_budget_cgroup(void)
     if (cgroup_path("memory", path, sizeof path))
         v1 = least("/sys/fs/cgroup/memory", path, memory_v1);
     if (cgroup_path("", path, sizeof path))
-        v2 = least("/sys/fs/cgroup", path, memory_v2);
+        v2 = least_of_v2(path, memory_v2);
     return v1 < v2 ? v1 : v2;
 }
 
@@ -176,7 +208,7 @@ static uint64_t cpu_quota(void)
     if (cgroup_path("cpu", path, sizeof path))
         v1 = least("/sys/fs/cgroup/cpu", path, quota_v1);
     if (cgroup_path("", path, sizeof path))
-        v2 = least("/sys/fs/cgroup", path, quota_v2);
+        v2 = least_of_v2(path, quota_v2);
     return v1 < v2 ? v1 : v2;
 }
 
@@ -196,11 +228,69 @@ unsigned pc_budget_cpus(void)
     return cpus == 0 ? 1 : cpus;
 }
 
+/* The nearest of a cgroup and its ancestors that counts its kills. */
+static bool count_kills(const char *mount, const char *path, const char *file, char *directory,
+                        size_t capacity, uint64_t *ret)
+{
+    char rest[4096];
+    bool first = true;
+
+    snprintf(rest, sizeof rest, "%s", path);
+    while (next_directory(mount, rest, &first, directory, capacity))
+        if (read_line(directory, file, "oom_kill", ret))
+            return true;
+    return false;
+}
+
+/* v1 counts for each cgroup by itself, and a worker may have been put into one below ours. */
+static uint64_t count_kills_below(const char *directory, unsigned depth)
+{
+    DIR *list = depth < CGROUP_DEPTH_MAX ? opendir(directory) : NULL;
+    struct dirent *entry;
+    uint64_t sum = 0;
+
+    while (list != NULL && (entry = readdir(list)) != NULL) {
+        char below[4200];
+        uint64_t kills = 0;
+
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.' ||
+            (size_t)snprintf(below, sizeof below, "%s/%s", directory, entry->d_name) >= sizeof below)
+            continue;
+        read_line(below, "memory.oom_control", "oom_kill", &kills);
+        sum += kills + count_kills_below(below, depth + 1);
+    }
+    if (list != NULL)
+        closedir(list);
+    return sum;
+}
+
+/* Only one of v1 and v2 has the memory controller. */
+static bool count_cgroup_kills(uint64_t *ret)
+{
+    char path[4096], directory[4200];
+
+    if (cgroup_path("memory", path, sizeof path) && path[0] != '\0' &&
+        count_kills("/sys/fs/cgroup/memory", path, "memory.oom_control", directory,
+                    sizeof directory, ret)) {
+        *ret += count_kills_below(directory, 0);
+        return true;
+    }
+    if (!cgroup_path("", path, sizeof path))
+        return false;
+    for (unsigned i = 0; i < V2_MOUNTS; i++)
+        if (count_kills(v2_mounts[i], path, "memory.events", directory, sizeof directory, ret))
+            return true;
+    return false;
+}
+
 uint64_t pc_oom_kills(void)
 {
     char text[32768];
     const char *at;
+    uint64_t kills;
 
+    if (count_cgroup_kills(&kills))
+        return kills;
     if (!read_file("/proc/vmstat", text, sizeof text) || (at = strstr(text, "\noom_kill ")) == NULL)
         return 0;
     return strtoull(at + 10, NULL, 10);

@@ -17,7 +17,9 @@ uint64_t pc_budget_free(void);
 /* CPUs this process may use: affinity and cgroup quota (v1 and v2), rounded up; 1 at least. */
 unsigned pc_budget_cpus(void);
 
-/* Kills by the kernel's out-of-memory killer since boot, of the whole machine. */
+/* Kills by the kernel's out-of-memory killer, for whatever limit: in this process's memory cgroup (v1 or
+ * v2) and those below it; in the whole machine where that is not counted, or this is no cgroup but the
+ * root. For comparing. */
 uint64_t pc_oom_kills(void);
 
 #endif

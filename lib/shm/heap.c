@@ -14,6 +14,7 @@
 enum { KEEP_SHARE = 4 };
 
 #define RESERVE_STEP ((size_t)64 << 10)
+#define RESERVE_MOST ((size_t)8 << 20) /* at once: others may be reserving, too */
 /* How often a swap is tried anew: who loses it as often has a scribbler for company. */
 enum { TRIES = 1000 };
 #define CGROUP_MARGIN ((uint64_t)32 << 20) /* this near to a limit, reserving risks an OOM kill */
@@ -117,8 +118,18 @@ static int claim_run(pc_heap *heap, uint32_t count, uint32_t *ret)
     return -ENOMEM;
 }
 
-/* Makes the first bytes of a span's memory real. A full tmpfs is EFAULT here, where a plain store
- * would be SIGBUS. */
+/* A full tmpfs is EFAULT here, where a plain store would be SIGBUS. */
+static int populate(uint8_t *at, size_t size)
+{
+    while (madvise(at, size, MADV_POPULATE_WRITE) < 0)
+        if (errno != EINTR && errno != EAGAIN)
+            return -ENOMEM;
+    return 0;
+}
+
+/* Makes the first bytes of a span's memory real. Before each step behind the first (before which
+ * claim_run has) the cgroup is looked at again: several processes that each have seen room for all of
+ * theirs would together be an OOM kill. */
 static int reserve(pc_heap *heap, pc_heap_span *span, size_t bytes)
 {
     size_t total = span->run * PC_SPAN_SIZE;
@@ -128,12 +139,14 @@ static int reserve(pc_heap *heap, pc_heap_span *span, size_t bytes)
     if (to > total)
         to = total;
     while (span->reserved < to) {
-        if (madvise(base + span->reserved, to - span->reserved, MADV_POPULATE_WRITE) == 0)
-            break;
-        if (errno != EINTR && errno != EAGAIN)
+        size_t step = to - span->reserved < RESERVE_MOST ? to - span->reserved : RESERVE_MOST;
+
+        if (span->reserved >= RESERVE_MOST && pc_budget_cgroup() < step + CGROUP_MARGIN)
             return -ENOMEM;
+        if (populate(base + span->reserved, step) < 0)
+            return -ENOMEM;
+        span->reserved += step;
     }
-    span->reserved = span->reserved < to ? to : span->reserved;
     return 0;
 }
 
@@ -429,6 +442,11 @@ void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset)
                                                   memory_order_relaxed)) /* H1 */
             return;
     }
+}
+
+bool pc_heap_is_given_back(const pc_segment *segment, unsigned worker)
+{
+    return atomic_load_explicit(&segment->workers[worker].returned, memory_order_relaxed) != 0;
 }
 
 bool pc_heap_take_back(pc_heap *heap, unsigned worker)

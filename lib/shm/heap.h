@@ -72,6 +72,9 @@ uint32_t pc_heap_run(const pc_heap *heap, uint32_t span);
  * scribbler it gives up: the block is then lost until the worker's end. */
 void pc_heap_give_back(pc_segment *segment, unsigned worker, uint64_t offset);
 
+/* Whether something was given back that the worker has not taken yet. */
+bool pc_heap_is_given_back(const pc_segment *segment, unsigned worker);
+
 /* Gives the spans back that are kept empty for what comes next. */
 void pc_heap_trim(pc_heap *heap);
 

@@ -157,6 +157,21 @@ void pc_idle_call_for_memory(pc_segment *segment)
     }
 }
 
+bool pc_idle_is_asleep(const pc_segment *segment, unsigned worker, uint32_t *ret)
+{
+    *ret = atomic_load_explicit(&segment->workers[worker].sleeps, memory_order_relaxed);
+    return atomic_load_explicit(&segment->header->idle[worker / 64], memory_order_acquire) >>
+               worker % 64 & 1;
+}
+
+void pc_idle_wake_sleep(pc_segment *segment, unsigned worker, uint32_t sleep)
+{
+    uint32_t now;
+
+    if (pc_idle_is_asleep(segment, worker, &now) && now == sleep)
+        post(segment, worker);
+}
+
 void pc_idle_wake_all(pc_segment *segment)
 {
     /* Maybe scribbled: while it names somebody no one is woken. Without it one too many is. */

@@ -42,9 +42,16 @@ void pc_idle_wake_all(pc_segment *segment);
 
 /* Memory is short. An idle worker may keep empty spans, and hold what it was given back since it
  * fell asleep; so those that sleep are woken, to look at header->shortages and give back what they
- * do not use. (A worker looks before it spins, and again between pc_idle_publish and its sleep.) */
+ * do not use. (A worker looks before it spins, and again between pc_idle_publish and its sleep; what it
+ * was given back it looks for behind its spinning, too, so that it falls asleep on none.) */
 void pc_idle_call_for_memory(pc_segment *segment);
 enum { PC_SHORTAGE_NS = 1000 * 1000 }; /* for how long it is worth to try again then */
+
+/* Host: wakes worker if it sleeps its sleep number `sleep`. */
+void pc_idle_wake_sleep(pc_segment *segment, unsigned worker, uint32_t sleep);
+
+/* Which sleep worker is in: its number; false: by the hints it is awake. */
+bool pc_idle_is_asleep(const pc_segment *segment, unsigned worker, uint32_t *ret);
 
 /* The sweep: takes a dead worker out of the hints. */
 void pc_idle_forget(pc_segment *segment, unsigned worker);

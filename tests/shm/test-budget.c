@@ -54,17 +54,6 @@ TEST(affinity_bounds_the_cpus)
     ASSERT_INT(pc_budget_cpus(), 1);
 }
 
-TEST(oom_kills_are_what_vmstat_counts)
-{
-    static char text[65536];
-    tap_read_file("/proc/vmstat", text, sizeof text);
-    char *line = strstr(text, "\noom_kill ");
-    if (!line)
-        SKIP("this kernel does not count them");
-    ASSERT(pc_oom_kills() >= strtoull(line + strlen("\noom_kill "), NULL, 10));
-    ASSERT(pc_oom_kills() < strtoull(line + strlen("\noom_kill "), NULL, 10) + 1000);
-}
-
 /* ---- memory ---- */
 
 TEST(without_cgroups_there_is_no_limit)
@@ -157,6 +146,68 @@ TEST(near_a_cgroups_limit_a_span_is_refused)
     ASSERT_INT(pc_heap_alloc(&heap, 3 * MIB, &block), 0);
     pc_heap_destroy(&heap);
     pc_segment_unmap(&segment);
+}
+
+TEST(v2_beside_v1_is_found_too)
+{
+    own_cgroup("5:memory:/a\n0::/b\n");
+    set("memory/a/memory.limit_in_bytes", "104857600\n");
+    set("memory/a/memory.usage_in_bytes", "0\n");
+    set("unified/b/memory.max", "52428800\n");
+    set("unified/b/memory.current", "0\n");
+    ASSERT(pc_budget_cgroup() == 50 * MIB);
+    set("unified/b/cpu.max", "10000 100000\n");
+    ASSERT_INT(pc_budget_cpus(), 1);
+}
+
+/* ---- OOM kills ---- */
+
+/* As is /proc/vmstat of the machine, with this count. */
+static void set_vmstat(const char *kills)
+{
+    static const char file[] = "/dev/shm/pycrew-test-vmstat";
+    char text[100];
+
+    snprintf(text, sizeof text, "nr_free_pages 1\ndrop_slab 0\noom_kill %s\nnumb 3\n", kills);
+    ASSERT(write_file(file, text));
+    if (mount(file, "/proc/vmstat", "none", MS_BIND, "") < 0)
+        SKIP("nothing can be mounted in /proc: %s", strerror(errno));
+}
+
+TEST(oom_kills_are_what_the_cgroup_counts_in_v2)
+{
+    own_cgroup("0::/a/b\n");
+    set_vmstat("77");
+    set("a/b/memory.events", "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n");
+    set("a/memory.events", "low 0\nhigh 0\nmax 12\noom 9\noom_kill 8\n");
+    ASSERT_INT(pc_oom_kills(), 2);
+    set("a/b/memory.events", "low 0\n");
+    ASSERT_INT(pc_oom_kills(), 8);
+}
+
+TEST(oom_kills_are_what_the_cgroup_counts_in_v1)
+{
+    own_cgroup("5:memory:/a/b\n0::/\n");
+    set_vmstat("77");
+    set("memory/a/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
+    ASSERT_INT(pc_oom_kills(), 3);
+    set("memory/a/b/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 10\n");
+    set("memory/a/b/c/d/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 100\n");
+    set("memory/a/x/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1000\n");
+    ASSERT_INT(pc_oom_kills(), 113); /* those below it, but none beside it */
+    set("memory/a/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n"); /* before Linux 4.13 */
+    ASSERT_INT(pc_oom_kills(), 77);
+    set("unified/memory.events", "oom 5\noom_kill 5\n");
+    ASSERT_INT(pc_oom_kills(), 5);
+}
+
+TEST(without_cgroups_oom_kills_are_the_machines)
+{
+    own_cgroup("");
+    set_vmstat("77");
+    ASSERT_INT(pc_oom_kills(), 77);
+    set_vmstat("78");
+    ASSERT_INT(pc_oom_kills(), 78);
 }
 
 /* ---- CPUs ---- */
