@@ -1225,6 +1225,17 @@ static void *churn(void *data)
     return NULL;
 }
 
+/* With them go the views that they kept. */
+static void kill_all_workers(void)
+{
+    int pids[4], count = find_workers(pids, 4);
+
+    for (int i = 0; i < count; i++)
+        kill(pids[i], SIGKILL);
+    for (int i = 0; i < count; i++)
+        AWAIT(kill(pids[i], 0) < 0);
+}
+
 TEST(arrays_of_many_threads_are_right_while_workers_die)
 {
     pycrew_crew *crew = open_array_crew(2);
@@ -1248,9 +1259,7 @@ TEST(arrays_of_many_threads_are_right_while_workers_die)
     }
     for (unsigned i = 0; i < 3; i++)
         pthread_join(ids[i], NULL);
-    kill_worker(crew);
-    for (int i = 0; i < 6; i++)
-        kill_worker(crew);
+    kill_all_workers();
     AWAIT((pycrew_free(crew, pycrew_alloc(crew, 100)), memory_used(crew)) <= before + 8 * MIB);
     pycrew_close(crew);
 }

@@ -7,8 +7,8 @@
  * then it is reaped. The host is followed by its pidfd and by the control socket's end.
  *
  * It is the subreaper of what workers start. So whatever left its group or its session comes here
- * when its parent dies, and ends with its worker if its environment still names that (the mark), else
- * with the zygote. */
+ * when its parent dies, and ends with its worker if its environment still names that (the mark),
+ * else with the zygote. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -50,9 +50,10 @@ static int pidfd_of(pid_t pid)
     return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-/* False: it could not be told. The host would wait for it, so the zygote ends; by that it hears all. */
-static bool tell_with(zygote *z, enum pc_message_kind kind, const pc_message *message, const char *text,
-                      const int *fd)
+/* False: it could not be told. The host would wait for it, so the zygote ends; by that it hears
+ * all. */
+static bool tell_with(zygote *z, enum pc_message_kind kind, const pc_message *message,
+                      const char *text, const int *fd)
 {
     pc_message copy = message != NULL ? *message : (pc_message){0};
 
@@ -97,19 +98,24 @@ static void mark_worker(const pc_worker *worker)
         memcpy(mark, text, MARK_SIZE);
 }
 
-/* Whether a process of ours has this mark. Environments are long: it stands at their beginning. */
-static bool has_mark(pid_t pid, const char *mark)
+enum marking { OTHER, MARKED, UNKNOWN };
+
+/* Whether a process of ours has this mark. Environments are long: it stands at their beginning.
+ * Unknown: it has none, as in the middle of an exec, when who waits for it to be over may have been
+ * told so already. */
+static enum marking look_for_mark(pid_t pid, const char *mark)
 {
     char path[64], text[256], wanted[64];
     size_t size = 0;
+    bool empty = true;
     FILE *file;
 
     snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
     snprintf(wanted, sizeof wanted, MARK "%s", mark);
     file = fopen(path, "re");
     if (file == NULL)
-        return false;
-    for (int c; (c = getc(file)) != EOF;) {
+        return OTHER;
+    for (int c; (c = getc(file)) != EOF; empty = false) {
         if (size < sizeof text - 1)
             text[size++] = (char)c;
         if (c != '\0')
@@ -120,7 +126,9 @@ static bool has_mark(pid_t pid, const char *mark)
         size = 0;
     }
     fclose(file);
-    return size > 0 && strcmp(text, wanted) == 0;
+    if (size > 0 && strcmp(text, wanted) == 0)
+        return MARKED;
+    return empty ? UNKNOWN : OTHER;
 }
 
 static bool is_child(const zygote *z, pid_t pid)
@@ -132,11 +140,12 @@ static bool is_child(const zygote *z, pid_t pid)
 }
 
 /* Reaps those that have ended; kills those with the mark, all if it is "", none if it is NULL. How
- * many it had to kill. */
+ * many are to be looked at again: those it had to kill, and those of which it does not know. */
 static unsigned handle_orphans(const zygote *z, const char *mark)
 {
     char path[64];
-    unsigned killed = 0;
+    unsigned left = 0;
+    enum marking marking;
     FILE *file;
     int pid;
 
@@ -145,14 +154,14 @@ static unsigned handle_orphans(const zygote *z, const char *mark)
     while (file != NULL && fscanf(file, "%d", &pid) == 1) {
         if (is_child(z, pid) || waitpid(pid, NULL, WNOHANG) == pid)
             continue;
-        if (mark == NULL || (*mark != '\0' && !has_mark(pid, mark)))
-            continue;
-        kill(pid, SIGKILL);
-        killed++;
+        marking = mark == NULL ? OTHER : *mark == '\0' ? MARKED : look_for_mark(pid, mark);
+        if (marking == MARKED)
+            kill(pid, SIGKILL);
+        left += marking != OTHER;
     }
     if (file != NULL)
         fclose(file);
-    return killed;
+    return left;
 }
 
 /* What a killed one has started comes to us by its death. */
@@ -212,13 +221,26 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
     options->python = PYCREW_PYTHON;
     for (char *at = copy; at < copy + size; at += strlen(at) + 1)
         switch (*at) {
-        case 'p': options->python = at + 1; break;
-        case 's': options->path[paths++] = at + 1; break;
-        case 'm': options->preload[preloads++] = at + 1; break;
-        case 'i': options->init = at + 1; break;
-        case 'x': options->exit = at + 1; break;
-        case 'o': options->output = at[1]; break;
-        default: return -EPROTO;
+        case 'p':
+            options->python = at + 1;
+            break;
+        case 's':
+            options->path[paths++] = at + 1;
+            break;
+        case 'm':
+            options->preload[preloads++] = at + 1;
+            break;
+        case 'i':
+            options->init = at + 1;
+            break;
+        case 'x':
+            options->exit = at + 1;
+            break;
+        case 'o':
+            options->output = at[1];
+            break;
+        default:
+            return -EPROTO;
         }
     return 0;
 }
@@ -270,8 +292,7 @@ static int start(zygote *z)
 
     if (!tell(z, PC_MESSAGE_HELLO, &message, PACKAGE_VERSION " with Python " PY_VERSION) ||
         pc_control_receive(z->control, &message, z->text, fds, 0) != 1 ||
-        message.kind != PC_MESSAGE_CONFIG ||
-        parse_options(z->text, message.size, &z->options) < 0)
+        message.kind != PC_MESSAGE_CONFIG || parse_options(z->text, message.size, &z->options) < 0)
         return -1;
     take_host_affinity();
     limit_threads();
@@ -282,9 +303,10 @@ static int start(zygote *z)
     }
     become_subreaper(z);
     if (count_threads() > 1)
-        tell(z, PC_MESSAGE_WARNING, NULL,
-             "threads are alive after the preload; they do not exist in the workers, and locks they "
-             "hold stay locked there");
+        tell(
+            z, PC_MESSAGE_WARNING, NULL,
+            "threads are alive after the preload; they do not exist in the workers, and locks they "
+            "hold stay locked there");
     return tell(z, PC_MESSAGE_READY, NULL, NULL) ? 0 : -1;
 }
 
