@@ -175,7 +175,7 @@ TEST(what_a_dead_worker_held_leaves_the_memory_at_the_last_release)
     size_t count = 4;
     pycrew_crew *crew = open_warm(amount());
     pycrew_call *calls[4];
-    int pids[WORKERS];
+    int pids[WORKERS], next[WORKERS];
     use before = use_now();
 
     for (size_t i = 0; i < count; i++)
@@ -185,7 +185,7 @@ TEST(what_a_dead_worker_held_leaves_the_memory_at_the_last_release)
     find_workers(pids, WORKERS);
     for (int i = 0; i < WORKERS; i++)
         kill(pids[i], SIGKILL);
-    AWAIT(!is_worker(pids[0]) && !is_worker(pids[1]) && find_workers(pids, WORKERS) == WORKERS);
+    AWAIT(!is_worker(pids[0]) && !is_worker(pids[1]) && find_workers(next, WORKERS) == WORKERS);
     ASSERT(segment_blocks() >= count * PIECE);
     for (size_t i = 0; i < count; i++)
         pycrew_release(calls[i]);
@@ -547,8 +547,11 @@ static void many_at_once(const cgroup *c)
             int rc = pycrew_wait(calls[i], BOUND);
 
             if (rc != 0) {
-                GIVES(rc, PYCREW_ERAISED);
-                ASSERT_STR(pycrew_call_error(calls[i])->type, "MemoryError");
+                /* pycrew.empty has raised it, or the little beside it found no room */
+                if (rc != -ENOMEM) {
+                    GIVES(rc, PYCREW_ERAISED);
+                    ASSERT_STR(pycrew_call_error(calls[i])->type, "MemoryError");
+                }
                 refused++;
             }
         }

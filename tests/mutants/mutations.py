@@ -28,6 +28,7 @@ CHUNK = "lib/chunk.c"
 LADDER = "lib/ladder.c"
 MAP = "lib/map.c"
 MEMORY = "lib/memory.c"
+BUDGET = "lib/shm/budget.c"
 ARRAY = "lib/array.c"
 REBUILD = "lib/rebuild.c"
 SUPERVISOR = "lib/supervisor.c"
@@ -47,6 +48,7 @@ TEST_CALL = "tests/test-call"
 TEST_DEADLINE = "tests/test-deadline"
 TEST_DEATH = "tests/test-death"
 TEST_MAP = "tests/test-map"
+TEST_MEMORY = "tests/big/test-memory"
 TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
@@ -324,6 +326,23 @@ MUTATIONS = [
         [(HEAP, "    while (span->reserved < to) {\n", "    while (span->reserved < to && errno < 0) {\n")],
         [(TEST_HEAP, "where_dev_shm_is_full_there_is_no_memory_and_no_sigbus"),
          (TEST_HEAP, "memory_is_taken_in_steps_and_returned_with_its_span")]),
+    Mutation(
+        "memory-slept-on",
+        "what is given back to a worker that sleeps stays where it is",
+        [(MEMORY, "    if (crew->next_give_back == INT64_MAX && atomic_load(&crew->given_back))\n",
+          "    if (false)\n")],
+        [(TEST_MEMORY, "large_results_that_were_released_leave_the_memory"),
+         (TEST_MEMORY, "arrays_that_were_freed_or_dropped_leave_the_memory")]),
+    Mutation(
+        "memory-reserved-at-once",
+        "several processes reserve what only one of them has room for: an OOM kill",
+        [(HEAP, "if (span->reserved >= RESERVE_MOST && ", "if (false && ")],
+        [(TEST_MEMORY, "in_a_cgroup_several_that_reserve_at_once_are_no_oom_kill")]),
+    Mutation(
+        "memory-anybodys-oom-kill",
+        "another cgroup's OOM kill is taken for the cause",
+        [(BUDGET, "    if (count_cgroup_kills(&kills))\n", "    (void)count_cgroup_kills;\n    if (false)\n")],
+        [(TEST_MEMORY, "an_oom_kill_in_another_cgroup_is_not_taken_for_the_cause")]),
     # ---- maps ----
     Mutation(
         "map-in-place-retried",
