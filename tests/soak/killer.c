@@ -111,3 +111,14 @@ void killer_stop(void)
     atomic_store(&killer.over, true);
     pthread_join(killer.thread, NULL);
 }
+
+void kill_all_workers(void)
+{
+    pid_t workers[WORKERS_MAX];
+    size_t count = proc_workers(workers, WORKERS_MAX);
+    for (size_t i = 0; i < count; i++)
+        kill(workers[i], SIGKILL);
+    for (size_t i = 0; i < count; i++)
+        while (proc_parent(workers[i]) > 0)
+            sleep_ns(MS);
+}

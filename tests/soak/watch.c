@@ -20,7 +20,7 @@
 #define BEAT_NS                                                                                    \
     (2 * LOST_NS) /* each wait is bounded by one: who comes back later hangs in pycrew */
 
-enum { BEATS = THREADS_MAX + 8, ALLOWED_KB = 4096 };
+enum { BEATS = THREADS_MAX + 8, ALLOWED_KB = 4096, HELD_ALLOWED_KB = 16 * 1024 };
 
 /* ---- beats ----------------------------------------------------------------------------------- */
 
@@ -248,6 +248,16 @@ void look_compare(const look *before, const look *after)
     compare("descriptors", (long)before->descriptors, (long)after->descriptors, 0);
     compare("threads", (long)before->threads, (long)after->threads, 0);
     compare("workers", (long)before->workers, (long)after->workers, 0);
+}
+
+/* With the workers dead, and nothing asked of the new ones, what is in use is the host's: no call, no taken
+ * array, no memory of pycrew_alloc is left, nor anybody's view; but some empty spans are, one of each size. */
+void look_at_what_is_held(const look *fresh)
+{
+    look now = look_when_quiet();
+    printf("\n  kB in use when all is given back: %ld (at the start: %ld)\n", now.used_kb,
+           fresh->used_kb);
+    compare("kB in use when all is given back", fresh->used_kb, now.used_kb, HELD_ALLOWED_KB);
 }
 
 /* ---- what is left ---------------------------------------------------------------------------- */
