@@ -22,9 +22,9 @@ def keep(index, a):
 
 
 def kept_value():
-    """What all elements of what was kept are; 0: nothing was."""
+    """What all elements of what was kept are; -0.5: nothing was. (0 is what memory shows that was freed.)"""
     if not _kept:
-        return 0.0
+        return -0.5
     value = float(_kept[-1][0])
     return value if all((a == value).all() for a in _kept) else float("nan")
 

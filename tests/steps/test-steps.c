@@ -172,10 +172,10 @@ static void check_array(struct record *r)
         r->taken = array;
 }
 
-/* A worker that is new has kept nothing: 0. */
+/* A worker that is new has kept nothing. */
 static bool is_kept_value(const struct record *r, double value)
 {
-    return value == r->value || (r->kind == KEPT && value == 0);
+    return value == r->value || (r->kind == KEPT && value == -0.5);
 }
 
 static void check_result(struct record *r)
