@@ -95,9 +95,9 @@ def keep_array(a):
 
 
 def kept_value():
-    """0: nothing was kept here; -1: it shows other data."""
+    """-0.5: nothing was kept here; -1: it shows different elements, which were all the same."""
     values = {a[i] for a in kept for i in range(0, len(a), 1000)}
-    return values.pop() if len(values) == 1 else -1 if values else 0
+    return values.pop() if len(values) == 1 else -1 if values else -0.5
 
 
 def let_go():

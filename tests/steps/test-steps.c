@@ -792,6 +792,7 @@ static void drive_kept(void)
 
     submit_array(KEEP, &array, value);
     collect_queued();
+    finish_calls(); /* nobody has it from here on but Python */
     pycrew_free(h.crew, array.data);
     other = new_array(-value);
     submit(KEPT, 0, true)->value = value;
