@@ -137,7 +137,8 @@ pycrew_call *prepare_call(const plan *p)
     return call;
 }
 
-/* The crew's own retries are not for what writes into its arguments: that is for the library to know. */
+/* The crew's own retries are not for what writes into its arguments: that is for the library to
+ * know. */
 void submit_call(pycrew_call *call, const plan *p)
 {
     if (p->timeout_ns > 0)

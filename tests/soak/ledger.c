@@ -131,7 +131,8 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
     case OUTCOME_RAISED:
         return call->op == OP_FAIL || shared;
     case OUTCOME_DIED:
-        return shared || dies_of_itself(call->op) || soak_ledger.workers_die || soak_ledger.zygotes_die;
+        return shared || dies_of_itself(call->op) || soak_ledger.workers_die ||
+               soak_ledger.zygotes_die;
     case OUTCOME_TIMED_OUT:
         return call->flags & CALL_DEADLINE;
     case OUTCOME_CANCELLED:

@@ -28,12 +28,12 @@ enum op {
     OP_MATCH, /* a catastrophic regular expression */
     OP_SWALLOW,
     OP_STOP,
-    OP_COPY, /* an array: into one of pycrew.empty, which is returned */
-    OP_SAME, /* returns it */
-    OP_NEW,  /* returns a copy that is elsewhere, and copied once more */
-    OP_KEEP, /* keeps the view, and looks whether those kept before are what they were */
+    OP_COPY,      /* an array: into one of pycrew.empty, which is returned */
+    OP_SAME,      /* returns it */
+    OP_NEW,       /* returns a copy that is elsewhere, and copied once more */
+    OP_KEEP,      /* keeps the view, and looks whether those kept before are what they were */
     OP_KEEP_COPY, /* the same with the array that it returns */
-    OP_INVERT /* changes each byte in place */
+    OP_INVERT     /* changes each byte in place */
 };
 
 /* How the host makes its calls, a row of the table each. X(name, text) */

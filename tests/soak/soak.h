@@ -80,7 +80,8 @@ void check_sum(size_t index, long long sum);
 void check_bytes(const plan *p, const void *data, size_t size);
 void check_failure(size_t index, const pycrew_error *error);
 
-/* A call of a plan: its numbers, and data as bytes; to which more can be added until it is submitted. */
+/* A call of a plan: its numbers, and data as bytes; to which more can be added until it is
+ * submitted. */
 pycrew_call *prepare_call(const plan *p);
 void submit_call(pycrew_call *call, const plan *p);
 /* Waits, and writes down how it ended: whether it returned. */
@@ -103,7 +104,8 @@ void do_rough_batch(size_t first, size_t count, uint64_t *random);
 
 /* ---- arrays.c, maps.c ---- */
 
-/* Memory that is not the crew's. Not malloc's, which keeps some for later: that would look like a leak. */
+/* Memory that is not the crew's. Not malloc's, which keeps some for later: that would look like a
+ * leak. */
 void *map_memory(size_t size);
 void unmap_memory(void *memory, size_t size);
 
