@@ -407,7 +407,7 @@ static void collect_slice(pycrew_call *call, unsigned worker, unsigned incarnati
     flags &= PC_ANSWER_RETAINED;
     if (chunk->finished == chunk->count && chunk->failures == 0)
         flags |= PC_ANSWER_RETURNED;
-    if (pc_arrays_collect(call, worker, incarnation, flags) < 0)
+    if (pc_arrays_collect(call, worker, incarnation, flags) == -EBADMSG)
         pc_crew_distrust(call->crew, "a slice that its worker retains, and is none");
 }
 

@@ -952,9 +952,12 @@ static void run(pc_map *map)
 
 /* ---- the whole ---- */
 
-/* The crew closes: what is in flight goes with it. */
+/* The crew closes: what is in flight goes with it. What the supervisor collects at this moment may
+ * still be copied back. */
 static int leave(pc_map *map)
 {
+    for (unsigned i = 0; i < map->in_flight; i++)
+        pc_call_collect(map->chunks[i]);
     pthread_mutex_lock(&map->crew->lock);
     for (unsigned i = 0; i < map->in_flight; i++)
         map->chunks[i]->chunk->map = NULL;

@@ -761,7 +761,7 @@ TEST(workers_that_are_killed_again_and_again_lose_no_element)
 
 struct killing {
     atomic_bool stop;
-    int kills;
+    atomic_int kills;
 };
 
 /* One of the workers at a time, at any moment of its work. */
@@ -794,7 +794,7 @@ TEST(each_kill_costs_at_most_one_element_and_what_failed_is_told)
 
     options.retries = 0;
     ASSERT_INT(pthread_create(&thread, NULL, kill_often, &killing), 0);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < ROUNDS || killing.kills == 0; round++) {
         int told = 0, count;
 
         memset(to, 0xee, COUNT * sizeof *to);

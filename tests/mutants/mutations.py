@@ -352,6 +352,17 @@ MUTATIONS = [
          (TEST_ARRAY, "a_call_with_a_writable_array_is_tried_again_only_if_its_caller_says_so")],
         by_chance=True),
     Mutation(
+        "array-copied-back-late",
+        "what returns after its release is copied back, to memory that may be gone",
+        [(ARRAY, "    if (!released)\n        copy_back(call);\n",
+          "    if (!released || released)\n        copy_back(call);\n")],
+        [(TEST_ARRAY, "what_returns_after_its_release_is_not_copied_back")]),
+    Mutation(
+        "array-copied-back-at-close",
+        "what returns when the crew closes is copied back, though its waiter was sent out",
+        [(ARRAY, "    if (atomic_load(&crew->ending) == 2)\n        return -ECANCELED;\n", "")],
+        [(TEST_ARRAY, "what_returns_when_the_crew_closes_is_not_copied_back")]),
+    Mutation(
         "array-dead-copied-back",
         "at the release all is copied back, whether the call returned, died, or was cancelled",
         [(ARRAY, "void pc_arrays_leave(pycrew_call *call)\n{\n"
