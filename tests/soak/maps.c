@@ -138,7 +138,9 @@ static void check_elements(const struct map_job *m, int count)
                      m->count, (unsigned long long)m->done);
 }
 
-/* It stopped: of its elements no more is told. What never ran is left as it was. */
+/* It stopped: of its elements no more is told. What never ran is left as it was, or filled: a
+ * worker may die when it has said that an element is started, and before the function has written
+ * anything down. */
 static void check_stopped(const struct map_job *m, int rc)
 {
     bool may_be = m->stops ? rc == PYCREW_ERAISED || rc == PYCREW_EDIED ||
@@ -149,9 +151,11 @@ static void check_stopped(const struct map_job *m, int rc)
                      pycrew_last_error()->message, rc);
     for (size_t i = 0; i < m->count; i++) {
         soak_ledger.calls[m->first + i].flags |= CALL_RELEASED;
-        if (soak_ledger.runs[m->first + i].begun == 0 && output_of(m)[i] != UNTOUCHED)
+        int64_t value = output_of(m)[i];
+        bool filled = value == FILL && !m->stops;
+        if (soak_ledger.runs[m->first + i].begun == 0 && value != UNTOUCHED && !filled)
             ledger_fault(FAULT_WRONG, m->first + i, "it never ran, and its place has %lld",
-                         (long long)output_of(m)[i]);
+                         (long long)value);
     }
 }
 
