@@ -1301,13 +1301,13 @@ TEST_LIMIT(a_worker_dies_in_a_call_with_arrays, LIMIT_S)
 {
     run_scenario(&(struct scenario){"array in, array out", WORKER, 1, AFTER("pc_ring_claim"),
                                     AFTER("pc_slot_finish"), .arrays = true, .again = true,
-                                    .sample = 70, .before = before_array, .drive = drive_array});
+                                    .sample = 130, .before = before_array, .drive = drive_array});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_makes_an_array, LIMIT_S)
 {
     run_scenario(&(struct scenario){"pycrew.empty", WORKER, 1, AT("empty"), AFTER("empty"),
-                                    .arrays = true, .again = true, .sample = 110,
+                                    .arrays = true, .again = true, .sample = 180,
                                     .drive = drive_array});
 }
 
@@ -1351,7 +1351,7 @@ TEST_LIMIT(a_worker_dies_in_a_maps_slice, LIMIT_S)
 {
     run_scenario(&(struct scenario){"map, slice", WORKER, 1, AFTER("pc_ring_claim"),
                                     AFTER("pc_slot_finish"), .arrays = true, .again = true,
-                                    .sample = 170, .drive = drive_slice});
+                                    .sample = 260, .drive = drive_slice});
 }
 
 TEST_LIMIT(the_zygote_dies_while_it_forks, LIMIT_S)
