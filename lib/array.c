@@ -910,9 +910,9 @@ static bool is_to_copy_back(const pycrew_call *call)
     return false;
 }
 
-/* Who released the call may have freed the memory; he has not before this if he comes back after
- * it. */
-static void copy_back_unless_released(pycrew_call *call)
+/* Who released the call may have freed the memory, and who was sent out of a wait when the crew
+ * closed: he has not before this if he comes back after it, since he waits for who collects. */
+static int copy_back_unless_released(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
     bool released;
@@ -920,8 +920,11 @@ static void copy_back_unless_released(pycrew_call *call)
     pthread_mutex_lock(&crew->lock);
     released = atomic_load(&call->released);
     pthread_mutex_unlock(&crew->lock);
+    if (atomic_load(&crew->ending) == 2)
+        return -ECANCELED;
     if (!released)
         copy_back(call);
+    return 0;
 }
 
 static unsigned whole_incarnation(pycrew_crew *crew, unsigned worker)
@@ -944,7 +947,7 @@ int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
     if (rc == 0 && flags & PC_ANSWER_ARRAYS)
         rc = lease_all(call, worker, incarnation, call->result, 0);
     if (rc == 0 && flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
-        copy_back_unless_released(call);
+        rc = copy_back_unless_released(call);
     return rc;
 }
 

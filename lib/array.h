@@ -28,8 +28,8 @@ void pc_arrays_free(pycrew_crew *crew);
 int pc_arrays_add(pc_builder *builder, const pycrew_array *array);
 
 /* While the call's end is collected: notes what the worker still sees (flags, enum pc_answer_flags),
- * leases the arrays of the result, copies back. 0; -ENOMEM; -EBADMSG: the result holds what no worker
- * of ours writes. */
+ * leases the arrays of the result, copies back. 0; -ENOMEM; -ECANCELED: the crew closes, and it was not
+ * copied back; -EBADMSG: the result holds what no worker of ours writes. */
 int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
 
 /* The call gives its blocks back. */

@@ -737,6 +737,7 @@ static int collect_arrays(pycrew_call *call, uint64_t word, uint32_t kind, uint3
                               flags)) {
     case 0: return 0;
     case -ENOMEM: return set_lost(call, -ENOMEM, "no memory is left for the result's arrays", true);
+    case -ECANCELED: return set_lost(call, -ECANCELED, "the crew was closed", true);
     default: return set_impossible(call);
     }
 }
@@ -1423,11 +1424,11 @@ static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
 
         pthread_mutex_lock(&crew->lock);
         mine = call->released && pc_call_has_ended(call);
-        if (mine)
-            call->released = false;
         pthread_mutex_unlock(&crew->lock);
-        if (mine && pc_call_collect(call))
-            pc_call_reclaim(call);
+        if (!mine || !pc_call_collect(call))
+            continue;
+        call->released = false; /* not before: what was released is not copied back */
+        pc_call_reclaim(call);
     }
 }
 

@@ -352,7 +352,10 @@ static void save_failure(pycrew_call *call, uint32_t item, uint32_t kind, bool d
     } else if (described || item < chunk->fault_item) {
         describe_failure(call, item, kind, described ? fault_message(call) : (pc_cursor){NULL, NULL},
                          &error);
-        chunk->unfound |= kind == PC_RESULT_NO_FUNCTION;
+        if (kind == PC_RESULT_NO_FUNCTION) {
+            chunk->unfound = true; /* which ends the map: of all that failed this is what is told */
+            chunk->fault_item = UINT32_MAX;
+        }
     } else {
         int code = kind == PC_RESULT_INTERRUPTED ? stopped_code(chunk, item)
                                                  : pc_call_code_of(call, kind);
@@ -404,7 +407,7 @@ static void collect_slice(pycrew_call *call, unsigned worker, unsigned incarnati
     flags &= PC_ANSWER_RETAINED;
     if (chunk->finished == chunk->count && chunk->failures == 0)
         flags |= PC_ANSWER_RETURNED;
-    if (pc_arrays_collect(call, worker, incarnation, flags) < 0)
+    if (pc_arrays_collect(call, worker, incarnation, flags) == -EBADMSG)
         pc_crew_distrust(call->crew, "a slice that its worker retains, and is none");
 }
 

@@ -724,21 +724,24 @@ static void note_failure(pc_map *map, uint64_t first, uint64_t count, int code)
         fill_element(map, first);
 }
 
-static void keep_error(pc_map *map, pc_batch_chunk *chunk, uint64_t number)
-{
-    if (number >= map->first_failed)
-        return;
-    map->first_failed = number;
-    pc_error_clear(&map->error);
-    map->error = chunk->fault;
-    chunk->fault = (pc_error){0};
-}
-
 /* An end that is no element's fault, and would be that of all. */
 static bool is_fatal(const pc_batch_chunk *chunk)
 {
     return chunk->unfound || chunk->fault.public.code == PYCREW_ESTART ||
            chunk->fault.public.code == -ESHUTDOWN;
+}
+
+/* What ends the map is told, though elements before it had failed; else the first one's. */
+static void keep_error(pc_map *map, pc_batch_chunk *chunk, uint64_t number)
+{
+    bool ends = is_fatal(chunk) && map->code == 0;
+    pc_error *kept = ends ? &map->ended : &map->error;
+
+    if (!ends && number >= map->first_failed)
+        return;
+    pc_error_clear(kept);
+    *kept = chunk->fault;
+    chunk->fault = (pc_error){0};
 }
 
 /* Why item i failed; 0: it did not, or was only not run because the map was stopped. */
@@ -753,6 +756,7 @@ static void take_failures(pc_map *map, pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
     bool stops = map->o.on_error == PYCREW_MAP_STOP || is_fatal(chunk), any = false;
+    const pc_error *why;
 
     for (uint32_t i = 0; chunk->failures > 0 && i < chunk->finished; i++) {
         int code = failure_of(map, chunk, i);
@@ -763,9 +767,12 @@ static void take_failures(pc_map *map, pycrew_call *call)
         note_failure(map, chunk->first + i, elements_of(map, call), code);
         if (i == chunk->fault_item)
             keep_error(map, chunk, chunk->first + i);
+        if (chunk->first + i < map->first_failed)
+            map->first_failed = chunk->first + i;
     }
+    why = map->ended.public.code < 0 ? &map->ended : &map->error;
     if (any && stops)
-        stop(map, map->error.public.code);
+        stop(map, why->public.code);
 }
 
 /* Where the elements that returned, from `from` on, end. */
@@ -945,9 +952,12 @@ static void run(pc_map *map)
 
 /* ---- the whole ---- */
 
-/* The crew closes: what is in flight goes with it. */
+/* The crew closes: what is in flight goes with it. What the supervisor collects at this moment may
+ * still be copied back. */
 static int leave(pc_map *map)
 {
+    for (unsigned i = 0; i < map->in_flight; i++)
+        pc_call_collect(map->chunks[i]);
     pthread_mutex_lock(&map->crew->lock);
     for (unsigned i = 0; i < map->in_flight; i++)
         map->chunks[i]->chunk->map = NULL;

@@ -153,7 +153,8 @@ CLEANFILES += fortran/cases.mod
 # A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
 check_PROGRAMS += tests/soak/pycrew-soak
 tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
-	tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c tests/soak/watch.c \
+	tests/soak/arrays.c tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c \
+	tests/soak/maps.c tests/soak/watch.c \
 	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
 tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
 tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
@@ -213,6 +214,7 @@ test_data = \
 	tests/py/queue_ops.py \
 	tests/py/scribble_ops.py \
 	tests/py/sleeps_at_import.py \
+	tests/py/steps_array_ops.py \
 	tests/py/steps_ops.py \
 	tests/shm/fixture.h
 

@@ -1009,6 +1009,79 @@ TEST(memory_is_not_given_on_while_a_function_still_writes_into_it)
     pycrew_close(crew);
 }
 
+/* A call that writes into a copy of this memory, and returns after a while whoever interrupts it. */
+struct back {
+    pycrew_crew *crew;
+    pycrew_call *call;
+    double memory[64];
+};
+
+static void begin_back(struct back *b)
+{
+    static const char *const preload[] = {"array_ops", NULL};
+    pycrew_options options = test_options(1);
+    double *shared;
+    pycrew_array array, elsewhere;
+
+    if (!has_numpy())
+        SKIP("numpy is not installed");
+    options.preload = preload;
+    options.grace_ns = BOUND;
+    b->crew = open_with(&options);
+    shared = doubles(b->crew, 1, 0);
+    array = array_of(shared, PYCREW_F64, 1, PYCREW_WRITABLE);
+    elsewhere = array_of(b->memory, PYCREW_F64, 64, PYCREW_WRITABLE | PYCREW_COPY_BACK);
+    b->call =
+        SUBMIT(b->crew, "array_ops:write_both_stubbornly", "AAd", &array, &elsewhere, 0.05);
+    AWAIT(*(volatile double *)shared == -1);
+}
+
+static void fill_back(struct back *b)
+{
+    for (int i = 0; i < 64; i++)
+        b->memory[i] = 7;
+}
+
+static void expect_untouched(const struct back *b)
+{
+    for (int i = 0; i < 64; i++)
+        ASSERT(b->memory[i] == 7);
+}
+
+TEST(what_returns_after_its_release_is_not_copied_back)
+{
+    struct back b = {.memory = {0}};
+
+    begin_back(&b);
+    pycrew_release(b.call);
+    fill_back(&b); /* it is ours again */
+    worker_pid(b.crew);
+    expect_untouched(&b);
+    pycrew_close(b.crew);
+    expect_untouched(&b);
+}
+
+static void *wait_for_back(void *data)
+{
+    struct back *b = data;
+
+    GIVES(pycrew_wait(b->call, BOUND), -ECANCELED);
+    fill_back(b);
+    return NULL;
+}
+
+TEST(what_returns_when_the_crew_closes_is_not_copied_back)
+{
+    struct back b = {.memory = {0}};
+    pthread_t waiter;
+
+    begin_back(&b);
+    ASSERT_INT(pthread_create(&waiter, NULL, wait_for_back, &b), 0);
+    pycrew_close(b.crew);
+    pthread_join(waiter, NULL);
+    expect_untouched(&b);
+}
+
 /* ---- bad input --------------------------------------------------------------------------------
  */
 

@@ -619,6 +619,50 @@ TEST(a_function_that_is_not_there_ends_the_map)
     pycrew_close(crew);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    ASSERT(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+/* Element 3 raises; 5 dies, and with it the module's file goes: the next worker, which has the rest of the
+ * chunk, finds none. What is told is why the map ended, though an element had failed before. */
+TEST(a_function_that_is_not_there_any_more_ends_the_map_and_says_so)
+{
+    const char *path[] = {scratch_directory(), NULL};
+    pycrew_options crew_options = test_options(1);
+    pycrew_crew *crew;
+    int64_t a[20], to[20];
+    int failed[20];
+    pycrew_array input = array_of(a, PYCREW_I64, 20), output = array_of(to, PYCREW_I64, 20);
+    pycrew_map_options options = fill_options(NULL, failed);
+    uint64_t first = 99;
+
+    write_file(scratch("goes_away.py"), "import os\n"
+                                        "def f(x):\n"
+                                        "    if x == 3:\n"
+                                        "        raise ValueError('three')\n"
+                                        "    if x == 5:\n"
+                                        "        os.unlink(__file__)\n"
+                                        "        os._exit(3)\n"
+                                        "    return x\n");
+    for (int i = 0; i < 20; i++)
+        a[i] = i;
+    crew_options.path = path;
+    crew = open_with(&crew_options);
+    options.chunk = 20;
+    options.first_failed = &first;
+    GIVES(map(crew, "goes_away:f", &input, 1, &output, &options), PYCREW_ERAISED);
+    ASSERT_STR(pycrew_last_error()->type, "ModuleNotFoundError");
+    ASSERT(!pycrew_last_error()->may_have_run);
+    ASSERT_INT(first, 3);
+    ASSERT_INT(failed[3], PYCREW_ERAISED);
+    ASSERT_INT(failed[5], PYCREW_EDIED);
+    ASSERT_INT(to[4], 4);
+    pycrew_close(crew);
+}
+
 /* ---- deaths ---------------------------------------------------------------------------------- */
 
 static pycrew_array scalar_of(const int64_t *number)
@@ -717,7 +761,7 @@ TEST(workers_that_are_killed_again_and_again_lose_no_element)
 
 struct killing {
     atomic_bool stop;
-    int kills;
+    atomic_int kills;
 };
 
 /* One of the workers at a time, at any moment of its work. */
@@ -750,7 +794,7 @@ TEST(each_kill_costs_at_most_one_element_and_what_failed_is_told)
 
     options.retries = 0;
     ASSERT_INT(pthread_create(&thread, NULL, kill_often, &killing), 0);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < ROUNDS || killing.kills == 0; round++) {
         int told = 0, count;
 
         memset(to, 0xee, COUNT * sizeof *to);

@@ -508,6 +508,13 @@ static PyObject *memoryview_of(const pc_array *array, pc_memory *memory)
 
 /* ---- arguments ---- */
 
+/* With a text, which PyErr_NoMemory() has not: it becomes the error's message. */
+static void raise_no_memory(void)
+{
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_MemoryError, "no memory is left in the worker");
+}
+
 static PyObject *malformed(void)
 {
     PyErr_SetString(PyExc_SystemError, "malformed array in shared memory");
@@ -579,8 +586,10 @@ PyObject *pc_array_decode(const pc_view *view)
         pc_array_used = true;
         block = argument_block(&array);
         memory = block == NULL ? NULL : memory_of(&array, block, !array.writable);
-        if (memory == NULL)
-            return PyErr_NoMemory();
+        if (memory == NULL) {
+            raise_no_memory();
+            return NULL;
+        }
     }
     return with_numpy ? numpy_array(&array, dtype, memory) : memoryview_of(&array, memory);
 }
@@ -1047,7 +1056,7 @@ static pc_memory *new_own(pc_array *array)
     block = new_block(base, base, base + array->bytes);
     if (block == NULL) {
         pc_heap_free(&blocks.worker->heap, base);
-        PyErr_NoMemory();
+        raise_no_memory();
         return NULL;
     }
     block->own = true;

@@ -19,12 +19,14 @@
 
    A fault names the place as an offset in the program: addr2line -e build/tests/fail/test-fail. */
 #include "lib/crew.h"
+#include "lib/dlpack.h"
 #include "tests/fail/shim.h"
 #include "tests/harness/crew.h"
 
 enum { RUNS_AT_ONCE = 2, SAMPLE = 6, FAULT_SIZE = 2048, TRIES = 4, WORKERS = 2 };
 enum { ITEMS = 300, CHUNK = 280, RAISING = 100, DYING = 150 };
 enum { LARGE_SIZE = 2500000, QUEUED = 5 };
+enum { ELEMENTS = 20000, ROWS = 100 };
 
 /* A run that takes as long hangs; a whole one takes half a second. */
 #define RUN_LIMIT (20 * SECOND)
@@ -401,6 +403,134 @@ static void run_map(pycrew_crew *crew)
     EXPECT(rc == 2);
 }
 
+/* ---- arrays: memoryviews, since numpy would be imported by each worker of each run ---- */
+
+static int alloc_array(pycrew_crew *crew, size_t count, double value, pycrew_array *ret)
+{
+    double *elements = pycrew_alloc(crew, count * sizeof *elements);
+
+    if (elements == NULL)
+        return pycrew_last_error()->code;
+    for (size_t i = 0; i < count; i++)
+        elements[i] = value;
+    return pycrew_array_init(ret, elements, PYCREW_F64, 1, (int64_t[]){(int64_t)count}, 0);
+}
+
+static bool all_are(const pycrew_array *array, double value)
+{
+    const double *elements = array->data;
+
+    if (array->dtype != PYCREW_F64 || array->ndim != 1)
+        return false;
+    for (int64_t i = 0; i < array->shape[0]; i++)
+        if (elements[i] != value)
+            return false;
+    return true;
+}
+
+static void run_tensor(pycrew_crew *crew, pycrew_array *taken)
+{
+    struct DLManagedTensorVersioned *versioned = NULL;
+    struct DLManagedTensor *tensor = NULL;
+    pycrew_array array = PYCREW_ARRAY_INIT;
+    double sum = 0;
+
+    if (STEP(pycrew_array_to_dlpack_versioned(crew, taken, &versioned), 0)) {
+        if (STEP(pycrew_array_from_dlpack_versioned(&array, versioned, 0), 0) &&
+            STEP(pycrew_run_within(crew, BOUND, "fail_ops:array_ends", "A>d", &array, &sum), 0))
+            EXPECT(sum == 3);
+        versioned->deleter(versioned);
+    }
+    if (!STEP(pycrew_run_within(crew, BOUND, "fail_ops:empty_array", "i>A", ELEMENTS, &array), 0))
+        return;
+    if (STEP(pycrew_array_to_dlpack(crew, &array, &tensor), 0))
+        tensor->deleter(tensor);
+    pycrew_array_drop(crew, &array);
+}
+
+/* In the crew's memory in, taken out, in again, two at a time; and given away as a tensor. */
+static void run_taken(pycrew_crew *crew)
+{
+    pycrew_array array, taken = PYCREW_ARRAY_INIT, pair[2] = {PYCREW_ARRAY_INIT, PYCREW_ARRAY_INIT};
+    void *memory;
+
+    if (!STEP(alloc_array(crew, ELEMENTS, 1.5, &array), 0))
+        return;
+    memory = array.data;
+    if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:copy_array", "A>A", &array, &taken), 0)) {
+        EXPECT(taken.shape[0] == ELEMENTS && all_are(&taken, 1.5));
+        if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:pair_of_arrays", "A>[AA]", &taken,
+                                   &pair[0], &pair[1]),
+                 0))
+            EXPECT(all_are(&pair[0], 1.5) && all_are(&pair[1], 1.5));
+        pycrew_array_drop(crew, &pair[0]);
+        pycrew_array_drop(crew, &pair[1]);
+        run_tensor(crew, &taken);
+    }
+    pycrew_free(crew, memory);
+}
+
+/* From elsewhere, each element written once however often it was tried. */
+static void run_copied_back(pycrew_crew *crew)
+{
+    double here[ROWS] = {0};
+    pycrew_array array;
+
+    if (STEP(pycrew_array_init(&array, here, PYCREW_F64, 1, (int64_t[]){ROWS},
+                               PYCREW_WRITABLE | PYCREW_COPY_BACK),
+             0) &&
+        STEP(pycrew_run_within(crew, BOUND, "fail_ops:add_one", "A>", &array), 0))
+        EXPECT(all_are(&array, 1));
+}
+
+/* A view that outlives its call and the memory's free. A worker that has died since has none. */
+static void run_retained(pycrew_crew *crew)
+{
+    pycrew_array array, other;
+    double value = -1;
+
+    if (!STEP(alloc_array(crew, ELEMENTS, 2.5, &array), 0))
+        return;
+    STEP(pycrew_run_within(crew, BOUND, "fail_ops:keep_array", "A>", &array), 0);
+    pycrew_free(crew, array.data);
+    if (STEP(alloc_array(crew, ELEMENTS, 7, &other), 0)) {
+        for (int worker = 0; worker < WORKERS; worker++) /* whichever it is */
+            if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:kept_value", ">d", &value), 0))
+                EXPECT(value == 2.5 || value == -0.5);
+        pycrew_free(crew, other.data);
+    }
+    STEP(pycrew_run_within(crew, BOUND, "fail_ops:let_go", ">"), 0);
+}
+
+/* From the crew's memory to memory from elsewhere. */
+static void run_slices(pycrew_crew *crew)
+{
+    const pycrew_function *function = NULL;
+    pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
+    pycrew_array input, output;
+    double to[ROWS] = {0};
+    void *memory;
+
+    options.flags = PYCREW_MAP_WHOLE | PYCREW_MAP_OUT;
+    options.chunk = ROWS / 2;
+    if (!STEP(pycrew_function_get(crew, "fail_ops:slice", &function), 0) ||
+        !STEP(pycrew_array_init(&output, to, PYCREW_F64, 1, (int64_t[]){ROWS}, 0), 0) ||
+        !STEP(alloc_array(crew, ROWS, 4, &input), 0))
+        return;
+    memory = input.data;
+    if (STEP(pycrew_map(crew, function, &input, 1, &output, &options), 0))
+        EXPECT(all_are(&output, 4));
+    pycrew_free(crew, memory);
+}
+
+static void run_arrays(pycrew_crew *crew)
+{
+    run_taken(crew);
+    run_copied_back(crew);
+    run_retained(crew);
+    run_slices(crew);
+}
+
 /* ---- what goes wrong by itself ---- */
 
 static void run_exception(pycrew_crew *crew)
@@ -474,7 +604,7 @@ static void run_bad_start(void)
 
 static void run_scenario(void)
 {
-    static const char *const preload[] = {"fail_ops", NULL};
+    static const char *const preload[] = {"no_numpy", "fail_ops", NULL};
     pycrew_crew *crew = NULL;
 
     if (run->bad_start) {
@@ -489,6 +619,7 @@ static void run_scenario(void)
         run_queued(crew);
         run_batch(crew);
         run_map(crew);
+        run_arrays(crew);
         run_exception(crew);
         STEP(pycrew_run_within(crew, BOUND, "fail_ops:say", "s>", "a line"), 0);
         run_deadlines(crew);

@@ -314,6 +314,66 @@ MUTATIONS = [
         [(WORKER_ARRAY, "return block->own && !block->leased &&", "return block->own &&")],
         [(TEST_ARRAY, "an_array_that_is_kept_and_returned_stays_what_it_is")]),
     Mutation(
+        "array-retained-not-noted",
+        "the answer says RETAINED, and the host does not note who sees the argument",
+        [(ARRAY, "    if (flags & PC_ANSWER_RETAINED)\n        rc = note_retained(",
+          "    if (flags & PC_ANSWER_RETAINED && flags == 0)\n        rc = note_retained(")],
+        [(SOAK, "--time 8s --kill 5 --zygote 0 --seed 1")], by_chance=True),
+    Mutation(
+        "array-freed-without-the-word",
+        "a block is freed without a look at the worker's word in its cell",
+        [(ARRAY, "    return lives &&\n           atomic_load_explicit(",
+          "    return lives && held->cell == 0 &&\n           atomic_load_explicit(")],
+        [(TEST_STEPS, "a_worker_dies_while_it_retains_an_argument")]),
+    Mutation(
+        "array-word-not-cleared",
+        "the last view goes, and the worker's word stays",
+        [(WORKER_ARRAY, "    else if (block->retained)\n        set_word(block, 0);\n", "")],
+        [(TEST_STEPS, "a_worker_dies_while_it_lets_go_of_an_argument")]),
+    Mutation(
+        "array-never-settled",
+        "blocks that were kept for workers are never looked at again",
+        [(ARRAY, "        if (is_retained(arrays->crew, held))\n            linger(arrays, held);\n",
+          "        if (is_retained(arrays->crew, held) || held != NULL)\n"
+          "            linger(arrays, held);\n")],
+        [(SOAK, "--time 6s --kill 5 --zygote 0 --seed 1")]),
+    Mutation(
+        "array-result-not-leased",
+        "a result's block is handed out, and its span freed with its worker",
+        [(ARRAY, "    if (!pc_lease_keep(crew, worker, incarnation, held->block, held->size, cell, "
+          "&held->lease))\n",
+          "    if (held == NULL && !pc_lease_keep(crew, worker, incarnation, held->block, held->size, "
+          "cell, &held->lease))\n")],
+        [(SOAK, "--time 8s --kill 50 --zygote 0 --seed 1")], by_chance=True),
+    Mutation(
+        "array-written-again",
+        "a call that may have written half of its argument is tried again without leave",
+        [(ARRAY, "    if (array.writable && !(call->flags & PC_CALL_RETRIES_GIVEN))\n"
+          "        call->retries = 0;\n", "")],
+        [(SOAK, "--time 10s --kill 100 --zygote 0 --seed 1"),
+         (TEST_ARRAY, "a_call_with_a_writable_array_is_tried_again_only_if_its_caller_says_so")],
+        by_chance=True),
+    Mutation(
+        "array-copied-back-late",
+        "what returns after its release is copied back, to memory that may be gone",
+        [(ARRAY, "    if (!released)\n        copy_back(call);\n",
+          "    if (!released || released)\n        copy_back(call);\n")],
+        [(TEST_ARRAY, "what_returns_after_its_release_is_not_copied_back")]),
+    Mutation(
+        "array-copied-back-at-close",
+        "what returns when the crew closes is copied back, though its waiter was sent out",
+        [(ARRAY, "    if (atomic_load(&crew->ending) == 2)\n        return -ECANCELED;\n", "")],
+        [(TEST_ARRAY, "what_returns_when_the_crew_closes_is_not_copied_back")]),
+    Mutation(
+        "array-dead-copied-back",
+        "at the release all is copied back, whether the call returned, died, or was cancelled",
+        [(ARRAY, "void pc_arrays_leave(pycrew_call *call)\n{\n"
+          "    pc_call_arrays *lists = call->arrays;\n",
+          "static void copy_back(const pycrew_call *call);\n\n"
+          "void pc_arrays_leave(pycrew_call *call)\n{\n"
+          "    pc_call_arrays *lists = call->arrays;\n\n    copy_back(call);\n")],
+        [(SOAK, "--time 8s --kill 20 --zygote 0 --seed 1")]),
+    Mutation(
         "array-shared-with-a-child",
         "a child of user code writes into its parent's array",
         [(WORKER_ARRAY, "                make_private(first_page(block), pages_size(block));\n",
@@ -349,6 +409,12 @@ MUTATIONS = [
         "a retry may read what the try before has written",
         [(MAP, "    map->retries = 0;\n    return 0;\n}", "    return 0;\n}")],
         [(TEST_MAP, "an_element_that_died_in_place_is_not_tried_again")]),
+    Mutation(
+        "map-progress-early",
+        "an element's number is said to be finished when it starts: one that died is taken for done",
+        [(LOOP, "    publish_progress(chunk, item + 1, item);\n    return true;\n",
+          "    publish_progress(chunk, item + 1, item + 1);\n    return true;\n")],
+        [(SOAK, "--time 8s --kill 50 --zygote 0 --seed 1")]),
     Mutation(
         "map-failures-unread",
         "what a worker says of failures is not looked at: an element that failed is read as one that returned",

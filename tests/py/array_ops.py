@@ -324,6 +324,12 @@ def overwrite_stubbornly(a, seconds):
             pass
 
 
+def write_both_stubbornly(shared, a, seconds):
+    """The same, and it returns as if nothing had been."""
+    a[...] = shared[...] = -1
+    overwrite_stubbornly(a, seconds)
+
+
 def unpicklable_with_arrays(n):
     a = empty_filled(n, 1)
     kept[:] = [a]

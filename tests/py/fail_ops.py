@@ -2,6 +2,10 @@
 import os
 import time
 
+import pycrew
+
+kept = []
+
 
 def add(a, b):
     return a + b
@@ -58,3 +62,47 @@ def die():
 
 def say(text):
     print(text, flush=True)
+
+
+# ---- arrays: memoryviews here ----
+
+def copy_array(a):
+    b = pycrew.empty(a.shape, "d")
+    b[:] = a
+    return b
+
+
+def pair_of_arrays(a):
+    """One that is the argument, and one that is new."""
+    return [a, copy_array(a)]
+
+
+def empty_array(count):
+    return pycrew.empty(count, "d")
+
+
+def array_ends(a):
+    return a[0] + a[-1]
+
+
+def add_one(a):
+    for i in range(len(a)):
+        a[i] += 1
+
+
+def keep_array(a):
+    kept.append(a)
+
+
+def kept_value():
+    """-0.5: nothing was kept here; -1: it shows different elements, which were all the same."""
+    values = {a[i] for a in kept for i in range(0, len(a), 1000)}
+    return values.pop() if len(values) == 1 else -1 if values else -0.5
+
+
+def let_go():
+    kept.clear()
+
+
+def slice(a, out):
+    out[:] = a

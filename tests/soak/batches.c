@@ -118,6 +118,7 @@ static pycrew_batch_options random_options(uint64_t *random)
     options.unordered = one_in(2, random);
     options.chunk = one_in(4, random) ? 1 + below(200, random) : 0;
     options.window = one_in(4, random) ? 50 + below(500, random) : 0;
+    options.retries = 0; /* not the crew's */
     return options;
 }
 

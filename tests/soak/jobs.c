@@ -63,7 +63,12 @@ plan plan_call(size_t index, enum kind kind, enum op op, uint64_t *random)
 
 void plan_data(plan *p, size_t size)
 {
-    p->data = pattern + p->index % 4096;
+    plan_data_of(p, pattern + p->index % 4096, size);
+}
+
+void plan_data_of(plan *p, const void *data, size_t size)
+{
+    p->data = data;
     p->size = size;
     write_check(p);
 }
@@ -118,7 +123,7 @@ void check_failure(size_t index, const pycrew_error *error)
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
-static pycrew_call *submit_to(const plan *p, pycrew_queue *queue, void *data)
+pycrew_call *prepare_call(const plan *p)
 {
     pycrew_call *call = NULL;
     watch_beat();
@@ -129,15 +134,29 @@ static pycrew_call *submit_to(const plan *p, pycrew_queue *queue, void *data)
     check(pycrew_add(call, "LLLK", (long long)p->index, (long long)p->op, (long long)p->a,
                      (unsigned long long)p->b),
           "pycrew_add");
-    if (p->size > 0)
-        check(pycrew_add_bytes(call, p->data, p->size), "pycrew_add_bytes");
+    return call;
+}
+
+/* The crew's own retries are not for what writes into its arguments: that is for the library to
+ * know. */
+void submit_call(pycrew_call *call, const plan *p)
+{
     if (p->timeout_ns > 0)
         check(pycrew_set_timeout(call, p->timeout_ns), "pycrew_set_timeout");
-    check(pycrew_set_retries(call, p->retries), "pycrew_set_retries");
-    check(pycrew_set_queue(call, queue), "pycrew_set_queue");
-    pycrew_set_data(call, data);
+    if (p->op != OP_INVERT)
+        check(pycrew_set_retries(call, p->retries), "pycrew_set_retries");
     plan_submitted(p); /* before it may run */
     check(pycrew_submit(call), "pycrew_submit");
+}
+
+static pycrew_call *submit_to(const plan *p, pycrew_queue *queue, void *data)
+{
+    pycrew_call *call = prepare_call(p);
+    if (p->size > 0)
+        check(pycrew_add_bytes(call, p->data, p->size), "pycrew_add_bytes");
+    check(pycrew_set_queue(call, queue), "pycrew_set_queue");
+    pycrew_set_data(call, data);
+    submit_call(call, p);
     return call;
 }
 
@@ -160,8 +179,7 @@ static void check_result(pycrew_call *call, const plan *p)
     }
 }
 
-/* Waits, writes down how it ended, and releases it. */
-static void finish(pycrew_call *call, const plan *p)
+bool await_call(pycrew_call *call, const plan *p)
 {
     watch_beat();
     int rc = pycrew_wait(call, p->timeout_ns > 0 ? p->timeout_ns + GRACE_NS + LATE_NS : LOST_NS);
@@ -174,12 +192,18 @@ static void finish(pycrew_call *call, const plan *p)
     ledger_end(p->index, error);
     if (error)
         check_failure(p->index, error);
-    else
+    return error == NULL;
+}
+
+/* Waits, writes down how it ended, and releases it. */
+static void finish(pycrew_call *call, const plan *p)
+{
+    if (await_call(call, p))
         check_result(call, p);
     pycrew_release(call);
 }
 
-static void cancel(pycrew_call *call, const plan *p)
+void cancel_call(pycrew_call *call, const plan *p)
 {
     int rc = pycrew_cancel(call);
     if (rc == 0)
@@ -192,13 +216,13 @@ static void cancel(pycrew_call *call, const plan *p)
         ledger_fault(FAULT_WRONG, p->index, "cancel says that it ended, wait that it did not");
 }
 
-static void release_early(pycrew_call *call, const plan *p)
+void release_early(pycrew_call *call, const plan *p)
 {
     soak_ledger.calls[p->index].flags |= CALL_RELEASED;
     pycrew_release(call);
 }
 
-static void pause_some(uint64_t *random)
+void pause_some(uint64_t *random)
 {
     if (one_in(2, random))
         sleep_ns((int64_t)below(4000, random) * US);
@@ -331,7 +355,7 @@ static void do_cancels(size_t first, size_t count, uint64_t *random)
     pause_some(random);
     for (size_t i = 0; i < count; i++) {
         size_t which = below((unsigned)count, random);
-        cancel(calls[which], &plans[which]);
+        cancel_call(calls[which], &plans[which]);
         if (one_in(8, random))
             pause_some(random);
     }
@@ -389,7 +413,7 @@ static size_t stop_some(struct queued *queued, size_t count, uint64_t *random)
     size_t left = count;
     for (size_t i = 0; i < count; i++)
         if (one_in(4, random)) {
-            cancel(queued[i].call, &queued[i].plan);
+            cancel_call(queued[i].call, &queued[i].plan);
         } else if (one_in(8, random)) {
             release_early(queued[i].call, &queued[i].plan);
             queued[i].call = NULL;
@@ -520,6 +544,8 @@ static const struct job {
     {do_queue, 60, 4},     {do_batch, 2000, 20},    {do_rough_batch, 600, 4},
     {do_bytes, 10, 8},     {do_deadlines, 1, 8},    {do_short_deadlines, 60, 2},
     {do_crashes, 1, 4},    {do_cancels, 30, 4},     {do_releases, 30, 4},
+    {do_arrays, 30, 10},   {do_kept, 30, 6},        {do_writable, 20, 6},
+    {do_map, 2000, 6},     {do_slices, 400, 4},
 };
 enum { JOB_COUNT = sizeof jobs / sizeof *jobs };
 

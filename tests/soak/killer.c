@@ -17,6 +17,7 @@ static struct {
     uint64_t random;
     int64_t worker_due, zygote_due; /* in time spent killing, which rounds add up to */
     int64_t spent;
+    bool early;               /* the last zygote was killed before it had forked its workers */
     pid_t killed[REMEMBERED]; /* lately: one that is dying is not killed twice */
     size_t next;
 } killer;
@@ -59,6 +60,19 @@ static void kill_some_worker(pid_t zygote)
         atomic_fetch_add(&soak.killed, 1);
 }
 
+/* Where three in a row do not come to start a worker the calls end PYCREW_ESTART, as they should.
+ */
+static void kill_zygote(pid_t zygote)
+{
+    pid_t workers[WORKERS_MAX];
+    bool early = proc_children(zygote, workers, WORKERS_MAX) < soak.workers;
+    if ((early && killer.early) || !kill_child(zygote, getpid()))
+        return;
+    atomic_fetch_add(&soak.zygotes_killed, 1);
+    killer.early = early;
+    killer.zygote_due = next_due(soak.zygote_rate);
+}
+
 static void kill_what_is_due(void)
 {
     pid_t zygote;
@@ -69,10 +83,8 @@ static void kill_what_is_due(void)
         kill_some_worker(zygote);
         killer.worker_due = next_due(soak.kill_rate);
     }
-    if (whole && kill_child(zygote, getpid())) {
-        atomic_fetch_add(&soak.zygotes_killed, 1);
-        killer.zygote_due = next_due(soak.zygote_rate);
-    }
+    if (whole)
+        kill_zygote(zygote);
 }
 
 static int64_t until_due(void)
@@ -110,4 +122,15 @@ void killer_stop(void)
 {
     atomic_store(&killer.over, true);
     pthread_join(killer.thread, NULL);
+}
+
+void kill_all_workers(void)
+{
+    pid_t workers[WORKERS_MAX];
+    size_t count = proc_workers(workers, WORKERS_MAX);
+    for (size_t i = 0; i < count; i++)
+        kill(workers[i], SIGKILL);
+    for (size_t i = 0; i < count; i++)
+        while (proc_parent(workers[i]) > 0)
+            sleep_ns(MS);
 }

@@ -117,18 +117,22 @@ static bool dies_of_itself(enum op op)
 static bool may_return(const ledger_call *call)
 {
     return call->op == OP_ADD || call->op == OP_ECHO || call->op == OP_SLEEP ||
+           call->op >= OP_COPY ||
            ((call->op == OP_DIE_ONCE || call->op == OP_CHANGE) && call->retries > 0);
 }
 
 static bool may_end_so(const ledger_call *call, enum outcome outcome)
 {
+    bool shared = call->kind == KIND_SLICES; /* the end of all in it, whose ever it is */
+
     switch (outcome) {
     case OUTCOME_RETURNED:
         return may_return(call);
     case OUTCOME_RAISED:
-        return call->op == OP_FAIL;
+        return call->op == OP_FAIL || shared;
     case OUTCOME_DIED:
-        return dies_of_itself(call->op) || soak_ledger.workers_die || soak_ledger.zygotes_die;
+        return shared || dies_of_itself(call->op) || soak_ledger.workers_die ||
+               soak_ledger.zygotes_die;
     case OUTCOME_TIMED_OUT:
         return call->flags & CALL_DEADLINE;
     case OUTCOME_CANCELLED:
@@ -165,7 +169,7 @@ static bool cause_is_known(const ledger_call *call, const pycrew_error *error)
     }
 }
 
-void ledger_end(size_t index, const pycrew_error *error)
+static void note_end(size_t index, const pycrew_error *error)
 {
     ledger_call *call = &soak_ledger.calls[index];
     enum outcome outcome = outcome_of(error);
@@ -180,7 +184,22 @@ void ledger_end(size_t index, const pycrew_error *error)
                      error ? error->message : "returned", error ? error->code : 0,
                      error && error->traceback ? "\n" : "",
                      error && error->traceback ? error->traceback : "");
-    else if (outcome == OUTCOME_DIED && !cause_is_known(call, error))
+}
+
+void ledger_end_code(size_t index, int code)
+{
+    pycrew_error error = {
+        .code = code, .message = "a map's", .attempts = 255, .may_have_run = true};
+
+    note_end(index, code != 0 ? &error : NULL);
+}
+
+void ledger_end(size_t index, const pycrew_error *error)
+{
+    const ledger_call *call = &soak_ledger.calls[index];
+
+    note_end(index, error);
+    if (outcome_of(error) == OUTCOME_DIED && !cause_is_known(call, error))
         ledger_fault(FAULT_WRONG, index, "not what its worker died of: signal %d, status %d",
                      error->signal, error->exit_status);
 }

@@ -27,7 +27,13 @@ enum op {
     OP_STICK, /* in C, and holds the GIL */
     OP_MATCH, /* a catastrophic regular expression */
     OP_SWALLOW,
-    OP_STOP
+    OP_STOP,
+    OP_COPY,      /* an array: into one of pycrew.empty, which is returned */
+    OP_SAME,      /* returns it */
+    OP_NEW,       /* returns a copy that is elsewhere, and copied once more */
+    OP_KEEP,      /* keeps the view, and looks whether those kept before are what they were */
+    OP_KEEP_COPY, /* the same with the array that it returns */
+    OP_INVERT     /* changes each byte in place */
 };
 
 /* How the host makes its calls, a row of the table each. X(name, text) */
@@ -42,7 +48,12 @@ enum op {
     X(KIND_DEADLINE, "deadline")                                                                   \
     X(KIND_CRASH, "crash, some with retries")                                                      \
     X(KIND_CANCEL, "cancelled")                                                                    \
-    X(KIND_RELEASE, "released before the end")
+    X(KIND_RELEASE, "released before the end")                                                     \
+    X(KIND_ARRAY, "arrays in, out, taken")                                                         \
+    X(KIND_KEPT, "views that Python keeps")                                                        \
+    X(KIND_WRITABLE, "arrays written, copied back")                                                \
+    X(KIND_MAP, "map, elements")                                                                   \
+    X(KIND_SLICES, "map, slices")
 
 enum kind {
 #define SOAK_KIND_ENUM(name, text) name,
@@ -123,6 +134,9 @@ uint64_t ledger_faults(void);
 
 /* How a call ended: with a result if error is NULL. */
 void ledger_end(size_t index, const pycrew_error *error);
+
+/* The same of a map's element, of which nothing but a code is told; 0: a result. */
+void ledger_end_code(size_t index, int code);
 
 /* After close, when nothing can run any more: compares the two for the first count calls. */
 void ledger_judge(size_t count);

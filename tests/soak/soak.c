@@ -58,9 +58,11 @@ static void open_soak_crew(void)
     options.memory = (size_t)1 << 30;
     options.grace_ns = GRACE_NS;
     options.queues = soak.threads + 1;
+    options.retries = 1; /* all that may be tried again says so itself; see submit_call() */
     options.log = log_line;
     check(pycrew_open(&soak.crew, &options), "pycrew_open");
     check(pycrew_function_get(soak.crew, "soak_ops:call", &soak.function), "soak_ops:call");
+    check(pycrew_function_get(soak.crew, "soak_ops:slices", &soak.slices), "soak_ops:slices");
 }
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
@@ -117,7 +119,7 @@ static void warm_queues(void)
 static void run_rounds(int64_t begin)
 {
     uint64_t randoms[THREADS_MAX];
-    look warm = {0}, now = {0};
+    look fresh = look_when_quiet(), warm = {0}, now = {0};
     for (unsigned i = 0; i < soak.threads; i++)
         randoms[i] = (soak.seed + 1) * 0x9e3779b97f4a7c15 + (i + 1) * 0xd1342543de82ef95;
     for (unsigned round = 0;
@@ -131,6 +133,8 @@ static void run_rounds(int64_t begin)
         look_print(&now, (double)(now_ns() - begin) / 1e9);
     }
     look_compare(&warm, &now);
+    kill_all_workers();
+    look_at_what_is_held(&fresh);
 }
 
 /* ---- the program ----------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
-/* soak.h: what the parts of pycrew-soak share. soak.c is the run, jobs.c and batches.c make the
- * calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h keeps the books.
+/* soak.h: what the parts of pycrew-soak share. soak.c is the run, jobs.c, batches.c, arrays.c and
+ * maps.c make the calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h
+ * keeps the books.
  */
 #ifndef SOAK_H
 #define SOAK_H
@@ -27,7 +28,7 @@ enum { THREADS_MAX = 64, WORKERS_MAX = 512, DATA_SIZE_MAX = 4 << 20 };
 
 struct soak {
     pycrew_crew *crew;
-    const pycrew_function *function;
+    const pycrew_function *function, *slices;
     unsigned threads, workers;
     double kill_rate, zygote_rate; /* a second */
     uint64_t seed;
@@ -68,6 +69,7 @@ typedef struct plan {
 /* A call to be made, written into the ledger; and what it may have besides. */
 plan plan_call(size_t index, enum kind kind, enum op op, uint64_t *random);
 void plan_data(plan *p, size_t size);
+void plan_data_of(plan *p, const void *data, size_t size);
 void plan_sleep(plan *p, int64_t ns);
 void plan_timeout(plan *p, int64_t timeout_ns);
 void plan_retries(plan *p, unsigned retries);
@@ -77,6 +79,16 @@ void plan_submitted(const plan *p);
 void check_sum(size_t index, long long sum);
 void check_bytes(const plan *p, const void *data, size_t size);
 void check_failure(size_t index, const pycrew_error *error);
+
+/* A call of a plan: its numbers, and data as bytes; to which more can be added until it is
+ * submitted. */
+pycrew_call *prepare_call(const plan *p);
+void submit_call(pycrew_call *call, const plan *p);
+/* Waits, and writes down how it ended: whether it returned. */
+bool await_call(pycrew_call *call, const plan *p);
+void cancel_call(pycrew_call *call, const plan *p);
+void release_early(pycrew_call *call, const plan *p);
+void pause_some(uint64_t *random);
 
 void run_random_job(uint64_t *random);
 
@@ -90,10 +102,24 @@ void loop_stop(void);
 void do_batch(size_t first, size_t count, uint64_t *random);
 void do_rough_batch(size_t first, size_t count, uint64_t *random);
 
+/* ---- arrays.c, maps.c ---- */
+
+/* Memory that is not the crew's. Not malloc's, which keeps some for later: that would look like a
+ * leak. */
+void *map_memory(size_t size);
+void unmap_memory(void *memory, size_t size);
+
+void do_arrays(size_t first, size_t count, uint64_t *random);
+void do_kept(size_t first, size_t count, uint64_t *random);
+void do_writable(size_t first, size_t count, uint64_t *random);
+void do_map(size_t first, size_t count, uint64_t *random);
+void do_slices(size_t first, size_t count, uint64_t *random);
+
 /* ---- killer.c ---- */
 
 void killer_start(void); /* for this round */
 void killer_stop(void);
+void kill_all_workers(void); /* waits until they are gone */
 
 /* ---- watch.c ---- */
 
@@ -113,6 +139,7 @@ typedef struct look {
 look look_when_quiet(void); /* all calls have ended, all workers are up */
 void look_print(const look *l, double seconds);
 void look_compare(const look *before, const look *after);
+void look_at_what_is_held(const look *fresh); /* once nobody holds anything */
 void look_after_close(size_t descriptors, size_t threads);
 
 #endif

@@ -1,6 +1,7 @@
 """The Python side of pycrew-soak: each call writes down that it began, with what, and that it went to
 its end, in memory of the test's own, which outlives the worker. ledger.h has the layout."""
 
+import array
 import collections
 import ctypes
 import itertools
@@ -10,6 +11,13 @@ import re
 import signal
 import time
 import zlib
+
+import pycrew
+
+try:
+    import numpy  # noqa: F401: once, or each worker imports it for its first array
+except ImportError:
+    pass
 
 with open(os.environ["PYCREW_SOAK_LEDGER"], "r+b") as _file:
     _map = mmap.mmap(_file.fileno(), 0)
@@ -79,6 +87,67 @@ def change_and_die(data):
     DEATHS[3]()
 
 
+# ---- arrays of bytes: numpy's, or memoryviews where it is not installed ----
+
+INVERTED = bytes(255 - x for x in range(256))
+KEPT_MAX = 6
+_kept = collections.deque()  # what outlives its call, and what it shows
+
+
+def copy(data, _):
+    made = pycrew.empty(len(data), "uint8")
+    memoryview(made)[:] = data
+    return made
+
+
+def keep(data, result):
+    for view, shown in _kept:
+        if zlib.adler32(view) != shown:
+            raise RuntimeError("a view that was kept shows other data")
+    _kept.append((data, zlib.adler32(data)))
+    if len(_kept) > KEPT_MAX:
+        _kept.popleft()
+    return result
+
+
+def keep_copy(data, _):
+    made = copy(data, None)
+    return keep(made, made)
+
+
+def invert(data, result):
+    view = memoryview(data)
+    view[:] = view.tobytes().translate(INVERTED)
+    return result
+
+
+COPY = 15
+ARRAYS = (copy, lambda data, _: data, lambda data, _: bytearray(data), keep, keep_copy, invert)
+
+
+def slices(indices, ops, operands, others, out=None):
+    """A map's slice: each row is a call, and all end as one does."""
+    rows = list(zip(*(column.tolist() for column in (indices, ops, operands, others))))
+    for index, op, a, b in rows:
+        begin(index, (index * 3 + op * 5 + a + b * 7 + 1) & 0xFFFFFFFF)
+    for index, op, a, b in rows:
+        if op == FAIL:
+            raise ValueError(str(a))
+        if EXIT <= op <= KILL:
+            DEATHS[op - EXIT]()
+        elif op > CHANGE:
+            OTHERS[op](b)
+    if rows[0][0] % 3 == 0:
+        keep(indices, None)
+    for row in rows:
+        leave(row[0])
+    result = memoryview(array.array("q", [index + a for index, _, a, _ in rows]))
+    if out is None:
+        return result
+    out[:] = result
+    return None
+
+
 def call(index, op, a, b, data=b""):
     check = (index * 3 + op * 5 + a + b * 7 + zlib.adler32(data)) & 0xFFFFFFFF
     begun = begin(index, check)
@@ -93,6 +162,8 @@ def call(index, op, a, b, data=b""):
         DEATHS[b % 4]()
     elif op == CHANGE and begun == 0:
         change_and_die(data)
+    elif op >= COPY:
+        result = ARRAYS[op - COPY](data, result)
     elif op > CHANGE:
         OTHERS[op](b)
     leave(index)

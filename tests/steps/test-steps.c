@@ -18,6 +18,7 @@
 
 enum { CALLS_MAX = 16, MARKS = 1 << 22, ROWS_MAX = 40, KEYS = 1 << 16, FAULTS_SHOWN = 4 };
 enum { ITEMS = 4, BIG_SIZE = 100000, RUN_SIZE = 2500000 };
+enum { ELEMENTS = 150000 }; /* of an array: it takes a run of spans, which a footprint counts */
 
 #define HANG (10 * SECOND)
 
@@ -71,7 +72,7 @@ static bool insert(uint64_t *keys, uint64_t key)
 /* ---- the host ---------------------------------------------------------------------------------
  */
 
-enum kind { ADD, BIG, GROW, PING, DIE };
+enum kind { ADD, BIG, GROW, COPY, KEEP, PING, DIE, KEPT, LET_GO };
 
 struct record {
     enum kind kind;
@@ -80,7 +81,10 @@ struct record {
     size_t size;
     bool cancelled; /* by us, while it was queued */
     unsigned ends;
-    int pid; /* PING's answer */
+    int pid;      /* PING's answer */
+    double value; /* of an array's elements, which COPY and KEEP are given */
+    bool take;
+    pycrew_array taken;
 };
 
 /* What must be the same after each death. */
@@ -96,7 +100,8 @@ struct scenario {
     unsigned workers;
     struct place start, end, pause;
     bool pause_at_start;
-    bool again; /* the next worker is to die, too: see settle() */
+    bool arrays; /* they are preloaded */
+    bool again;  /* the next worker is to die, too: see settle() */
     unsigned repeats, outside;
     unsigned sample;      /* every so many instructions without PYCREW_STEPS */
     void (*before)(void); /* before the process is seized */
@@ -145,8 +150,37 @@ static uint32_t new_mark(void)
 
 /* ---- calls ---- */
 
+static bool all_are(const pycrew_array *array, double value)
+{
+    const double *elements = array->data;
+
+    for (size_t i = 0; i < ELEMENTS; i++)
+        if (elements[i] != value)
+            return false;
+    return true;
+}
+
+static void check_array(struct record *r)
+{
+    pycrew_array array = PYCREW_ARRAY_INIT;
+    int rc = r->take ? pycrew_array_take(r->call, &array) : pycrew_result_array(r->call, &array);
+
+    if (rc < 0 || array.dtype != PYCREW_F64 || array.ndim != 1 || array.shape[0] != ELEMENTS ||
+        !all_are(&array, r->value))
+        fault(&h.row->untrue, "call %u returned a wrong array", r->index);
+    if (rc == 0 && r->take)
+        r->taken = array;
+}
+
+/* A worker that is new has kept nothing. */
+static bool is_kept_value(const struct record *r, double value)
+{
+    return value == r->value || (r->kind == KEPT && value == -0.5);
+}
+
 static void check_result(struct record *r)
 {
+    double value = -1;
     long long sum;
     const void *data;
     size_t size;
@@ -165,6 +199,16 @@ static void check_result(struct record *r)
     case GROW:
         if (pycrew_value_count(pycrew_result_value(r->call)) != 4)
             fault(&h.row->untrue, "call %u returned a wrong list", r->index);
+        break;
+    case COPY:
+        check_array(r);
+        break;
+    case KEEP:
+    case KEPT:
+        if (pycrew_result(r->call, "d", &value) < 0 || !is_kept_value(r, value))
+            fault(&h.row->untrue, "call %u sees %g, not %g", r->index, value, r->value);
+        break;
+    case LET_GO:
         break;
     case PING:
         if (pycrew_result(r->call, "i", &r->pid) < 0)
@@ -224,25 +268,56 @@ static void note_end(struct record *r)
         check_marks(r->index, e == NULL);
 }
 
-static struct record *submit(enum kind kind, size_t size, bool queued)
+static struct record *begin_call(enum kind kind)
 {
-    static const char *const names[] = {"steps_ops:add", "steps_ops:big", "steps_ops:grow",
-                                        "steps_ops:ping", "steps_ops:die"};
+    static const char *const names[] = {[ADD] = "steps_ops:add",
+                                        [BIG] = "steps_ops:big",
+                                        [GROW] = "steps_ops:grow",
+                                        [COPY] = "steps_array_ops:copy",
+                                        [KEEP] = "steps_array_ops:keep",
+                                        [PING] = "steps_ops:ping",
+                                        [DIE] = "steps_ops:die",
+                                        [KEPT] = "steps_array_ops:kept_value",
+                                        [LET_GO] = "steps_array_ops:let_go"};
     struct record *r = &h.records[h.count++];
 
     ASSERT(h.count <= CALLS_MAX);
-    *r = (struct record){.kind = kind, .index = new_mark(), .size = size};
+    *r = (struct record){.kind = kind, .index = new_mark()};
     r->call = prepare(h.crew, names[kind]);
+    return r;
+}
+
+static void finish_submit(struct record *r, bool queued)
+{
+    pycrew_set_data(r->call, r);
+    if (queued)
+        OK(pycrew_set_queue(r->call, h.queue));
+    OK(pycrew_submit(r->call));
+}
+
+static struct record *submit(enum kind kind, size_t size, bool queued)
+{
+    struct record *r = begin_call(kind);
+
+    r->size = size;
     if (kind == ADD)
         OK(pycrew_add(r->call, "LLL", (long long)r->index, (long long)r->index, 7LL));
     if (kind == BIG)
         OK(pycrew_add(r->call, "Ln", (long long)r->index, (ptrdiff_t)size));
     if (kind == GROW)
         OK(pycrew_add(r->call, "L", (long long)r->index));
-    pycrew_set_data(r->call, r);
-    if (queued)
-        OK(pycrew_set_queue(r->call, h.queue));
-    OK(pycrew_submit(r->call));
+    finish_submit(r, queued);
+    return r;
+}
+
+/* COPY or KEEP, of an array whose elements are all value. */
+static struct record *submit_array(enum kind kind, const pycrew_array *array, double value)
+{
+    struct record *r = begin_call(kind);
+
+    r->value = value;
+    OK(pycrew_add(r->call, "LA", (long long)r->index, array));
+    finish_submit(r, true);
     return r;
 }
 
@@ -620,6 +695,187 @@ static void drive_sleep(void)
     collect_queued();
 }
 
+/* ---- arrays ---- */
+
+static pycrew_array new_array(double value)
+{
+    double *elements = pycrew_alloc(h.crew, ELEMENTS * sizeof *elements);
+    pycrew_array array;
+
+    ASSERT(elements != NULL);
+    for (size_t i = 0; i < ELEMENTS; i++)
+        elements[i] = value;
+    OK(pycrew_array_init(&array, elements, PYCREW_F64, 1, (int64_t[]){ELEMENTS}, 0));
+    return array;
+}
+
+static unsigned host_spans(void)
+{
+    return look_around().host_spans;
+}
+
+/* An array from the host in, one of pycrew.empty out. The argument is freed while the call has it.
+ */
+static void drive_array(void)
+{
+    pycrew_array array = new_array(h.next_mark);
+
+    submit_array(COPY, &array, h.next_mark);
+    pycrew_free(h.crew, array.data);
+    collect_queued();
+}
+
+/* The worker has a span for cells then, whose first claim takes ten thousands of instructions. */
+static void before_array(void)
+{
+    drive_array();
+    await_sleep();
+    finish_calls();
+}
+
+/* The result outlives its call, and its worker if that dies, and is the next call's argument. */
+static void drive_taken(void)
+{
+    double value = h.next_mark;
+    pycrew_array array = new_array(value), taken;
+    struct record *r = submit_array(COPY, &array, value);
+
+    r->take = true;
+    pycrew_free(h.crew, array.data);
+    collect_queued();
+    taken = r->taken;
+    finish_calls();
+    if (taken.data == NULL)
+        return;
+    submit_array(COPY, &taken, value);
+    collect_queued();
+    finish_calls();
+    if (!all_are(&taken, value))
+        fault(&h.row->untrue, "a taken array changed");
+    pycrew_array_drop(h.crew, &taken);
+}
+
+/* What was taken goes back to the worker, which sleeps by then. */
+static void before_given_back(void)
+{
+    pycrew_array array = new_array(h.next_mark), taken;
+    struct record *r = submit_array(COPY, &array, h.next_mark);
+
+    r->take = true;
+    pycrew_free(h.crew, array.data);
+    collect_queued();
+    await_sleep();
+    taken = r->taken;
+    finish_calls();
+    pycrew_array_drop(h.crew, &taken);
+}
+
+/* Not by the next death, which would free all; but the sweep of this one may be on its way. */
+static void check_host_spans(unsigned before)
+{
+    int64_t until = now_ns() + hang_ns();
+    bool first = h.base.processes == 0; /* the host keeps spans for small blocks from then on */
+
+    while (!first && host_spans() > before && now_ns() < until)
+        pause_ns(100 * US);
+    if (!first && host_spans() > before)
+        fault(&h.row->leaked, "%u spans of the host's became %u", before, host_spans());
+}
+
+/* Python keeps a view of the argument, whose memory the host frees, and takes anew. What the view
+ * shows stays what it is; and when it is gone the memory is free again at once, with no death. */
+static void drive_kept(void)
+{
+    double value = h.next_mark;
+    unsigned before = host_spans();
+    pycrew_array array = new_array(value), other;
+
+    submit_array(KEEP, &array, value);
+    collect_queued();
+    finish_calls(); /* nobody has it from here on but Python */
+    pycrew_free(h.crew, array.data);
+    other = new_array(-value);
+    submit(KEPT, 0, true)->value = value;
+    collect_queued();
+    submit(LET_GO, 0, true);
+    collect_queued();
+    finish_calls();
+    pycrew_free(h.crew, other.data);
+    check_host_spans(before);
+}
+
+/* ---- maps ---- */
+
+/* Each wait of a map's is bounded by this alone. */
+static int stop_if_late(void *data, const pycrew_progress *progress)
+{
+    struct {
+        int64_t since;
+        uint64_t seen;
+    } *last = data;
+
+    (void)progress;
+    return is_late(&last->since, &last->seen);
+}
+
+static void check_elements(const long long *from, const long long *to, const int *failed, int count)
+{
+    int told = 0;
+
+    for (unsigned i = 0; i < ITEMS; i++) {
+        told += failed[i] != 0;
+        check_marks((uint32_t)from[i], failed[i] == 0);
+        if (to[i] != (failed[i] != 0 ? -1 : from[i] + 7))
+            fault(&h.row->untrue, "element %lld: %lld (%d)", from[i], to[i], failed[i]);
+        if (failed[i] != 0 && failed[i] != PYCREW_EDIED)
+            fault(&h.row->untrue, "element %lld ended with %d", from[i], failed[i]);
+        failed[i] != 0 ? h.row->died++ : h.row->returned++;
+    }
+    if (told != count)
+        fault(&h.row->untrue, "%d elements failed, and %d were told", told, count);
+}
+
+/* One chunk of columns in the crew's memory. A death costs an element, or a slice, at most. */
+static void drive_map(const char *function, unsigned flags)
+{
+    pycrew_map_options options = PYCREW_MAP_OPTIONS_INIT;
+    long long *columns = pycrew_alloc(h.crew, 2 * ITEMS * sizeof *columns), minus = -1;
+    int64_t last[2] = {now_ns(), 0}, shape = ITEMS;
+    pycrew_array input, output;
+    int failed[ITEMS], count;
+
+    ASSERT(columns != NULL);
+    OK(pycrew_array_init(&input, columns, PYCREW_I64, 1, &shape, 0));
+    OK(pycrew_array_init(&output, columns + ITEMS, PYCREW_I64, 1, &shape, 0));
+    for (unsigned i = 0; i < ITEMS; i++)
+        columns[i] = new_mark();
+    options.flags = flags;
+    options.chunk = ITEMS;
+    options.on_error = PYCREW_MAP_FILL;
+    options.fill = &minus;
+    options.failed = failed;
+    options.progress = stop_if_late;
+    options.progress_data = last;
+    count = pycrew_map(h.crew, function_of(h.crew, function), &input, 1, &output, &options);
+    if (count < 0)
+        fault(count == -ECANCELED ? &h.row->hung : &h.row->untrue, "a map ended with %d", count);
+    else
+        check_elements(columns, columns + ITEMS, failed, count);
+    if (count > (flags ? ITEMS : 1))
+        fault(&h.row->untrue, "one death cost %d elements", count);
+    pycrew_free(h.crew, columns);
+}
+
+static void drive_elements(void)
+{
+    drive_map("steps_ops:element", 0);
+}
+
+static void drive_slice(void)
+{
+    drive_map("steps_array_ops:slice", PYCREW_MAP_WHOLE);
+}
+
 static void drive_die(void)
 {
     submit(DIE, 0, true);
@@ -735,13 +991,14 @@ static void make_marks(const char *path)
 static void open_host(const struct scenario *s)
 {
     static char variable[256];
-    static const char *const preload[] = {"steps_ops", NULL}, *env[] = {variable, NULL};
+    static const char *const all[] = {"steps_array_ops", "steps_ops", NULL};
+    static const char *env[] = {variable, NULL};
     const char *marks = scratch("marks");
     pycrew_options options = test_options(s->workers);
 
     make_marks(marks);
     snprintf(variable, sizeof variable, "PYCREW_STEPS_MARKS=%s", marks);
-    options.preload = preload;
+    options.preload = s->arrays ? all : all + 1; /* numpy takes its time */
     options.env = env;
     options.calls = 64;
     options.memory = 64 << 20;
@@ -868,6 +1125,16 @@ static bool step(const struct scenario *s, int *pid, uint64_t k)
     return false;
 }
 
+static bool has_numpy(void)
+{
+    const char *python = getenv("PYTHON");
+    char command[512];
+
+    snprintf(command, sizeof command, "%s -c 'import numpy' 2>/dev/null",
+             python != NULL ? python : "python3");
+    return system(command) == 0;
+}
+
 static void start_row(const struct scenario *s)
 {
     unsigned i;
@@ -886,6 +1153,8 @@ static void run_scenario(const struct scenario *s)
     int64_t begin = now_ns();
     int pid;
 
+    if (s->arrays && !has_numpy())
+        SKIP("numpy is not installed");
     start_row(s);
     open_host(s);
     trace_open();
@@ -1028,6 +1297,63 @@ TEST_LIMIT(a_worker_dies_in_a_chunk_with_results_in_its_memory, LIMIT_S)
                                     .drive = drive_chunk_of_bytes});
 }
 
+TEST_LIMIT(a_worker_dies_in_a_call_with_arrays, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"array in, array out", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .arrays = true, .again = true,
+                                    .sample = 130, .before = before_array, .drive = drive_array});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_makes_an_array, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"pycrew.empty", WORKER, 1, AT("empty"), AFTER("empty"),
+                                    .arrays = true, .again = true, .sample = 180,
+                                    .drive = drive_array});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_announces_an_array_that_is_taken, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"announce, taken array", WORKER, 1, AT("pc_slot_finish"),
+                                    AT("pc_ring_claim"), .arrays = true, .again = true,
+                                    .sample = 40, .drive = drive_taken});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_takes_an_array_back, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"array give-back", WORKER, 1, AT("pc_heap_take_back"),
+                                    AFTER("pc_heap_take_back"), .arrays = true, .again = true,
+                                    .sample = 25, .before = before_given_back,
+                                    .drive = drive_taken});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_retains_an_argument, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"retain, publish", WORKER, 1, AT("pc_array_end_call"),
+                                    AFTER("pc_slot_finish"), .arrays = true, .again = true,
+                                    .sample = 9, .drive = drive_kept});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_lets_go_of_an_argument, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"let go", WORKER, 1, AT("memory_dealloc"),
+                                    AFTER("memory_dealloc"), .arrays = true, .again = true,
+                                    .sample = 9, .drive = drive_kept});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_maps_chunk, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"map, elements", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .repeats = 2, .again = true,
+                                    .sample = 130, .drive = drive_elements});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_maps_slice, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"map, slice", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .arrays = true, .again = true,
+                                    .sample = 260, .drive = drive_slice});
+}
+
 TEST_LIMIT(the_zygote_dies_while_it_forks, LIMIT_S)
 {
     run_scenario(&(struct scenario){"zygote: fork, hand over", ZYGOTE, 1, AT("pc_control_receive"),
@@ -1038,8 +1364,14 @@ TEST_LIMIT(the_zygote_dies_while_it_forks, LIMIT_S)
 /* What was inlined into it waits there in ppoll for the death of a worker. */
 TEST_LIMIT(the_zygote_dies_while_it_reaps, LIMIT_S)
 {
-    run_scenario(&(struct scenario){"zygote: reap", ZYGOTE, 1, {PLACE_WAKE, "pc_zygote_main"},
-                                    AT("ppoll"), .again = true, .repeats = 2, .sample = 80,
+    run_scenario(&(struct scenario){"zygote: reap",
+                                    ZYGOTE,
+                                    1,
+                                    {PLACE_WAKE, "pc_zygote_main"},
+                                    AT("ppoll"),
+                                    .again = true,
+                                    .repeats = 2,
+                                    .sample = 80,
                                     .drive = drive_die});
 }
 
