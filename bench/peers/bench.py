@@ -18,10 +18,10 @@ import machine
 import report
 from child import Child, run_cells
 from peers import find_peers
-from workloads import KILL, KINDS_OF_MAP, MEMORY, SLEEP, WORKLOADS
+from workloads import KILL, MEMORY, SLEEP, START, WORKLOADS
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = ("limits", "sleep", "memory", "kill", "calls")
+PARTS = ("limits", "start", "sleep", "memory", "kill", "calls")
 LIMITS = "cacheline_rtt_ns,inprocess_call_ns,bare_park_rtt_ns,futex_rtt_ns,memcpy_64mib_us"
 
 
@@ -101,6 +101,12 @@ class Bench:
             for line in child.lines(120):
                 self.results["limits"] = {k: v for k, v in line.items() if k in LIMITS.split(",")}
 
+    def start(self):
+        for _ in range(min(self.options.rounds, 3)):
+            for peer in self.peers:
+                if self.has_time(self.options.limit) and peer.is_called:
+                    self.run(peer, self.options.workers, [(START, "one", 0.01)], "start")
+
     def sleep(self):
         for workers in map(int, self.options.sleepers.split(",")):
             for peer in self.peers:
@@ -116,8 +122,7 @@ class Bench:
         seconds = 5 * self.options.seconds
         for peer in self.peers:
             if self.has_time(self.options.limit) and peer.generation is not None and peer.is_called:
-                cells = [(KILL, way, seconds) for way in ("one", *peer.ways)
-                         if not (way == "map" and peer.name == "pycrew")]
+                cells = [(KILL, way, seconds) for way in ("one", *peer.ways_for(KILL))]
                 self.run(peer, self.options.workers, cells, "kill", kill=True)
 
     def round(self, number):
@@ -127,8 +132,7 @@ class Bench:
             if not peer.is_called:
                 continue
             cells = [(workload, way, self.options.seconds) for workload in self.workloads
-                     for way in ("one", *peer.ways)
-                     if not (way == "map" and peer.name == "pycrew" and workload.kind not in KINDS_OF_MAP)]
+                     for way in ("one", *peer.ways_for(workload))]
             self.run(peer, self.options.workers, cells, "calls")
 
     def calls(self):

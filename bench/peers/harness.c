@@ -12,7 +12,7 @@
 
 const char *skip_reason = "not possible";
 double *array_memory;
-bool tolerant;
+bool tolerant, uses_arrays;
 
 void fail(const char *format, ...)
 {
@@ -115,12 +115,21 @@ static int64_t time_run(const struct workload *workload, many_function *many, in
     return now_ns() - begin;
 }
 
+/* One that took long is tried again: it may have been the machine. */
+static int64_t time_lesser(const struct workload *workload, many_function *many, int64_t first, int64_t count,
+                           int64_t enough)
+{
+    int64_t ns = time_run(workload, many, first, count);
+    int64_t again = ns < enough ? ns : time_run(workload, many, first, count);
+    return again < ns ? again : ns;
+}
+
 /* Runs of a quarter of the time at least, their length found by doubling. */
 static void measure_many(const struct workload *workload, const struct way *way, double seconds)
 {
     int64_t first = 0, count = 1, total = 0, ns;
     int64_t budget = (int64_t)(1e9 * seconds);
-    while ((ns = time_run(workload, way->many, first, count)) < budget / 4 && count < 1 << 20) {
+    while ((ns = time_lesser(workload, way->many, first, count, budget / 4)) < budget / 4 && count < 1 << 20) {
         first += count;
         count *= ns < budget / 64 ? 8 : 2;
     }
@@ -176,6 +185,8 @@ static struct workload *parse_cells(int count, char **cells, char (**ways)[32], 
     for (int i = 0; i < count; i++)
         if (!parse_workload(cells[i], &workloads[i], (*ways)[i], &(*seconds)[i]))
             fail("not a cell: %s", cells[i]);
+        else if (workloads[i].kind == ENDS || workloads[i].kind == NORM)
+            uses_arrays = true;
     return workloads;
 }
 

@@ -67,7 +67,7 @@ extern const struct peer *const peers[]; /* of this program; NULL at the end */
 /* ---- harness.c ---- */
 extern const char *skip_reason;
 extern double *array_memory;
-extern bool tolerant;
+extern bool tolerant, uses_arrays;
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int64_t now_ns(void);
 

@@ -24,6 +24,10 @@ class Peer:
         self.name, self.title, self.ways, self.generation = name, title, ways, generation
         self.most_workers, self.is_called = most_workers, is_called
 
+    def ways_for(self, workload):
+        """Besides "one"."""
+        return self.ways
+
     def missing(self, options):
         """Why it cannot be measured here, or None."""
         return None
@@ -49,6 +53,13 @@ class InC(Peer):
 
     def environment(self, workers):
         return {"BENCH_PYTHON": sys.executable}  # pycrew's own is the one it was built with: make bench gives the same
+
+
+class Pycrew(InC):
+    def ways_for(self, workload):
+        """A map is of columns of ints, and arrays are no items of a batch."""
+        kinds = {"map": ("ints", "spin", "skewed", "index"), "batch": ("none", "ints", "text", "spin", "skewed", "index")}
+        return [way for way in self.ways if workload.kind in kinds.get(way, (workload.kind,))]
 
 
 class Interpreters(InC):
@@ -154,7 +165,7 @@ class Http(InC):
 
 # A way's name is the harness's; the last one is what is used for many sleeps.
 PEERS = [
-    InC("pycrew", "pycrew", ["pipelined", "map", "batch"], 2, program="pycrew"),
+    Pycrew("pycrew", "pycrew", ["pipelined", "map", "batch"], 2, program="pycrew"),
     InC("inprocess", "embedded, one thread", ["loop"], None, most_workers=1, program="embedded"),
     InC("gil", "embedded, threads that share the GIL", ["threads"], None, program="embedded"),
     Interpreters("interpreters", "own-GIL subinterpreters", ["threads"], None, program="interpreters"),
@@ -162,7 +173,8 @@ PEERS = [
     InPython("pipe", "multiprocessing.Pipe by hand", ["chunks"], 1),
     InPython("pool", "multiprocessing.Pool", ["imap", "map"], 1),
     InPython("executor", "ProcessPoolExecutor", ["map"], 1),
-    InPython("loky", "joblib, loky", ["parallel"], 1, module="joblib", package="python3-joblib"),
+    InPython("loky", "loky", ["map"], 1, module="joblib", package="python3-joblib"),
+    InPython("joblib", "joblib.Parallel", ["parallel"], 1, module="joblib", package="python3-joblib"),
     Mpi("mpi", "mpi4py.futures", ["starmap"], 1, 64, module="mpi4py", package="python3-mpi4py"),
     InPython("dask", "dask.distributed", ["map", "chunks"], 1, 16, module="distributed",
              package="python3-distributed"),

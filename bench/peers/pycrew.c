@@ -35,7 +35,7 @@ static void ignore_log(void *data, int level, const char *line)
  * twice, so calls whose worker died are tried again: that is for the crew to do. */
 static void start(unsigned workers)
 {
-    const char *path[] = {getenv("BENCH_FUNCTIONS"), NULL}, *preload[] = {"peer_ops", NULL};
+    const char *path[] = {getenv("BENCH_FUNCTIONS"), NULL}, *preload[] = {"peer_ops", uses_arrays ? "peer_numpy" : NULL, NULL};
     pycrew_options options = PYCREW_OPTIONS_INIT;
     options.workers = workers;
     options.path = path;

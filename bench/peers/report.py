@@ -82,7 +82,7 @@ def time_text(ns):
 
 
 def ratio_text(ratio):
-    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}"
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}" if ratio >= 0.001 else f"1/{1 / ratio:,.0f}"
 
 
 def table(head, rows):
@@ -171,7 +171,7 @@ def start_table(results):
     rows = []
     for peer in called(results):
         starts = [line["first_result_ns"] for line in results["starts"]
-                  if line["peer"] == peer and line["part"] == "calls"]
+                  if line["peer"] == peer and line["part"] == "start"]
         many = [line["first_result_ns"] for line in results["starts"]
                 if line["peer"] == peer and line["part"] == "sleep" and line["workers"] >= 256]
         memory = [line["memory"] for line in results["memory"] if line["peer"] == peer]
@@ -354,7 +354,7 @@ def plot_start(results, pyplot):
     figure, pair = pyplot.subplots(1, 2, figsize=(10, 0.22 * len(peers) + 1))
     for y, peer in enumerate(peers):
         starts = [line["first_result_ns"] / 1e6 for line in results["starts"]
-                  if line["peer"] == peer and line["part"] == "calls"]
+                  if line["peer"] == peer and line["part"] == "start"]
         memory = [line["memory"] / 1024 for line in results["memory"] if line["peer"] == peer]
         for axes, values in zip(pair, (starts, memory)):
             if values:

@@ -27,10 +27,10 @@ WORKLOADS = [
     Workload("numpy", "sqrt(a * a + 1).sum() of 1 MiB", "peer_numpy:norm", "norm", 1 << 17),
 ]
 # Not of the table of calls: each with a part of its own.
+START = Workload("start", "the first result after the start", "peer_ops:add", "ints")
 SLEEP = Workload("sleep", "a sleep of 1 ms", "peer_ops:pause", "index")
 MEMORY = Workload("memory", "memory of workers that have had a call", "peer_ops:pause", "index")
 KILL = Workload("kill", "100 us of Python, a worker killed each 100 ms", "peer_ops:spin", "spin", 10, 1)
-KINDS_OF_MAP = ("ints", "spin", "skewed", "index")  # columns of ints, as pycrew_map takes
 
 SKEW_EVERY, SKEW_FACTOR = 100, 100
 RECORD_START = '{"id": '

@@ -9,6 +9,7 @@ from .chunks import chunk_for
 
 class Peer:
     modules = ()
+    broken = BrokenProcessPool
 
     def __init__(self, workers):
         self.workers = workers
@@ -25,7 +26,7 @@ class Peer:
     def one(self, function, arguments):
         try:
             return self.executor.submit(function, *arguments).result()
-        except BrokenProcessPool:
+        except self.broken:
             self.reopen()
             raise
 
@@ -37,7 +38,7 @@ class Peer:
                 yield from self.executor.map(function, *columns, chunksize=chunk)
             else:  # map has no calls without arguments
                 yield from self.executor.map(Bare(function), calls, chunksize=chunk)
-        except BrokenProcessPool:
+        except self.broken:
             self.reopen()
             raise
 
