@@ -12,11 +12,12 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 import machine
 import report
-from child import Child, run_cells
+from child import Child, adopt_orphans, run_cells
 from peers import find_peers
 from workloads import KILL, MEMORY, SLEEP, START, WORKLOADS
 
@@ -33,21 +34,27 @@ def parse_arguments():
     add("--quick", action="store_true", help="one short round: a minute or two, rough")
     add("--minutes", type=float, help="how long all may take (10, with --quick 2)")
     add("--rounds", type=int, help="at most (5, with --quick 1)")
-    add("--seconds", type=float, help="of a cell: one peer, one workload, one way (0.3, with --quick 0.05)")
+    add("--seconds", type=float, help="of a cell: one peer, one workload, one way (0.2, with --quick 0.05)")
     add("--peers", help="only these, comma-separated")
     add("--workloads", help="only these")
     add("--parts", default=",".join(PARTS), help="only these: " + ",".join(PARTS))
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of each peer (one a CPU)")
     add("--sleepers", help="numbers of workers for sleep(1 ms) (1,4,16,64,256; with --quick 16)")
-    add("--limit", type=float, default=20, help="seconds that a peer may say nothing before it is hung")
+    add("--limit", type=float, default=15, help="seconds that a peer may say nothing before it is hung")
     add("--functions", default=str(HERE / "functions"), help="the functions' folder")
     options = parser.parse_args()
-    defaults = (2, 1, 0.05, "16") if options.quick else (10, 5, 0.3, "1,4,16,64,256")
+    defaults = (2, 1, 0.05, "16") if options.quick else (10, 5, 0.2, "1,4,16,64,256")
     for name, value in zip(("minutes", "rounds", "seconds", "sleepers"), defaults):
         if getattr(options, name) is None:
             setattr(options, name, value)
     options.parts = options.parts.split(",")
     return options
+
+
+def make_scratch():
+    """For all that peers leave in files; in memory if possible."""
+    return tempfile.TemporaryDirectory(prefix="pycrew-bench-", ignore_cleanup_errors=True,
+                                       dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
 
 
 class Bench:
@@ -111,7 +118,8 @@ class Bench:
         for workers in map(int, self.options.sleepers.split(",")):
             for peer in self.peers:
                 if self.has_time(self.options.limit) and workers <= peer.most_workers:
-                    self.run(peer, workers, [(SLEEP, peer.ways[-1], 2 * self.options.seconds)], "sleep")
+                    cells = [(SLEEP, way, 2 * self.options.seconds) for way in peer.ways_for(SLEEP)]
+                    self.run(peer, workers, cells, "sleep")
 
     def memory(self):
         for peer in self.peers:
@@ -156,10 +164,12 @@ class Bench:
 
 def main():
     options = parse_arguments()
-    bench = Bench(options)
-    for name, why in bench.missing.items():
-        bench.say(f"without {name}: {why}")
-    bench.all()
+    adopt_orphans()
+    with make_scratch() as options.scratch:
+        bench = Bench(options)
+        for name, why in bench.missing.items():
+            bench.say(f"without {name}: {why}")
+        bench.all()
     out = pathlib.Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(bench.results, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """A peer as a child process: its lines, with a limit of time on each, and its workers killed if that is asked for."""
 
+import ctypes
 import json
 import os
 import queue
@@ -8,10 +9,13 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 
 import machine
 
 KILL_EACH_S = 0.1
+CLOSE_S = 3  # what a peer has to end by itself
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class Hung(Exception):
@@ -24,11 +28,13 @@ class Child:
     def __init__(self, command, options, environment=()):
         path = os.pathsep.join([options.functions, os.path.dirname(os.path.abspath(__file__))])
         everywhere = {"PYTHONPATH": path, "BENCH_FUNCTIONS": options.functions, "PYTHONDONTWRITEBYTECODE": "1",
+                      "TMPDIR": options.scratch, "JOBLIB_TEMP_FOLDER": options.scratch,
                       "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self.errors = tempfile.TemporaryFile("w+", errors="replace")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         text=True, start_new_session=True,
                                         env={**os.environ, **everywhere, **dict(environment)})
+        self.is_hung = False
         self.arrived = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -43,15 +49,12 @@ class Child:
             try:
                 line = self.arrived.get(timeout=limit)
             except queue.Empty:
+                self.is_hung = True
                 raise Hung from None
             if line is None:
                 return
             if line.startswith("{"):
                 yield json.loads(line)
-
-    def go_on(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
 
     def last_error(self):
         self.errors.seek(0)
@@ -64,20 +67,32 @@ class Child:
     def __exit__(self, *_):
         try:
             self.process.stdin.close()
-        except OSError:
+            self.process.wait(timeout=0 if self.is_hung else CLOSE_S)
+        except (OSError, subprocess.TimeoutExpired):
             pass
-        try:
-            self.process.wait(timeout=2 if self.arrived.empty() else 0.1)
-        except subprocess.TimeoutExpired:
-            pass
-        pids = machine.descendants(self.process.pid)
-        for pid in pids + ([self.process.pid] if self.process.poll() is None else []):
+        kill_all()
+        self.process.wait()
+        self.errors.close()
+
+
+def adopt_orphans():
+    """What a child leaves behind becomes a child of this process."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_all():
+    """Until nothing is left: one that is killed may just have started another. Python's resource trackers end by
+    themselves when the others have, and remove what those left in shared memory."""
+    end = time.monotonic() + CLOSE_S
+    while pids := machine.descendants(os.getpid()):
+        for pid in pids:
+            if time.monotonic() < end and machine.is_helper(pid):
+                continue
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.process.wait()
-        self.errors.close()
+        time.sleep(0.01)
 
 
 class Killer:
@@ -110,8 +125,8 @@ class Killer:
 
 
 def run_cells(peer, workers, cells, options, kill=False):
-    """Yields the peer's lines. A cell in which it hung or died is said to be so, and those after it get another
-    child."""
+    """Yields the peer's lines. A cell in which it died is said to be so, and those after it get another child;
+    after one in which it hung, or gave a wrong result, it gets no other chance."""
     rest = list(cells)
     while rest:
         done = yield from run_child(peer, workers, rest, options, kill)
@@ -137,17 +152,17 @@ def run_child(peer, workers, cells, options, kill):
                     if kill:
                         line["kills"] = killer.off()
                     yield {"way": way, **line}
-                    if "wrong" in line:
-                        return done
+                    if "wrong" in line or (done == len(cells) and name != "memory"):
+                        return len(cells)
                 elif "memory" in line:
                     pids = peer.workers(child)
                     yield {"memory": machine.pss_kb(pids) / workers, "processes": len(pids)}
-                    child.go_on()
+                    return done
                 else:
                     yield line
         except Hung:
             yield {"cell": name, "way": way, "hung": True, "kills": killer.off()}
-            return done + 1
+            return len(cells)
         finally:
             killer.off()
         if done < len(cells):

@@ -212,7 +212,7 @@ static void start(const struct peer *peer, unsigned workers, const struct worklo
     printf("{\"first_result_ns\": %" PRId64 "}\n", now_ns() - begin);
 }
 
-/* The driver looks at the workers' memory, then says to go on. */
+/* The driver looks at the workers' memory, then closes stdin. */
 static void wait_for_driver(void)
 {
     puts("{\"memory\": true}");

@@ -69,13 +69,13 @@ def descendants(pid):
 
 
 def is_helper(pid):
-    """Python's own processes for shared memory and forks: no workers."""
+    """Python's own process that looks after shared memory: no worker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             text = file.read()
     except OSError:
         return True
-    return b"resource_tracker" in text or b"forkserver" in text
+    return b"resource_tracker" in text
 
 
 def workers_of(pid, generation, apart=None):

@@ -150,6 +150,7 @@ class Http(InC):
         program = self.server.split()[0]
         if shutil.which(program) is None:
             return f"no {program} (Debian: {self.package})"
+        self.scratch = options.scratch
         self.running = subprocess.run(self.version, shell=True, capture_output=True, text=True).stdout.strip()
         return super().missing(options) or (None if self.running else f"{self.version} says nothing")
 
@@ -157,13 +158,13 @@ class Http(InC):
         return [self.path, "http", str(workers), RECORD, *cells]
 
     def environment(self, workers):
-        self.folder = tempfile.TemporaryDirectory(prefix="pycrew-bench-")
-        socket = f"{self.folder.name}/socket"
+        socket = tempfile.mktemp(prefix="socket-", dir=self.scratch)
         return {"BENCH_SOCKET": socket, "BENCH_SERVER": "exec " + self.server.format(socket=socket, workers=workers),
                 "BENCH_CONNECTIONS": str(self.connections), "BENCH_SERVER_VERSION": self.running}
 
 
-# A way's name is the harness's; the last one is what is used for many sleeps.
+# A way's name is the harness's; the last one is what brings all workers to life before their memory is measured.
+# Those that take many seconds to start a few workers are not asked for 256.
 PEERS = [
     Pycrew("pycrew", "pycrew", ["pipelined", "map", "batch"], 2, program="pycrew"),
     InC("inprocess", "embedded, one thread", ["loop"], None, most_workers=1, program="embedded"),
@@ -173,9 +174,9 @@ PEERS = [
     InPython("pipe", "multiprocessing.Pipe by hand", ["chunks"], 1),
     InPython("pool", "multiprocessing.Pool", ["imap", "map"], 1),
     InPython("executor", "ProcessPoolExecutor", ["map"], 1),
-    InPython("loky", "loky", ["map"], 1, module="joblib", package="python3-joblib"),
-    InPython("joblib", "joblib.Parallel", ["parallel"], 1, module="joblib", package="python3-joblib"),
-    Mpi("mpi", "mpi4py.futures", ["starmap"], 1, 64, module="mpi4py", package="python3-mpi4py"),
+    InPython("loky", "loky", ["map"], 1, 16, module="joblib", package="python3-joblib"),
+    InPython("joblib", "joblib.Parallel", ["parallel"], 1, 16, module="joblib", package="python3-joblib"),
+    Mpi("mpi", "mpi4py.futures", ["starmap"], 1, 16, module="mpi4py", package="python3-mpi4py"),
     InPython("dask", "dask.distributed", ["map", "chunks"], 1, 16, module="distributed",
              package="python3-distributed"),
     Http("uwsgi", "uWSGI over HTTP", ["connections"], 2, package="uwsgi-core uwsgi-plugin-python3", connections=1,

@@ -1,4 +1,5 @@
-"""An array in a file that is mapped by whoever gets it: what Python's peers pass instead of its bytes."""
+"""An array in a file that is mapped by whoever gets it: what Python's peers pass instead of its bytes. The driver
+has them keep temporary files in memory."""
 
 import functools
 import os
@@ -16,8 +17,7 @@ class Shared:
 
     def __init__(self, count):
         import numpy
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        descriptor, self.path = tempfile.mkstemp(dir=memory, prefix="pycrew-bench-")
+        descriptor, self.path = tempfile.mkstemp()
         os.ftruncate(descriptor, 8 * count)
         os.close(descriptor)
         self.numbers = numpy.memmap(self.path, numpy.float64, "r+", shape=(count,))
