@@ -41,6 +41,7 @@ def parse_arguments():
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of each peer (one a CPU)")
     add("--sleepers", help="numbers of workers for sleep(1 ms) (1,4,16,64,256; with --quick 16)")
     add("--limit", type=float, default=15, help="seconds that a peer may say nothing before it is hung")
+    add("--no-plots", action="store_true", help="no SVG files")
     add("--functions", default=str(HERE / "functions"), help="the functions' folder")
     options = parser.parse_args()
     defaults = (2, 1, 0.05, "16") if options.quick else (10, 5, 0.2, "1,4,16,64,256")
@@ -174,7 +175,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(bench.results, indent=1) + "\n")
     print(report.tables(bench.results))
-    if report.plots(bench.results, out):
+    if not options.no_plots and report.plots(bench.results, out):
         bench.say(f"plots and results.json are in {out}")
     for line in bench.results["wrong"]:
         print(f"WRONG: {line['peer']}: {line['wrong']}", file=sys.stderr)

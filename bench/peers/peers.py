@@ -182,11 +182,11 @@ PEERS = [
     Http("uwsgi", "uWSGI over HTTP", ["connections"], 2, package="uwsgi-core uwsgi-plugin-python3", connections=1,
          version="uwsgi --version",
          server="uwsgi --plugin python3 --master --die-on-term --http11-socket {socket} --listen 100 --need-app "
-                "--processes {workers} --module peer_wsgi --disable-logging --buffer-size 8192"),
-    Http("gunicorn", "gunicorn over HTTP", ["connections"], 2, package="gunicorn", connections=4,
+                "--processes {workers} --module peer_wsgi --disable-logging --buffer-size 8192 --forkbomb-delay 0"),
+    Http("gunicorn", "gunicorn (sync) over HTTP", ["connections"], 2, package="gunicorn", connections=4,
          version="gunicorn --version",
-         server="gunicorn --bind unix:{socket} --workers {workers} --worker-class gthread --threads 1 "
-                "--keep-alive 60 --log-level critical peer_wsgi:application"),
+         server="gunicorn --bind unix:{socket} --workers {workers} --worker-class sync "
+                "--log-level critical peer_wsgi:application"),
     InPython("plain", "plain processes in a loop", ["loop"], None, is_called=False),
 ]
 

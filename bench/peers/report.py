@@ -175,9 +175,10 @@ def start_table(results):
         many = [line["first_result_ns"] for line in results["starts"]
                 if line["peer"] == peer and line["part"] == "sleep" and line["workers"] >= 256]
         memory = [line["memory"] for line in results["memory"] if line["peer"] == peer]
-        rows.append([results["peers"][peer], time_text(statistics.median(starts) if starts else None),
-                     time_text(many[0] if many else None), f"{memory[0] / 1024:.1f} MB" if memory else "-"])
-    return ("**Start and memory**: from the start to the first result, and the memory of each of 8 workers (PSS; "
+        if starts or many or memory:
+            rows.append([results["peers"][peer], time_text(statistics.median(starts) if starts else None),
+                         time_text(many[0] if many else None), f"{memory[0] / 1024:.1f} MB" if memory else "-"])
+    return "" if not rows else ("**Start and memory**: from the start to the first result, and the memory of each of 8 workers (PSS; "
             "of threads and interpreters: the process's, an eighth)\n\n" +
             table(["peer", f"{results['options']['workers']} workers", "256 workers", "a worker"], rows))
 
@@ -210,7 +211,7 @@ def about(results):
     pythons = collections.defaultdict(list)
     for peer, hello in results["versions"].items():
         pythons[hello.get("python", "")].append(peer)
-    servers = [f"{peer} {hello['server'].replace(peer, '').strip(' ()version')}"
+    servers = [f"{peer} {re.search(r'[0-9][^ )]*', hello['server']).group()}"
                for peer, hello in results["versions"].items() if "server" in hello]
     lines.append("Versions: " + ", ".join(sorted(versions) + servers) + "; " + "; ".join(
         f"CPython {version} ({', '.join(peers)})" for version, peers in pythons.items() if version) + ".")
@@ -350,7 +351,9 @@ def plot_sleep(results, pyplot):
 
 
 def plot_start(results, pyplot):
-    peers = called(results)
+    peers = [peer for peer in called(results) if peer in {line["peer"] for line in results["starts"]}]
+    if not peers:
+        return None
     figure, pair = pyplot.subplots(1, 2, figsize=(10, 0.22 * len(peers) + 1))
     for y, peer in enumerate(peers):
         starts = [line["first_result_ns"] / 1e6 for line in results["starts"]
