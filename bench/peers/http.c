@@ -183,7 +183,7 @@ static void read_body(enum kind kind, const char *body, size_t size, struct repl
 {
     reply->size = (uint32_t)size;
     if (kind == NONE)
-        reply->status = size == 4 && memcmp(body, "None", 4) == 0 ? 0 : -1;
+        reply->integer = size != 4 || memcmp(body, "None", 4) != 0;
     else if (kind == TEXT)
         memcpy(reply->text, body, size);
     else if (kind == ENDS || kind == NORM)

@@ -33,7 +33,7 @@ struct request {
     char text[TEXT_MAX];
 };
 
-/* What came back. status: 0, or the call has failed or was lost. */
+/* What came back. status: 0, or the call has failed or was lost. integer: of NONE 0 if it was None. */
 struct reply {
     int32_t status;
     uint32_t size;

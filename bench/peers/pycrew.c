@@ -90,7 +90,7 @@ static void get_result(enum kind kind, pycrew_value value, struct reply *reply)
     size_t size;
     switch (kind) {
     case NONE:
-        check(pycrew_value_type(value) == PYCREW_TYPE_NONE ? 0 : PYCREW_ETYPE, "a result other than None");
+        reply->integer = pycrew_value_type(value) != PYCREW_TYPE_NONE;
         break;
     case TEXT:
         check(pycrew_value_str(value, &text, &size), "pycrew_value_str");

@@ -99,7 +99,7 @@ static void read_result(enum kind kind, PyObject *result, struct reply *reply)
 {
     reply->size = 0;
     if (kind == NONE)
-        reply->status = result == Py_None ? 0 : -1;
+        reply->integer = result != Py_None;
     else if (kind == TEXT)
         read_text(result, reply);
     else if (kind == ENDS || kind == NORM)
