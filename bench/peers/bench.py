@@ -11,13 +11,14 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
 
 import machine
 import report
-from child import Child, adopt_orphans, run_cells
+from child import Child, Hung, adopt_orphans, run_cells
 from peers import find_peers
 from workloads import KILL, MEMORY, SLEEP, START, WORKLOADS
 
@@ -77,8 +78,15 @@ class Bench:
     def say(self, text):
         print(f"[{self.end - time.monotonic():4.0f} s left] {text}", file=sys.stderr, flush=True)
 
-    def has_time(self, seconds):
+    def has_time(self, seconds=0):
         return time.monotonic() + seconds < self.end
+
+    def may_run(self, peer):
+        """In the parts before the calls, which are to have half of the time."""
+        if "calls" in self.options.parts and not self.has_time(30 * self.options.minutes):
+            self.say(f"no time is left for {peer.name}")
+            return False
+        return self.has_time(self.options.limit)
 
     # ---- a child's lines become results ----
 
@@ -104,33 +112,36 @@ class Bench:
 
     def limits(self):
         command = [f"{self.options.build}/bench/pycrew-bench", "--json", "--only", LIMITS]
-        command += ["--quick", "--rounds", "1"] if self.options.quick else ["--rounds", "3"]
+        command += ["--quick", "--rounds", "1" if self.options.quick else "5"]
         with Child(command, self.options) as child:
-            for line in child.lines(120):
-                self.results["limits"] = {k: v for k, v in line.items() if k in LIMITS.split(",")}
+            try:
+                for line in child.lines(60):
+                    self.results["limits"] = {k: v for k, v in line.items() if k in LIMITS.split(",")}
+            except Hung:
+                self.say("the limits take too long: is the machine busy?")
 
     def start(self):
         for _ in range(min(self.options.rounds, 3)):
             for peer in self.peers:
-                if self.has_time(self.options.limit) and peer.is_called:
+                if peer.is_called and self.may_run(peer):
                     self.run(peer, self.options.workers, [(START, "one", 0.01)], "start")
 
     def sleep(self):
         for workers in map(int, self.options.sleepers.split(",")):
             for peer in self.peers:
-                if self.has_time(self.options.limit) and workers <= peer.most_workers:
+                if workers <= peer.most_workers and self.may_run(peer):
                     cells = [(SLEEP, way, 2 * self.options.seconds) for way in peer.ways_for(SLEEP)]
                     self.run(peer, workers, cells, "sleep")
 
     def memory(self):
         for peer in self.peers:
-            if self.has_time(self.options.limit) and peer.is_called:
+            if peer.is_called and self.may_run(peer):
                 self.run(peer, 8, [(MEMORY, peer.ways[-1], self.options.seconds)], "memory")
 
     def kill(self):
         seconds = 5 * self.options.seconds
         for peer in self.peers:
-            if self.has_time(self.options.limit) and peer.generation is not None and peer.is_called:
+            if peer.generation is not None and peer.is_called and self.may_run(peer):
                 cells = [(KILL, way, seconds) for way in ("one", *peer.ways_for(KILL))]
                 self.run(peer, self.options.workers, cells, "kill", kill=True)
 
@@ -139,6 +150,9 @@ class Bench:
         first = number % len(self.peers)
         for peer in self.peers[first:] + self.peers[:first]:
             if not peer.is_called:
+                continue
+            if not self.has_time():
+                self.say(f"no time is left for {peer.name} in this round")
                 continue
             cells = [(workload, way, self.options.seconds) for workload in self.workloads
                      for way in ("one", *peer.ways_for(workload))]
@@ -166,6 +180,7 @@ class Bench:
 def main():
     options = parse_arguments()
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that has to be ended
     with make_scratch() as options.scratch:
         bench = Bench(options)
         for name, why in bench.missing.items():

@@ -1,5 +1,6 @@
-/* embedded: an interpreter in the program itself. inprocess: one thread that never gives the GIL away,
- * the least a call can cost. gil: as many threads as others have workers, which take the GIL for each call.
+/* embedded: an interpreter in the program itself. inprocess: one thread that never gives the GIL
+ * away, the least a call can cost. gil: as many threads as others have workers, which take the GIL
+ * for each call.
  */
 #include "python.h"
 
@@ -24,7 +25,8 @@ static void start_inprocess(unsigned workers)
     start_python();
 }
 
-static void one_inprocess(const struct workload *workload, const struct request *request, struct reply *reply)
+static void one_inprocess(const struct workload *workload, const struct request *request,
+                          struct reply *reply)
 {
     (void)workload;
     call_python(function, request, reply);
@@ -94,7 +96,8 @@ static bool use_gil(const struct workload *workload)
     return true;
 }
 
-static void one_gil(const struct workload *workload, const struct request *request, struct reply *reply)
+static void one_gil(const struct workload *workload, const struct request *request,
+                    struct reply *reply)
 {
     (void)workload;
     take_gil(0);

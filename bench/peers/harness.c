@@ -32,7 +32,9 @@ int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* ---- a log-linear histogram: 64 buckets to a power of two, within 1.6 % ------------------------ */
+/* ---- a histogram ----------------------------------------------------------------------------- */
+
+/* Log-linear: 64 buckets to a power of two, each within 1.6 %. */
 
 enum { SUB_BITS = 6, SUB = 1 << SUB_BITS, BUCKETS = SUB * 48 };
 static uint64_t histogram[BUCKETS];
@@ -57,7 +59,8 @@ static void print_histogram(void)
         size_t shift = i < 2 * SUB ? 0 : i / SUB - 1;
         if (histogram[i] == 0)
             continue;
-        printf("%s[%" PRIu64 ", %" PRIu64 "]", comma, (uint64_t)(i - shift * SUB) << shift, histogram[i]);
+        printf("%s[%" PRIu64 ", %" PRIu64 "]", comma, (uint64_t)(i - shift * SUB) << shift,
+               histogram[i]);
         comma = ", ";
     }
 }
@@ -107,7 +110,8 @@ static void measure_one(const struct peer *peer, const struct workload *workload
 
 /* ---- many at once ---------------------------------------------------------------------------- */
 
-static int64_t time_run(const struct workload *workload, many_function *many, int64_t first, int64_t count)
+static int64_t time_run(const struct workload *workload, many_function *many, int64_t first,
+                        int64_t count)
 {
     prepare_array(workload, first);
     int64_t begin = now_ns();
@@ -116,8 +120,8 @@ static int64_t time_run(const struct workload *workload, many_function *many, in
 }
 
 /* One that took long is tried again: it may have been the machine. */
-static int64_t time_lesser(const struct workload *workload, many_function *many, int64_t first, int64_t count,
-                           int64_t enough)
+static int64_t time_lesser(const struct workload *workload, many_function *many, int64_t first,
+                           int64_t count, int64_t enough)
 {
     int64_t ns = time_run(workload, many, first, count);
     int64_t again = ns < enough ? ns : time_run(workload, many, first, count);
@@ -129,7 +133,8 @@ static void measure_many(const struct workload *workload, const struct way *way,
 {
     int64_t first = 0, count = 1, total = 0, ns;
     int64_t budget = (int64_t)(1e9 * seconds);
-    while ((ns = time_lesser(workload, way->many, first, count, budget / 4)) < budget / 4 && count < 1 << 20) {
+    while ((ns = time_lesser(workload, way->many, first, count, budget / 4)) < budget / 4 &&
+           count < 1 << 20) {
         first += count;
         count *= ns < budget / 64 ? 8 : 2;
     }
@@ -141,10 +146,12 @@ static void measure_many(const struct workload *workload, const struct way *way,
         printf("%s%.4f", total ? ", " : "", (double)ns / (double)count);
         total += count;
     }
-    printf("], \"run\": %" PRId64 ", \"count\": %" PRId64 ", \"lost\": %" PRId64 "}\n", count, total, lost);
+    printf("], \"run\": %" PRId64 ", \"count\": %" PRId64 ", \"lost\": %" PRId64 "}\n", count,
+           total, lost);
 }
 
-static void measure(const struct peer *peer, const struct workload *workload, const char *name, double seconds)
+static void measure(const struct peer *peer, const struct workload *workload, const char *name,
+                    double seconds)
 {
     const struct way *way = peer->ways;
     printf("{\"begin\": \"%s\", \"way\": \"%s\"}\n", workload->name, name);

@@ -1,6 +1,7 @@
-/* http: a client in C of a server in Python, over a Unix socket with HTTP/1.1 and connections that stay
- * open. BENCH_SERVER is the server's command line, BENCH_SOCKET where it listens, BENCH_CONNECTIONS how many
- * connections it gets for each of its workers. A request whose connection broke is lost.
+/* http: a client in C of a server in Python, over a Unix socket with HTTP/1.1 and connections that
+ * stay open. BENCH_SERVER is the server's command line, BENCH_SOCKET where it listens,
+ * BENCH_CONNECTIONS how many connections it gets for each of its workers. A request whose
+ * connection broke is lost.
  */
 #include "peer.h"
 
@@ -23,7 +24,7 @@
 enum { CONNECTIONS_MAX = 1024, HEAD_MAX = 1024 };
 
 struct connection {
-    int fd; /* -1: closed */
+    int fd;        /* -1: closed */
     int64_t index; /* of its record, -1: idle */
     size_t used;
     char data[HEAD_MAX + TEXT_MAX];
@@ -115,10 +116,12 @@ static int make_head(const struct workload *workload, const struct request *requ
     else if (request->kind != NONE)
         snprintf(query, sizeof query, "?%" PRId64 "&%" PRId64, request->a, request->b);
     if (body == 0)
-        return snprintf(ret, HEAD_MAX, "GET /%s%s HTTP/1.1\r\nHost: bench\r\n\r\n", workload->function, query);
-    return snprintf(ret, HEAD_MAX,
-                    "POST /%s HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n",
-                    workload->function, is_text ? "text/plain" : "application/octet-stream", body);
+        return snprintf(ret, HEAD_MAX, "GET /%s%s HTTP/1.1\r\nHost: bench\r\n\r\n",
+                        workload->function, query);
+    return snprintf(
+        ret, HEAD_MAX,
+        "POST /%s HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n",
+        workload->function, is_text ? "text/plain" : "application/octet-stream", body);
 }
 
 static size_t body_of(const struct request *request, void **ret)
@@ -272,7 +275,8 @@ static int64_t many(const struct workload *workload, int64_t first, int64_t coun
         busy = false;
         for (unsigned i = 0; i < connection_count; i++) {
             give_record(&connections[i], &run);
-            polls[i] = (struct pollfd){connections[i].index >= 0 ? connections[i].fd : -1, POLLIN, 0};
+            polls[i] =
+                (struct pollfd){connections[i].index >= 0 ? connections[i].fd : -1, POLLIN, 0};
             busy = busy || connections[i].index >= 0;
         }
         if (busy && poll(polls, connection_count, -1) < 0 && errno != EINTR)

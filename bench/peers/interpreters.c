@@ -1,5 +1,5 @@
-/* interpreters: subinterpreters with a GIL of their own (CPython 3.12 and later), one a thread. The driver
- * builds it for such an interpreter, if there is one.
+/* interpreters: subinterpreters with a GIL of their own (CPython 3.12 and later), one a thread. The
+ * driver builds it for such an interpreter, if there is one.
  */
 #include "python.h"
 

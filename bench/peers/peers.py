@@ -58,7 +58,8 @@ class InC(Peer):
 class Pycrew(InC):
     def ways_for(self, workload):
         """A map is of columns of ints, and arrays are no items of a batch."""
-        kinds = {"map": ("ints", "spin", "skewed", "index"), "batch": ("none", "ints", "text", "spin", "skewed", "index")}
+        columns = ("ints", "spin", "skewed", "index")
+        kinds = {"map": columns, "batch": ("none", "text", *columns)}
         return [way for way in self.ways if workload.kind in kinds.get(way, (workload.kind,))]
 
 

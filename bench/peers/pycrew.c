@@ -31,11 +31,12 @@ static void ignore_log(void *data, int level, const char *line)
     (void)line;
 }
 
-/* Preloaded: what the harness of a peer in Python imports before it forks. Its functions can be called
- * twice, so calls whose worker died are tried again: that is for the crew to do. */
+/* Preloaded: what the harness of a peer in Python imports before it forks. Its functions can be
+ * called twice, so calls whose worker died are tried again: that is for the crew to do. */
 static void start(unsigned workers)
 {
-    const char *path[] = {getenv("BENCH_FUNCTIONS"), NULL}, *preload[] = {"peer_ops", uses_arrays ? "peer_numpy" : NULL, NULL};
+    const char *path[] = {getenv("BENCH_FUNCTIONS"), NULL};
+    const char *preload[] = {"peer_ops", uses_arrays ? "peer_numpy" : NULL, NULL};
     pycrew_options options = PYCREW_OPTIONS_INIT;
     options.workers = workers;
     options.path = path;
@@ -75,7 +76,8 @@ static void add_arguments(pycrew_call *call, const struct request *request)
         break;
     case ENDS:
     case NORM:
-        check(pycrew_array_init(&array, array_memory, PYCREW_F64, 1, &request->a, 0), "pycrew_array_init");
+        check(pycrew_array_init(&array, array_memory, PYCREW_F64, 1, &request->a, 0),
+              "pycrew_array_init");
         check(pycrew_add_array(call, &array), "pycrew_add_array");
         break;
     default:
@@ -220,7 +222,8 @@ static int64_t map(const struct workload *workload, int64_t first, int64_t count
     for (int i = 0; i < 3; i++) {
         if (!columns[i])
             columns[i] = allocate(MAP_MAX * sizeof **columns);
-        check(pycrew_array_init(&arrays[i], columns[i], PYCREW_I64, 1, &count, 0), "pycrew_array_init");
+        check(pycrew_array_init(&arrays[i], columns[i], PYCREW_I64, 1, &count, 0),
+              "pycrew_array_init");
     }
     unsigned inputs = fill_columns(workload, first, count);
     check(pycrew_map(crew, function, arrays, inputs, &arrays[2], NULL), "pycrew_map");

@@ -8,7 +8,8 @@ void fail_python(const char *what)
     fail("%s", what);
 }
 
-/* As the workers of pycrew: the environment of that interpreter. The functions' folder is in PYTHONPATH. */
+/* As the workers of pycrew: the environment of that interpreter. The functions' folder is in
+ * PYTHONPATH. */
 void start_python(void)
 {
     PyConfig config;
@@ -16,7 +17,8 @@ void start_python(void)
     config.parse_argv = 0;
     config.install_signal_handlers = 0;
     const char *python = getenv("BENCH_PYTHON");
-    PyStatus status = PyConfig_SetBytesString(&config, &config.program_name, python ? python : "python3");
+    PyStatus status =
+        PyConfig_SetBytesString(&config, &config.program_name, python ? python : "python3");
     if (!PyStatus_Exception(status))
         status = Py_InitializeFromConfig(&config);
     PyConfig_Clear(&config);
@@ -44,7 +46,7 @@ PyObject *load_function(const char *name)
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
-/* numpy's where the function needs it, as it does for each call of a peer in C; else a memoryview. */
+/* numpy's where the function needs it, else a memoryview: made for each call. */
 static PyObject *make_array(const struct request *request)
 {
     char *memory = (char *)array_memory;
@@ -114,7 +116,8 @@ void call_python(PyObject *function, const struct request *request, struct reply
     size_t count = make_arguments(request, arguments + 1);
     PyObject *result = NULL;
     if (count < 1 || arguments[count])
-        result = PyObject_Vectorcall(function, arguments + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = PyObject_Vectorcall(function, arguments + 1,
+                                     count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     reply->status = 0;
     if (result)
         read_result(request->kind, result, reply);

@@ -21,7 +21,7 @@ struct threads {
     void (*leave)(unsigned thread);
     PyObject *(*function)(unsigned thread);
 };
-int64_t many_in_threads(const struct threads *threads, const struct workload *workload, int64_t first,
-                        int64_t count);
+int64_t many_in_threads(const struct threads *threads, const struct workload *workload,
+                        int64_t first, int64_t count);
 
 #endif

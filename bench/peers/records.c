@@ -119,7 +119,8 @@ void check_record(const struct workload *workload, int64_t index, const struct r
 {
     if (is_right(workload, index, reply))
         return;
-    printf("{\"cell\": \"%s\", \"wrong\": \"%s of record %" PRId64 " gave %" PRId64 ", %.17g, %u bytes\"}\n",
+    printf("{\"cell\": \"%s\", \"wrong\": \"%s of record %" PRId64 " gave %" PRId64
+           ", %.17g, %u bytes\"}\n",
            workload->name, workload->function, index, reply->integer, reply->number, reply->size);
     fflush(stdout);
     _Exit(1);

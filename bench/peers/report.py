@@ -178,9 +178,10 @@ def start_table(results):
         if starts or many or memory:
             rows.append([results["peers"][peer], time_text(statistics.median(starts) if starts else None),
                          time_text(many[0] if many else None), f"{memory[0] / 1024:.1f} MB" if memory else "-"])
-    return "" if not rows else ("**Start and memory**: from the start to the first result, and the memory of each of 8 workers (PSS; "
-            "of threads and interpreters: the process's, an eighth)\n\n" +
-            table(["peer", f"{results['options']['workers']} workers", "256 workers", "a worker"], rows))
+    return "" if not rows else (
+        "**Start and memory**: from the start to the first result, and the memory of each of 8 workers (PSS; of "
+        "threads and interpreters: the process's, an eighth)\n\n" +
+        table(["peer", f"{results['options']['workers']} workers", "256 workers", "a worker"], rows))
 
 
 def kill_table(results):

@@ -1,6 +1,6 @@
-/* socket: what people write by hand when it has to be fast: children with an interpreter embedded, a Unix
- * socket to each, records as plain structs, several of them a write. Arrays are in memory that was mapped
- * before the fork. A child that died is replaced, and what it had is lost.
+/* socket: what people write by hand when it has to be fast: children with an interpreter embedded,
+ * a Unix socket to each, records as plain structs, several of them a write. Arrays are in memory
+ * that was mapped before the fork. A child that died is replaced, and what it had is lost.
  */
 #include "python.h"
 
@@ -15,7 +15,8 @@
 
 enum { CHILDREN_MAX = 256, CHUNK_MAX = 64, BUFFER = CHUNK_MAX * sizeof(struct request) };
 
-/* What goes over the socket: a struct up to its text, and so much of that. NAME: the next function's. */
+/* What goes over the socket: a struct up to its text, and so much of that. NAME: the next
+ * function's. */
 static const enum kind NAME = KIND_COUNT;
 
 static size_t request_size(const struct request *request)
@@ -88,12 +89,14 @@ static bool receive_message(int fd, struct input *input, void *ret, size_t head,
 
 static bool receive_request(int fd, struct input *input, struct request *ret)
 {
-    return receive_message(fd, input, ret, offsetof(struct request, text), offsetof(struct request, size));
+    return receive_message(fd, input, ret, offsetof(struct request, text),
+                           offsetof(struct request, size));
 }
 
 static bool receive_reply(int fd, struct input *input, struct reply *ret)
 {
-    return receive_message(fd, input, ret, offsetof(struct reply, text), offsetof(struct reply, size));
+    return receive_message(fd, input, ret, offsetof(struct reply, text),
+                           offsetof(struct reply, size));
 }
 
 /* ---- the child ------------------------------------------------------------------------------- */

@@ -45,11 +45,12 @@ static void *thread_main(void *data)
     return NULL;
 }
 
-int64_t many_in_threads(const struct threads *threads, const struct workload *workload, int64_t first,
-                        int64_t count)
+int64_t many_in_threads(const struct threads *threads, const struct workload *workload,
+                        int64_t first, int64_t count)
 {
-    struct run run = {threads, workload, first, count, chunk_for(count, threads->count, CHUNK_MAX), 0, 0, 0};
+    struct run run = {.threads = threads, .workload = workload, .first = first, .count = count};
     pthread_t ids[THREADS_MAX];
+    run.chunk = chunk_for(count, threads->count, CHUNK_MAX);
     if (threads->count > THREADS_MAX)
         fail("%u threads", threads->count);
     for (unsigned i = 0; i < threads->count; i++)
