@@ -65,6 +65,7 @@ EXTRA_DIST += \
 	bench/peers/python/chunks.py \
 	bench/peers/python/dask.py \
 	bench/peers/python/executor.py \
+	bench/peers/python/joblib.py \
 	bench/peers/python/loky.py \
 	bench/peers/python/mpi.py \
 	bench/peers/python/pipe.py \
@@ -73,6 +74,8 @@ EXTRA_DIST += \
 	bench/peers/record.json \
 	bench/peers/report.py \
 	bench/peers/workloads.py
+
+CLEANFILES += bench/peers/interpreters
 
 # All peers that are installed, at most ten minutes: make bench BENCH_FLAGS=--quick BENCH_OUT=...
 BENCH_OUT = bench/results

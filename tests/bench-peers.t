@@ -23,7 +23,7 @@ check() {
 # bench ARGUMENT...: a second or so of it, without what needs numpy.
 bench() {
     rm -rf "$scratch/results.json" "$scratch/why"
-    timeout -k 5 100 ./run "$PYTHON" -B "$peers/bench.py" --build . --out "$scratch" --quick --seconds 0.02 --no-plots "$@" \
+    timeout -k 5 120 ./run "$PYTHON" -B "$peers/bench.py" --build . --out "$scratch" --quick --minutes 5 --seconds 0.02 --no-plots "$@" \
         >"$scratch/out" 2>"$scratch/err" </dev/null
 }
 
