@@ -23,7 +23,8 @@ from peers import find_peers
 from workloads import KILL, MEMORY, SLEEP, START, WORKLOADS
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = ("limits", "start", "sleep", "memory", "kill", "calls")
+# In this order; each has to leave what is over of the time to those behind it.
+PARTS = {"limits": 0.1, "start": 0.2, "sleep": 0.38, "memory": 0.45, "kill": 0.6, "calls": 1.0}
 LIMITS = "cacheline_rtt_ns,inprocess_call_ns,bare_park_rtt_ns,futex_rtt_ns,memcpy_64mib_us"
 
 
@@ -49,7 +50,7 @@ def parse_arguments():
     for name, value in zip(("minutes", "rounds", "seconds", "sleepers"), defaults):
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.parts = options.parts.split(",")
+    options.parts = [part for part in PARTS if part in options.parts.split(",")]
     return options
 
 
@@ -73,7 +74,7 @@ class Bench:
                                                              if k in ("quick", "rounds", "seconds", "workers")},
                         "loops_of_10us": self.loops, "workloads": {w.name: w.what for w in WORKLOADS},
                         "peers": {p.name: p.title for p in self.peers}, "rounds": 0, "starts": [], "cells": [],
-                        "memory": [], "wrong": []}
+                        "memory": [], "wrong": [], "cut": []}
 
     def say(self, text):
         print(f"[{self.end - time.monotonic():4.0f} s left] {text}", file=sys.stderr, flush=True)
@@ -81,12 +82,16 @@ class Bench:
     def has_time(self, seconds=0):
         return time.monotonic() + seconds < self.end
 
-    def may_run(self, peer):
-        """In the parts before the calls, which are to have half of the time."""
-        if "calls" in self.options.parts and not self.has_time(30 * self.options.minutes):
+    def may_run(self, peer, part):
+        """If not, that is said, here and in the report."""
+        last = self.options.parts[-1] == part
+        rest = 0 if last else 60 * self.options.minutes * (1 - PARTS[part])
+        if self.has_time(rest):
+            return True
+        if (part, peer.name) not in self.results["cut"]:
+            self.results["cut"].append((part, peer.name))
             self.say(f"no time is left for {peer.name}")
-            return False
-        return self.has_time(self.options.limit)
+        return False
 
     # ---- a child's lines become results ----
 
@@ -123,25 +128,25 @@ class Bench:
     def start(self):
         for _ in range(min(self.options.rounds, 3)):
             for peer in self.peers:
-                if peer.is_called and self.may_run(peer):
+                if peer.is_called and self.may_run(peer, "start"):
                     self.run(peer, self.options.workers, [(START, "one", 0.01)], "start")
 
     def sleep(self):
         for workers in map(int, self.options.sleepers.split(",")):
             for peer in self.peers:
-                if workers <= peer.most_workers and self.may_run(peer):
+                if workers <= peer.most_workers and self.may_run(peer, "sleep"):
                     cells = [(SLEEP, way, 2 * self.options.seconds) for way in peer.ways_for(SLEEP)]
                     self.run(peer, workers, cells, "sleep")
 
     def memory(self):
         for peer in self.peers:
-            if peer.is_called and self.may_run(peer):
+            if peer.is_called and self.may_run(peer, "memory"):
                 self.run(peer, 8, [(MEMORY, peer.ways[-1], self.options.seconds)], "memory")
 
     def kill(self):
         seconds = 5 * self.options.seconds
         for peer in self.peers:
-            if peer.generation is not None and peer.is_called and self.may_run(peer):
+            if peer.generation is not None and peer.is_called and self.may_run(peer, "kill"):
                 cells = [(KILL, way, seconds) for way in ("one", *peer.ways_for(KILL))]
                 self.run(peer, self.options.workers, cells, "kill", kill=True)
 
@@ -149,10 +154,7 @@ class Bench:
         """All peers in turn, each round beginning with another."""
         first = number % len(self.peers)
         for peer in self.peers[first:] + self.peers[:first]:
-            if not peer.is_called:
-                continue
-            if not self.has_time():
-                self.say(f"no time is left for {peer.name} in this round")
+            if not peer.is_called or not self.may_run(peer, "calls"):
                 continue
             cells = [(workload, way, self.options.seconds) for workload in self.workloads
                      for way in ("one", *peer.ways_for(workload))]
@@ -170,10 +172,9 @@ class Bench:
             self.say(f"round {number + 1} of {self.options.rounds} took {longest:.0f} s")
 
     def all(self):
-        for part in PARTS:
-            if part in self.options.parts:
-                self.say(part)
-                getattr(self, part)()
+        for part in self.options.parts:
+            self.say(part)
+            getattr(self, part)()
         self.results["machine"]["load_at_end"] = os.getloadavg()
 
 

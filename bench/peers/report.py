@@ -205,8 +205,8 @@ def about(results):
              f"{results['options']['seconds']} s a cell."]
     if limits:
         lines.append("The machine's own limits: " + ", ".join(
-            f"{name.rsplit('_', 1)[0]} {value:,.4g} {name.rsplit('_', 1)[1]}" if value is not None else f"{name} -"
-            for name, value in limits.items()) + ".")
+            f"{name.rsplit('_', 1)[0]} {value:,.{0 if value > 100 else 1}f} {name.rsplit('_', 1)[1]}"
+            if value is not None else f"{name} -" for name, value in limits.items()) + ".")
     versions = {f"{name} {version}" for hello in results["versions"].values()
                 for name, version in hello.items() if name != "pid" and name not in ("python", "server")}
     pythons = collections.defaultdict(list)
@@ -218,6 +218,8 @@ def about(results):
         f"CPython {version} ({', '.join(peers)})" for version, peers in pythons.items() if version) + ".")
     for name, why in results["missing"].items():
         lines.append(f"Left out: {name}, {why}.")
+    if results["cut"]:
+        lines.append("No time was left for: " + ", ".join(f"{part} of {peer}" for part, peer in results["cut"]) + ".")
     for line in results["wrong"]:
         lines.append(f"WRONG: {line['peer']}: {line['wrong']}")
     return "\n\n".join(lines) + "\n"
