@@ -243,9 +243,11 @@ def plots(results, out):
     except ImportError:
         return []
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "pycrew", "font.size": 8, "axes.spines.top": False,
-                                "axes.spines.right": False})
     import matplotlib.pyplot as pyplot
+    matplotlib.rcParams.update({"svg.hashsalt": "pycrew", "svg.fonttype": "none", "font.size": 8,
+                                "axes.spines.top": False, "axes.spines.right": False,
+                                "axes.prop_cycle": pyplot.cycler(color=[
+                                    color for i, color in enumerate(pyplot.get_cmap("tab20").colors) if i != 6])})
     written = []
     for name, plot in (("single", plot_single), ("many", plot_many), ("tail", plot_tail), ("sleep", plot_sleep),
                        ("start", plot_start)):
@@ -330,7 +332,7 @@ def plot_tail(results, pyplot):
                   color="tab:red" if peer == "pycrew" else None)
     axes.set(xscale="log", yscale="log", xlabel="microseconds", ylabel="share of calls that took longer",
              title="One call of add at a time")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(alpha=0.3)
     return figure
 
@@ -344,11 +346,12 @@ def plot_sleep(results, pyplot):
     for peer in results["peers"]:
         rates = [(n, 1e9 / best[0]) for n in numbers if (best := best_of(merged, "sleep", peer, n))]
         if rates:
-            axes.plot(*zip(*rates), "o-", label=peer, linewidth=2 if peer in ("pycrew", "plain") else 1)
+            axes.plot(*zip(*rates), "o-", label=peer, linewidth=2 if peer == "pycrew" else 1,
+                      color={"pycrew": "tab:red", "plain": "black"}.get(peer))
     axes.set(xscale="log", yscale="log", xlabel="workers", ylabel="calls per second", title="sleep(1 ms)")
     axes.set_xticks(numbers, numbers)
     axes.minorticks_off()
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(alpha=0.3)
     return figure
 
