@@ -126,40 +126,99 @@ void measure_cacheline(const struct bench *bench, double *values)
 struct semaphores {
     sem_t there, back;
     size_t trips;
+    int cpu; /* -1: any */
 };
+
+static void wait_semaphore(sem_t *semaphore)
+{
+    while (sem_wait(semaphore) < 0)
+        ;
+}
 
 static void *post_back(void *data)
 {
     struct semaphores *semaphores = data;
+    if (semaphores->cpu >= 0)
+        use_one_cpu(semaphores->cpu);
     for (size_t i = 0; i < semaphores->trips; i++) {
-        while (sem_wait(&semaphores->there) < 0)
-            ;
+        wait_semaphore(&semaphores->there);
         sem_post(&semaphores->back);
     }
     return NULL;
+}
+
+static pthread_t start_semaphores(struct semaphores *semaphores)
+{
+    pthread_t thread;
+    if (sem_init(&semaphores->there, 0, 0) < 0 || sem_init(&semaphores->back, 0, 0) < 0 ||
+        pthread_create(&thread, NULL, post_back, semaphores))
+        fail("no thread");
+    return thread;
+}
+
+/* One trip after the other: neither CPU gets to sleep deeply. */
+void measure_futex(const struct bench *bench, double *values)
+{
+    struct semaphores semaphores = {.trips = bench->quick ? 2000 : 20000};
+    int cpus[2];
+    if (!use_two_cpus(cpus))
+        return;
+    semaphores.cpu = cpus[1];
+    use_one_cpu(cpus[0]);
+    double *samples = check_alloc(malloc(semaphores.trips * sizeof *samples));
+    pthread_t thread = start_semaphores(&semaphores);
+    for (size_t i = 0; i < semaphores.trips; i++) {
+        int64_t begin = now_ns();
+        sem_post(&semaphores.there);
+        wait_semaphore(&semaphores.back);
+        samples[i] = (double)(now_ns() - begin);
+    }
+    pthread_join(thread, NULL);
+    use_all_cpus();
+    values[futex_rtt_ns] = quantile(samples, semaphores.trips, 0.5);
+    free(samples);
 }
 
 void measure_bare_park(const struct bench *bench, double *values)
 {
     int cpus[2];
     double samples[200];
-    struct semaphores semaphores = {.trips = bench->quick ? 50 : 200};
-    pthread_t thread;
+    struct semaphores semaphores = {.trips = bench->quick ? 50 : 200, .cpu = -1};
     use_two_cpus(cpus);
-    if (sem_init(&semaphores.there, 0, 0) < 0 || sem_init(&semaphores.back, 0, 0) < 0 ||
-        pthread_create(&thread, NULL, post_back, &semaphores))
-        fail("no thread");
+    pthread_t thread = start_semaphores(&semaphores);
     for (size_t i = 0; i < semaphores.trips; i++) {
         sleep_ns(2000000);
         int64_t begin = now_ns();
         sem_post(&semaphores.there);
-        while (sem_wait(&semaphores.back) < 0)
-            ;
+        wait_semaphore(&semaphores.back);
         samples[i] = (double)(now_ns() - begin);
     }
     pthread_join(thread, NULL);
     use_all_cpus();
     values[bare_park_rtt_ns] = quantile(samples, semaphores.trips, 0.5);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+void measure_memcpy(const struct bench *bench, double *values)
+{
+    enum { SIZE = 64 << 20 };
+    char *from = check_alloc(malloc(SIZE)), *to = check_alloc(malloc(SIZE));
+    double best = 1e18;
+    memset(from, 1, SIZE);
+    memset(to, 2, SIZE);
+    for (int i = 0; i < (bench->quick ? 3 : 10); i++) {
+        from[i] = (char)i;
+        int64_t begin = now_ns();
+        memcpy(to, from, SIZE);
+        double us = (double)(now_ns() - begin) / 1000;
+        best = us < best ? us : best;
+        if (to[i] != (char)i)
+            fail("memcpy copied something else");
+    }
+    free(from);
+    free(to);
+    values[memcpy_64mib_us] = best;
 }
 
 /* ---- Python alone ---------------------------------------------------------------------------- */

@@ -9,6 +9,8 @@
 /* X(name, decimals, what it is) in the order of the table. The name is the key in JSON. */
 #define BENCH_VALUES(X)                                                                            \
     X(cacheline_rtt_ns, 1, "there and back between two CPUs, one cache line each way")             \
+    X(futex_rtt_ns, 0, "there and back between two CPUs, each side asleep in a futex in between: median")  \
+    X(memcpy_64mib_us, 0, "memcpy of 64 MiB, each page there before")                              \
     X(inprocess_call_ns, 1, "add(a, b) in an embedded interpreter, without pycrew")                \
     X(sync_p50_ns, 0, "one call at a time, prepare to release, one worker: median")                \
     X(sync_p99_ns, 0, "the same: 99th percentile")                                                 \
@@ -51,7 +53,8 @@ struct bench {
 
 typedef void bench_measurement(const struct bench *bench, double *values);
 
-bench_measurement measure_cacheline, measure_inprocess, measure_bare_park;    /* baseline.c */
+bench_measurement measure_cacheline, measure_futex, measure_memcpy;           /* baseline.c */
+bench_measurement measure_inprocess, measure_bare_park;
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch;
 bench_measurement measure_arrays;                             /* arrays.c */

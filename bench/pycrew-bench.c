@@ -43,6 +43,8 @@ static const struct measurement {
     {measure_map_i64, inprocess_map_i64_ns, map_i64_ns},
     {measure_map_sqrt, inprocess_map_sqrt_ns, map_sqrt_ns},
     {measure_map_whole, plain_whole_ns, map_whole_ns},
+    {measure_futex, futex_rtt_ns, futex_rtt_ns},
+    {measure_memcpy, memcpy_64mib_us, memcpy_64mib_us},
     {measure_bare_park, bare_park_rtt_ns, bare_park_rtt_ns},
     {measure_park, park_rtt_ns, park_rtt_ns},
     {measure_start, start_ms, start_ms},

@@ -1,5 +1,5 @@
-# doc/: design.md, and man pages: the command's, the worker's, and the library's, where each exported
-# function stands in the NAME section of one page.
+# doc/: design.md, reliability.md, performance.md, and man pages: the command's, the worker's, and the
+# library's, where each exported function stands in the NAME section of one page.
 
 function_pages = \
 	doc/man/pycrew_array_init.3 \
@@ -29,7 +29,7 @@ man_pages = \
 	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
-EXTRA_DIST += doc/design.md doc/reliability.md doc/man/links
+EXTRA_DIST += doc/design.md doc/performance.md doc/reliability.md doc/man/links
 
 # man pycrew_drain shows pycrew_open(3), and so on.
 list_links = (cd $(srcdir) && sh doc/man/links $(function_pages))

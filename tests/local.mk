@@ -179,6 +179,7 @@ tests_worker_test_loop_LDFLAGS = $(worker_link_flags)
 tests_worker_test_loop_LDADD = $(worker_test_libs)
 
 SCRIPT_TESTS = \
+	tests/bench-peers.t \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
