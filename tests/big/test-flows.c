@@ -89,13 +89,17 @@ static void say_peaks(const char *what, const watch *w, const peaks *p)
          (double)p->segment / (double)MIB, text, p->samples);
 }
 
+/* What is in flight, and so in the segment, differs from moment to moment; by how much is bounded.
+ */
+#define SEGMENT_SLACK (24 * MIB)
+
 static void check_flat(const watch *w, const peaks *first, const peaks *rest, size_t slack)
 {
     for (int i = 0; i < w->count && !IS_SANITIZED; i++)
         if (rest->process[i] > first->process[i] + slack)
             tap_fail("process %d of %d had %zu KiB in the first part, and then %zu KiB", i,
                      w->count, first->process[i] / KIB, rest->process[i] / KIB);
-    if (rest->segment > first->segment + slack)
+    if (rest->segment > first->segment + SEGMENT_SLACK)
         tap_fail("the segment had %zu KiB in the first part, and then %zu KiB",
                  first->segment / KIB, rest->segment / KIB);
 }
@@ -223,7 +227,7 @@ TEST_LIMIT(arrays_of_far_more_bytes_than_memory_flow_through_it, 1800)
          (double)bytes / 1e9, first_rate, parts, rates[0], rates[parts - 1], rates[parts / 2],
          last_rate);
     ASSERT(rest.segment <= memory);
-    check_flat(&w, &first, &rest, 32 * MIB);
+    check_flat(&w, &first, &rest, 6 * MIB);
     ASSERT(rates[parts - 1] > first_rate / 3); /* the machine may have become busy meanwhile */
     pycrew_close(crew);
 }

@@ -476,8 +476,9 @@ static void remove_cgroup(const cgroup *c)
     AWAIT(rmdir(c->directory) == 0 || errno == ENOENT);
 }
 
-/* Whatever becomes of the test, nothing is left: this outlives it. */
-static void test_in_cgroup(void (*body)(const cgroup *c))
+/* Whatever becomes of the test, nothing is left: this outlives it. also: another one to remove, or
+ * NULL. */
+static void test_in_cgroup(void (*body)(const cgroup *c), const cgroup *also)
 {
     cgroup made = make_cgroup("crew");
     int status = 0, pid = fork();
@@ -488,6 +489,8 @@ static void test_in_cgroup(void (*body)(const cgroup *c))
     }
     ASSERT(pid > 0 && waitpid(pid, &status, 0) == pid);
     remove_cgroup(&made);
+    if (also != NULL)
+        remove_cgroup(also);
     ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
@@ -528,7 +531,7 @@ static void stays_within(const cgroup *c)
 
 TEST(in_a_cgroup_the_memory_ends_before_its_limit)
 {
-    test_in_cgroup(stays_within);
+    test_in_cgroup(stays_within, NULL);
 }
 
 /* Each of them sees that there is room, and there is not for all. */
@@ -566,7 +569,7 @@ static void many_at_once(const cgroup *c)
 
 TEST(in_a_cgroup_several_that_reserve_at_once_are_no_oom_kill)
 {
-    test_in_cgroup(many_at_once);
+    test_in_cgroup(many_at_once, NULL);
 }
 
 static void takes_too_much(const cgroup *c)
@@ -592,7 +595,7 @@ static void takes_too_much(const cgroup *c)
 
 TEST(in_a_cgroup_a_worker_that_the_oom_killer_ends_is_told_so)
 {
-    test_in_cgroup(takes_too_much);
+    test_in_cgroup(takes_too_much, NULL);
 }
 
 static cgroup other;
@@ -632,8 +635,7 @@ static void is_not_misled(const cgroup *c)
 TEST(an_oom_kill_in_another_cgroup_is_not_taken_for_the_cause)
 {
     other = make_cgroup("other");
-    test_in_cgroup(is_not_misled);
-    remove_cgroup(&other);
+    test_in_cgroup(is_not_misled, &other);
 }
 
 TAP_MAIN
