@@ -55,7 +55,7 @@ struct pc_arrays {
 typedef struct pc_use {
     pc_held *held;
     uintptr_t low, high; /* of the elements, as the user has them */
-    bool writable;
+    bool writable, copied;
     pycrew_array *back;             /* where they are copied back to, or NULL */
     int64_t strides[PC_ARRAY_DIMS]; /* of the copy */
 } pc_use;
@@ -403,27 +403,80 @@ static bool add_result(pycrew_call *call, pc_held *held)
     return true;
 }
 
+/* Under arrays->lock. */
+static void leave_results(pc_arrays *arrays, pc_call_arrays *lists)
+{
+    /* The last came last, most likely behind the rest. */
+    for (unsigned i = lists->result_count; i-- > 0;) {
+        lists->results[i]->result_of = NULL;
+        drop_ref(arrays, lists->results[i]);
+    }
+    lists->result_count = 0;
+}
+
+void pc_arrays_leave_results(pycrew_call *call)
+{
+    pc_arrays *arrays = call->crew->arrays;
+
+    if (call->arrays == NULL)
+        return;
+    lock(arrays);
+    leave_results(arrays, call->arrays);
+    unlock(arrays);
+}
+
 void pc_arrays_leave(pycrew_call *call)
 {
     pc_call_arrays *lists = call->arrays;
     pc_arrays *arrays = call->crew->arrays;
 
     lock(arrays);
-    for (unsigned i = 0; i < lists->use_count; i++) {
+    leave_results(arrays, lists);
+    for (unsigned i = lists->use_count; i-- > 0;)
         drop_ref(arrays, lists->uses[i].held);
-        free(lists->uses[i].back);
-    }
-    for (unsigned i = lists->result_count;
-         i-- > 0;) { /* the last came last, most likely behind the rest */
-        lists->results[i]->result_of = NULL;
-        drop_ref(arrays, lists->results[i]);
-    }
     settle(arrays, SETTLE_LOOKS);
     unlock(arrays);
+    pc_arrays_forget(call);
+}
+
+void pc_arrays_forget(pycrew_call *call)
+{
+    pc_call_arrays *lists = call->arrays;
+
+    if (lists == NULL)
+        return;
+    for (unsigned i = 0; i < lists->use_count; i++)
+        free(lists->uses[i].back);
     free(lists->uses);
     free(lists->results);
     free(lists);
     call->arrays = NULL;
+}
+
+bool pc_arrays_are_given(const pycrew_call *call)
+{
+    return call->arrays != NULL && call->arrays->use_count > 0;
+}
+
+size_t pc_arrays_copied(const pycrew_call *call)
+{
+    const pc_call_arrays *lists = call->arrays;
+    size_t size = 0;
+
+    for (unsigned i = 0; lists != NULL && i < lists->use_count; i++)
+        if (lists->uses[i].copied)
+            size += lists->uses[i].held->size;
+    return size;
+}
+
+size_t pc_arrays_result_bytes(const pycrew_call *call)
+{
+    const pc_call_arrays *lists = call->arrays;
+    size_t size = 0;
+
+    for (unsigned i = 0; lists != NULL && i < lists->result_count; i++)
+        size += lists->results[i]->size;
+    return size;
 }
 
 /* ---- what an array of the user's is ---- */
@@ -726,9 +779,10 @@ static int add_placed(pycrew_call *call, const pycrew_array *from, pc_array *arr
         return rc < 0 ? pc_build_fail(builder, rc)
                       : pc_build_invalid(builder, "the array: %s", wrong);
     use->writable = array->writable;
+    use->copied = offset_of(crew, from->data) == 0;
     wrong = find_overlap(call, use);
     if (wrong == NULL)
-        rc = set_copy_back(use, from, array, offset_of(crew, from->data) == 0, strides);
+        rc = set_copy_back(use, from, array, use->copied, strides);
     if (wrong == NULL && rc == 0) {
         call->arrays->use_count++; /* from here on the call's release gives it back */
         rc = pc_array_write(&builder->writer, array);
@@ -864,6 +918,11 @@ static int lease_all(pycrew_call *call, unsigned worker, unsigned incarnation, p
     return rc;
 }
 
+int pc_arrays_lease(pycrew_call *call, unsigned worker, unsigned incarnation, pc_cursor message)
+{
+    return lease_all(call, worker, incarnation, message, 0);
+}
+
 /* All arguments of the call: which of them the worker means, its words say. Where there is no
  * memory to note it, the block is kept for good. */
 static int note_retained(pycrew_call *call, unsigned worker, unsigned incarnation)
@@ -902,17 +961,15 @@ static void copy_back(const pycrew_call *call)
     }
 }
 
-static bool is_to_copy_back(const pycrew_call *call)
-{
-    for (unsigned i = 0; call->arrays != NULL && i < call->arrays->use_count; i++)
-        if (call->arrays->uses[i].back != NULL)
-            return true;
-    return false;
-}
-
 /* Who released the call may have freed the memory; he has not before this if he comes back after
  * it. */
-static void copy_back_unless_released(pycrew_call *call)
+void pc_arrays_copy_back(const pycrew_call *call)
+{
+    if (!atomic_load(&call->released))
+        copy_back(call);
+}
+
+static void copy_back_unless_released(const pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
     bool released;
@@ -922,6 +979,14 @@ static void copy_back_unless_released(pycrew_call *call)
     pthread_mutex_unlock(&crew->lock);
     if (!released)
         copy_back(call);
+}
+
+static bool is_to_copy_back(const pycrew_call *call)
+{
+    for (unsigned i = 0; call->arrays != NULL && i < call->arrays->use_count; i++)
+        if (call->arrays->uses[i].back != NULL)
+            return true;
+    return false;
 }
 
 static unsigned whole_incarnation(pycrew_crew *crew, unsigned worker)
@@ -942,7 +1007,7 @@ int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
     if (flags & PC_ANSWER_RETAINED)
         rc = note_retained(call, worker, whole_incarnation(call->crew, worker));
     if (rc == 0 && flags & PC_ANSWER_ARRAYS)
-        rc = lease_all(call, worker, incarnation, call->result, 0);
+        rc = pc_arrays_lease(call, worker, incarnation, call->result);
     if (rc == 0 && flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
         copy_back_unless_released(call);
     return rc;
@@ -1148,17 +1213,8 @@ void pc_arrays_free(pycrew_crew *crew)
     if (arrays == NULL)
         return;
     forget_crew(crew);
-    for (uint32_t i = 0; crew->calls != NULL && i < crew->segment.config.slots; i++) {
-        pc_call_arrays *lists = crew->calls[i].arrays;
-
-        for (unsigned j = 0; lists != NULL && j < lists->use_count; j++)
-            free(lists->uses[j].back);
-        if (lists != NULL) {
-            free(lists->uses);
-            free(lists->results);
-        }
-        free(lists);
-    }
+    for (uint32_t i = 0; crew->calls != NULL && i < crew->segment.config.slots; i++)
+        pc_arrays_forget(&crew->calls[i]);
     for (size_t i = 0; i < arrays->count; i++)
         free_record(arrays->held[i]);
     for (pc_format_text *at = arrays->formats, *next; at != NULL; at = next) {

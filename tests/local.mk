@@ -66,6 +66,7 @@ tests_fuzz_test_corpus_LDADD = lib/libpccore.la $(CSV_LIBS) $(ZLIB_LIBS)
 API_TESTS = \
 	tests/test-array \
 	tests/test-batch \
+	tests/test-batch-array \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
@@ -173,6 +174,7 @@ test_data = \
 	tests/harness/crew.h \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
+	tests/py/batch_array_ops.py \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
@@ -215,6 +217,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-array \
 	tests/test-batch \
+	tests/test-batch-array \
 	tests/test-call \
 	tests/test-death \
 	tests/test-map \

@@ -1147,28 +1147,6 @@ TEST(a_type_that_numpy_does_not_know_is_einval)
     pycrew_close(crew);
 }
 
-TEST(arrays_are_no_items_of_a_batch)
-{
-    pycrew_crew *crew = open_array_crew(1);
-    double data[2] = {1, 2};
-    pycrew_array array = array_of(data, PYCREW_F64, 2, 0);
-    pycrew_batch *batch;
-    pycrew_call *item;
-
-    OK(pycrew_batch_open(crew, function_of(crew, "array_ops:made"), NULL, &batch));
-    GIVES(pycrew_batch_add(batch, "A", &array), -EINVAL);
-    CONTAINS(pycrew_last_error()->message, "batch's item");
-    OK(pycrew_batch_begin(batch, BOUND, &item));
-    GIVES(pycrew_add_array(item, &array), -EINVAL);
-    OK(pycrew_batch_add(batch, "s", "np.arange(3)"));
-    OK(pycrew_batch_end(batch));
-    GIVES(pycrew_batch_next(batch, BOUND), 1);
-    ASSERT_INT(pycrew_value_type(pycrew_batch_value(batch)), PYCREW_TYPE_OBJECT);
-    GIVES(pycrew_batch_result(batch, "A", &array), PYCREW_ETYPE);
-    pycrew_batch_close(batch);
-    pycrew_close(crew);
-}
-
 /* ---- memory -----------------------------------------------------------------------------------
  */
 

@@ -13,7 +13,7 @@
 
 enum { BUCKETS = 1024, PAGE = 4096, ALIGN = 64, CELL_SIZE = 16 };
 
-bool pc_array_refused, pc_array_used;
+bool pc_array_used;
 
 /* A block that Python has views of, or that the host has from us. */
 typedef struct pc_block {
@@ -568,7 +568,7 @@ PyObject *pc_array_decode(const pc_view *view)
     pc_array array;
     int with_numpy;
 
-    if (blocks.worker == NULL || pc_array_refused || pc_array_read(view, &array) < 0)
+    if (blocks.worker == NULL || pc_array_read(view, &array) < 0)
         return malformed();
     with_numpy = find_numpy();
     if (with_numpy < 0 || (with_numpy > 0 && (dtype = dtype_of(&array)) == NULL))
@@ -878,7 +878,7 @@ int pc_array_encode(pc_writer *writer, PyObject *object)
 {
     int with_numpy;
 
-    if (blocks.worker == NULL || pc_array_refused || blocks.in_child)
+    if (blocks.worker == NULL || blocks.in_child)
         return 0;
     if (PyMemoryView_Check(object) || PyByteArray_Check(object))
         return encode_buffer(writer, object);
