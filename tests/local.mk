@@ -44,10 +44,12 @@ CORE_TESTS = \
 	tests/shm/test-format \
 	tests/test-held \
 	tests/test-overdue \
+	tests/test-overlap \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
 tests_test_held_LDADD = lib/libpccore.la
 tests_test_overdue_LDADD = lib/libpccore.la
+tests_test_overlap_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
