@@ -238,6 +238,35 @@ TEST(items_with_arrays_and_without_come_out_in_order)
     pycrew_close(crew);
 }
 
+/* What becomes of it is told from what became of the chunk that it is in. */
+TEST(an_item_with_an_array_behind_others_does_not_share_their_fate)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_crew *crew = open_array_crew(1, 64 * MIB);
+    double data[2] = {1, 1};
+    pycrew_array array = array_of(data, 2, PYCREW_WRITABLE | PYCREW_COPY_BACK);
+    pycrew_batch *batch;
+    pycrew_call *item;
+
+    options.chunk = 16;
+    batch = open_batch(crew, "batch_array_ops:add_or_raise", &options);
+    OK(pycrew_batch_begin(batch, BOUND, &item));
+    OK(pycrew_add(item, "iii", 0, 7, 7));
+    OK(pycrew_batch_commit(batch));
+    OK(pycrew_batch_begin(batch, BOUND, &item));
+    OK(pycrew_add(item, "Aii", &array, 5, 7));
+    OK(pycrew_batch_commit(batch));
+    OK(pycrew_batch_end(batch));
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    ASSERT_INT(pycrew_batch_error(batch)->code, PYCREW_ERAISED);
+    GIVES(pycrew_batch_next(batch, BOUND), 1);
+    ASSERT(pycrew_batch_error(batch) == NULL);
+    ASSERT_INT(pycrew_batch_index(batch), 1);
+    ASSERT(data[0] == 6 && data[1] == 6);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 TEST(an_array_that_is_refused_or_discarded_leaves_no_memory)
 {
     pycrew_crew *crew = open_array_crew(1, 64 * MIB);
