@@ -802,4 +802,42 @@ TEST(results_larger_than_the_memory_wait_until_those_before_are_taken_out)
     }
 }
 
+/* Who holds the rest of the memory may hold it for ever. */
+TEST(items_that_need_no_memory_go_on_where_none_is_left)
+{
+    enum { ITEMS = 400, BLOCKS = 64 };
+    pycrew_crew *crew = open_array_crew(1, 32 * MIB);
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    void *blocks[BLOCKS] = {NULL};
+    pycrew_batch *batch;
+    int64_t start;
+    int taken = 0;
+
+    options.chunk = 4;
+    batch = open_batch(crew, "batch_array_ops:first", &options);
+    OK(pycrew_batch_add(batch, "ii", 0, 0));
+    OK(pycrew_run(crew, "api_ops:zeros", "i>", 100000)); /* the worker has taken some */
+    for (int i = 0; i < BLOCKS && (blocks[i] = pycrew_alloc(crew, MIB)) != NULL; i++)
+        continue;
+    start = now_ns();
+    for (int i = 1; i < ITEMS; i++) {
+        int rc;
+
+        while ((rc = pycrew_batch_add_within(batch, BOUND, "ii", i, 0)) == -EAGAIN)
+            if (taken < i)
+                expect_number(batch, taken++);
+            else
+                GIVES(pycrew_batch_next(batch, BOUND), 0); /* frees the last one's */
+        OK(rc);
+    }
+    OK(pycrew_batch_end(batch));
+    while (taken < ITEMS)
+        expect_number(batch, taken++);
+    ASSERT(now_ns() - start < BOUND); /* not a wait for memory each */
+    pycrew_batch_close(batch);
+    for (int i = 0; i < BLOCKS; i++)
+        pycrew_free(crew, blocks[i]);
+    pycrew_close(crew);
+}
+
 TAP_MAIN

@@ -81,7 +81,7 @@ TEST(arrays_that_share_a_byte_are_never_said_to_be_apart)
 {
     unsigned shared = 0, told = 0, apart = 0;
 
-    for (int round = 0; round < 200000; round++) {
+    for (int round = 0; round < 20000; round++) {
         static uint8_t bytes[SPACE];
         int64_t a_data, b_data;
         pc_array a = random_array(&a_data), b = random_array(&b_data);
@@ -99,7 +99,7 @@ TEST(arrays_that_share_a_byte_are_never_said_to_be_apart)
         told += !meet && !says;
     }
     DIAG("%u share, %u do not, %u of those are seen", shared, apart, told);
-    ASSERT(shared > 10000 && told > apart / 2);
+    ASSERT(shared > 1000 && told > apart / 2);
 }
 
 /* numpy's a[rows, columns] of a C-ordered matrix of 8-byte elements. */

@@ -740,7 +740,7 @@ static bool is_to_yield(loop *l, pc_chunk *chunk, uint32_t item)
     pc_worker *worker = l->worker;
     bool enough;
 
-    if (l->allocated == worker->allocated)
+    if (l->most == 0 || l->allocated == worker->allocated)
         return false;
     if (item == chunk->begin && !(chunk->flags & PC_CHUNK_YIELDS)) {
         await_memory(l, chunk);
@@ -774,7 +774,6 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
     const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
     loop *l = e->loop;
 
-    l->most /= 2;
     for (uint32_t item = chunk->begin; item < chunk->count; item++) {
         pc_cursor arguments = item_arguments(at, e->shape);
         uint64_t allocated = l->worker->allocated;
@@ -785,6 +784,8 @@ static bool run_items(execution *e, chunk_writer *w, uint32_t number)
         if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
             is_to_yield(l, chunk, item))
             return stop_before(chunk, item);
+        if (item == chunk->begin)
+            l->most /= 2;
         /* Current before started: an interrupt is only asked for an item seen as started. */
         set_current(e, number, item, item_deadline(chunk));
         if (!advance(chunk, item, chunk->begin))
