@@ -681,6 +681,7 @@ contains
         integer(c_int) :: all_flags
         all_flags = PYCREW_FORTRAN
         if (present(flags)) all_flags = ior(all_flags, flags)
+        if (iand(all_flags, PYCREW_STRIDED) /= 0) all_flags = iand(all_flags, not(PYCREW_FORTRAN))
         code = -EINVAL
         if (without_gaps) code = init_at(array, data, dtype, extents, all_flags)
     end function

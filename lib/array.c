@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/overlap.h"
 #include "lib/result.h"
 #include "lib/shm/array.h"
 
@@ -17,6 +18,7 @@ static_assert((int)PYCREW_MAX_DIMS == (int)PC_ARRAY_DIMS, "so are the dimensions
 
 enum {
     ALL_FLAGS = PYCREW_WRITABLE | PYCREW_COPY_BACK | PYCREW_STRIDED | PYCREW_FORTRAN,
+    FEW_USES = 8,
     SETTLE_LOOKS = 16,  /* blocks kept for workers that are looked at in passing */
     FORMATS_MAX = 4096, /* texts of types that a crew remembers */
     CREWS_MAX = 64,
@@ -52,17 +54,23 @@ struct pc_arrays {
     pycrew_crew *crew;
 };
 
+/* Where the elements of a copy are copied back to. */
+typedef struct pc_back {
+    pycrew_array to;
+    int64_t strides[PC_ARRAY_DIMS]; /* of the copy */
+} pc_back;
+
 typedef struct pc_use {
     pc_held *held;
-    uintptr_t low, high; /* of the elements, as the user has them */
-    bool writable;
-    pycrew_array *back;             /* where they are copied back to, or NULL */
-    int64_t strides[PC_ARRAY_DIMS]; /* of the copy */
+    pc_back *back; /* or NULL */
+    bool copied;
 } pc_use;
 
 struct pc_call_arrays {
     pc_use *uses;
     unsigned use_count, use_capacity;
+    pc_claims *claims; /* of the elements, as the user has them */
+    pc_held **by_block; /* those of uses, ascending; NULL: few, or no memory */
     pc_held **results;
     unsigned result_count, result_capacity;
 };
@@ -403,27 +411,82 @@ static bool add_result(pycrew_call *call, pc_held *held)
     return true;
 }
 
+/* Under arrays->lock. */
+static void leave_results(pc_arrays *arrays, pc_call_arrays *lists)
+{
+    /* The last came last, most likely behind the rest. */
+    for (unsigned i = lists->result_count; i-- > 0;) {
+        lists->results[i]->result_of = NULL;
+        drop_ref(arrays, lists->results[i]);
+    }
+    lists->result_count = 0;
+}
+
+void pc_arrays_leave_results(pycrew_call *call)
+{
+    pc_arrays *arrays = call->crew->arrays;
+
+    if (call->arrays == NULL)
+        return;
+    lock(arrays);
+    leave_results(arrays, call->arrays);
+    unlock(arrays);
+}
+
 void pc_arrays_leave(pycrew_call *call)
 {
     pc_call_arrays *lists = call->arrays;
     pc_arrays *arrays = call->crew->arrays;
 
     lock(arrays);
-    for (unsigned i = 0; i < lists->use_count; i++) {
+    leave_results(arrays, lists);
+    for (unsigned i = lists->use_count; i-- > 0;)
         drop_ref(arrays, lists->uses[i].held);
-        free(lists->uses[i].back);
-    }
-    for (unsigned i = lists->result_count;
-         i-- > 0;) { /* the last came last, most likely behind the rest */
-        lists->results[i]->result_of = NULL;
-        drop_ref(arrays, lists->results[i]);
-    }
     settle(arrays, SETTLE_LOOKS);
     unlock(arrays);
+    pc_arrays_forget(call);
+}
+
+void pc_arrays_forget(pycrew_call *call)
+{
+    pc_call_arrays *lists = call->arrays;
+
+    if (lists == NULL)
+        return;
+    for (unsigned i = 0; i < lists->use_count; i++)
+        free(lists->uses[i].back);
+    pc_claims_free(lists->claims);
+    free(lists->by_block);
     free(lists->uses);
     free(lists->results);
     free(lists);
     call->arrays = NULL;
+}
+
+bool pc_arrays_are_given(const pycrew_call *call)
+{
+    return call->arrays != NULL && call->arrays->use_count > 0;
+}
+
+size_t pc_arrays_copied(const pycrew_call *call)
+{
+    const pc_call_arrays *lists = call->arrays;
+    size_t size = 0;
+
+    for (unsigned i = 0; lists != NULL && i < lists->use_count; i++)
+        if (lists->uses[i].copied)
+            size += lists->uses[i].held->size;
+    return size;
+}
+
+size_t pc_arrays_result_bytes(const pycrew_call *call)
+{
+    const pc_call_arrays *lists = call->arrays;
+    size_t size = 0;
+
+    for (unsigned i = 0; lists != NULL && i < lists->result_count; i++)
+        size += lists->results[i]->size;
+    return size;
 }
 
 /* ---- what an array of the user's is ---- */
@@ -494,6 +557,17 @@ static const char *take_layout(const pycrew_array *from, pc_array *to)
     return fault == PC_ARRAY_GOOD ? NULL : fault_text(fault);
 }
 
+static const char *check_flags(unsigned flags)
+{
+    if (flags & ~(unsigned)ALL_FLAGS)
+        return "it has a flag that is none";
+    if ((flags & (PYCREW_WRITABLE | PYCREW_COPY_BACK)) == PYCREW_COPY_BACK)
+        return "PYCREW_COPY_BACK is for arrays with PYCREW_WRITABLE";
+    if ((flags & PYCREW_STRIDED) && (flags & PYCREW_FORTRAN))
+        return "with PYCREW_STRIDED it is the strides that say the order: no PYCREW_FORTRAN";
+    return NULL;
+}
+
 static const char *take_array(const pycrew_array *from, pc_array *to)
 {
     const char *wrong;
@@ -504,11 +578,9 @@ static const char *take_array(const pycrew_array *from, pc_array *to)
     to->writable = (from->flags & PYCREW_WRITABLE) != 0;
     if (from->size < sizeof *from)
         return "its size is not set: it was not made by PYCREW_ARRAY_INIT or pycrew_array_init";
-    if (from->flags & ~(unsigned)ALL_FLAGS)
-        return "it has a flag that is none";
-    if ((from->flags & (PYCREW_WRITABLE | PYCREW_COPY_BACK)) == PYCREW_COPY_BACK)
-        return "PYCREW_COPY_BACK is for arrays with PYCREW_WRITABLE";
-    wrong = take_type(from, to);
+    wrong = check_flags(from->flags);
+    if (wrong == NULL)
+        wrong = take_type(from, to);
     if (wrong == NULL)
         wrong = take_layout(from, to);
     if (wrong == NULL && from->data == NULL && to->bytes > 0)
@@ -529,8 +601,8 @@ int pycrew_array_init(pycrew_array *array, const void *data, pycrew_dtype dtype,
         return pc_fail(-EINVAL, "pycrew_array_init: array and shape must not be NULL");
     if ((unsigned)dtype == 0 || (unsigned)dtype >= PC_DTYPE_COUNT)
         return pc_fail(-EINVAL, "the dtype %d is none of PYCREW_BOOL to PYCREW_OTHER", (int)dtype);
-    if (flags & ~(unsigned)ALL_FLAGS)
-        return pc_fail(-EINVAL, "the flags 0x%x have one that is none", flags);
+    if (check_flags(flags) != NULL)
+        return pc_fail(-EINVAL, "the array, with flags 0x%x: %s", flags, check_flags(flags));
     if (ndim < 0 || ndim > PYCREW_MAX_DIMS)
         return pc_fail(-EINVAL, "ndim is %d, and not 0 to %d", ndim, PYCREW_MAX_DIMS);
     measured.itemsize = pc_dtype_size(dtype);
@@ -573,8 +645,9 @@ static void hold_block(pycrew_crew *crew, const pc_array *array, uint64_t data, 
     held = find_held(arrays, data);
     if (held == NULL || (!held->allocated && held->takes == 0 && held->result_of == NULL))
         *wrong =
-            "its data is in the crew's shared memory, but was freed, dropped or released, or never "
-            "given by pycrew_alloc or pycrew_array_take";
+            "its data is in the crew's shared memory, but in no array's: it was freed, dropped or "
+            "released, or is a str or bytes of a result, or was never given by pycrew_alloc or "
+            "pycrew_array_take";
     else if (!lies_inside(array, data, held))
         *wrong = "its shape and strides lead out of the block that its data is in";
     else
@@ -679,31 +752,34 @@ static int place_array(pycrew_crew *crew, const pycrew_array *from, pc_array *ar
     return 0;
 }
 
-static const char *find_overlap(const pycrew_call *call, const pc_use *use)
+/* By the user's own layout, not a copy's. 0, -ENOMEM, or 1 with *wrong. */
+static int claim(pycrew_call *call, const pycrew_array *from, const pc_array *array,
+                 const char **wrong)
 {
-    for (unsigned i = 0; call->arrays != NULL && i < call->arrays->use_count; i++) {
-        const pc_use *other = &call->arrays->uses[i];
+    int rc = pc_claims_add(&call->arrays->claims, array, (uintptr_t)from->data, array->writable);
 
-        if ((use->writable || other->writable) && use->low < other->high && other->low < use->high)
-            return use->writable ? "it is writable, and overlaps another array of the call"
-                                 : "it overlaps a writable array of the call";
-    }
-    return NULL;
+    if (rc < 0)
+        return out_of_memory();
+    if (rc > 0)
+        *wrong = array->writable ? "it is writable, and overlaps another array of the call, or by its "
+                                   "strides might share an element with it"
+                                 : "it overlaps a writable array of the call, or by its strides might "
+                                   "share an element with it";
+    return rc;
 }
 
 /* What it is copied back to is the caller's description; his struct may be gone by then. */
 static int set_copy_back(pc_use *use, const pycrew_array *from, const pc_array *array,
-                         bool elsewhere, const int64_t *given_strides)
+                         const int64_t *given_strides)
 {
-    use->back = NULL;
-    memcpy(use->strides, array->strides, sizeof use->strides);
-    if (!(from->flags & PYCREW_COPY_BACK) || !elsewhere)
+    if (!(from->flags & PYCREW_COPY_BACK) || !use->copied)
         return 0;
     use->back = malloc(sizeof *use->back);
     if (use->back == NULL)
         return out_of_memory();
-    *use->back = *from;
-    memcpy(use->back->strides, given_strides, sizeof use->back->strides);
+    use->back->to = *from;
+    memcpy(use->back->to.strides, given_strides, sizeof use->back->to.strides);
+    memcpy(use->back->strides, array->strides, sizeof use->back->strides);
     return 0;
 }
 
@@ -711,32 +787,29 @@ static int add_placed(pycrew_call *call, const pycrew_array *from, pc_array *arr
 {
     pycrew_crew *crew = call->crew;
     pc_builder *builder = &call->builder;
-    int64_t strides[PC_ARRAY_DIMS];
     const char *wrong = NULL;
     pc_use *use = next_use(call);
+    pc_array given = *array; /* a copy has another layout */
     int rc;
 
     if (use == NULL)
         return pc_build_fail(builder, out_of_memory());
-    memcpy(strides, array->strides, sizeof strides);
-    use->low = (uintptr_t)from->data + (uintptr_t)array->low; /* before a copy has another layout */
-    use->high = (uintptr_t)from->data + (uintptr_t)array->high;
     rc = place_array(crew, from, array, &use->held, &wrong);
     if (rc != 0)
         return rc < 0 ? pc_build_fail(builder, rc)
                       : pc_build_invalid(builder, "the array: %s", wrong);
-    use->writable = array->writable;
-    wrong = find_overlap(call, use);
-    if (wrong == NULL)
-        rc = set_copy_back(use, from, array, offset_of(crew, from->data) == 0, strides);
-    if (wrong == NULL && rc == 0) {
+    use->back = NULL;
+    use->copied = offset_of(crew, from->data) == 0;
+    rc = claim(call, from, &given, &wrong);
+    if (rc == 0)
+        rc = set_copy_back(use, from, array, given.strides);
+    if (rc == 0) {
         call->arrays->use_count++; /* from here on the call's release gives it back */
         rc = pc_array_write(&builder->writer, array);
         return rc < 0 ? pc_build_fail(builder, rc) : 0;
     }
     release_held(crew, use->held);
-    return wrong != NULL ? pc_build_invalid(builder, "the array: %s", wrong)
-                         : pc_build_fail(builder, rc);
+    return rc > 0 ? pc_build_invalid(builder, "the array: %s", wrong) : pc_build_fail(builder, rc);
 }
 
 int pc_arrays_add(pc_builder *builder, const pycrew_array *from)
@@ -769,15 +842,50 @@ int pc_arrays_add(pc_builder *builder, const pycrew_array *from)
 
 /* ---- results ---- */
 
+static int compare_blocks(const void *a, const void *b)
+{
+    const pc_held *x = *(pc_held *const *)a, *y = *(pc_held *const *)b;
+
+    return (x->block > y->block) - (x->block < y->block);
+}
+
+/* So that each of many arrays in a result is found among as many arguments. */
+static void sort_uses(const pycrew_call *call)
+{
+    pc_call_arrays *lists = call->arrays;
+
+    if (lists == NULL || lists->use_count <= FEW_USES || lists->by_block != NULL)
+        return;
+    lists->by_block = malloc(lists->use_count * sizeof lists->by_block[0]);
+    if (lists->by_block == NULL)
+        return;
+    for (unsigned i = 0; i < lists->use_count; i++)
+        lists->by_block[i] = lists->uses[i].held;
+    qsort(lists->by_block, lists->use_count, sizeof lists->by_block[0], compare_blocks);
+}
+
+static pc_held *block_of_uses(const pc_call_arrays *lists, uint64_t base)
+{
+    pc_held key = {.block = base}, *at = &key, **found;
+
+    if (lists->by_block != NULL) {
+        found = bsearch(&at, lists->by_block, lists->use_count, sizeof lists->by_block[0],
+                        compare_blocks);
+        return found == NULL ? NULL : *found;
+    }
+    for (unsigned i = 0; i < lists->use_count; i++)
+        if (lists->uses[i].held->block == base)
+            return lists->uses[i].held;
+    return NULL;
+}
+
 /* Under arrays->lock: the block of this call's that base is. */
 static pc_held *block_of_call(const pycrew_call *call, uint64_t base)
 {
-    const pc_call_arrays *lists = call->arrays;
-    pc_held *held;
+    pc_held *held = call->arrays == NULL ? NULL : block_of_uses(call->arrays, base);
 
-    for (unsigned i = 0; lists != NULL && i < lists->use_count; i++)
-        if (lists->uses[i].held->block == base)
-            return lists->uses[i].held;
+    if (held != NULL)
+        return held;
     held = find_held(call->crew->arrays, base);
     return held != NULL && held->block == base && held->result_of == call ? held : NULL;
 }
@@ -864,6 +972,12 @@ static int lease_all(pycrew_call *call, unsigned worker, unsigned incarnation, p
     return rc;
 }
 
+int pc_arrays_lease(pycrew_call *call, unsigned worker, unsigned incarnation, pc_cursor message)
+{
+    sort_uses(call);
+    return lease_all(call, worker, incarnation, message, 0);
+}
+
 /* All arguments of the call: which of them the worker means, its words say. Where there is no
  * memory to note it, the block is kept for good. */
 static int note_retained(pycrew_call *call, unsigned worker, unsigned incarnation)
@@ -896,23 +1010,28 @@ static void copy_back(const pycrew_call *call)
         const pc_use *use = &lists->uses[i];
         pc_array array;
 
-        if (use->back != NULL && take_array(use->back, &array) == NULL)
-            pc_array_copy(&array, use->back->data, use->back->strides,
-                          pc_segment_at(&call->crew->segment, use->held->block), use->strides);
+        if (use->back != NULL && take_array(&use->back->to, &array) == NULL)
+            pc_array_copy(&array, use->back->to.data, use->back->to.strides,
+                          pc_segment_at(&call->crew->segment, use->held->block),
+                          use->back->strides);
     }
 }
 
-static bool is_to_copy_back(const pycrew_call *call)
+/* Under crew->lock. Who released the call may have freed the memory, and who was sent out of a wait when
+ * the crew closed. */
+static bool may_copy_back(const pycrew_call *call)
 {
-    for (unsigned i = 0; call->arrays != NULL && i < call->arrays->use_count; i++)
-        if (call->arrays->uses[i].back != NULL)
-            return true;
-    return false;
+    return !atomic_load(&call->released) && atomic_load(&call->crew->ending) != 2;
 }
 
-/* Who released the call may have freed the memory, and who was sent out of a wait when the crew
- * closed: he has not before this if he comes back after it, since he waits for who collects. */
-static int copy_back_unless_released(pycrew_call *call)
+void pc_arrays_copy_back(const pycrew_call *call)
+{
+    if (may_copy_back(call))
+        copy_back(call);
+}
+
+/* He has not before this if he comes back after it, since he waits for who collects. */
+static int copy_back_unless_released(const pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
     bool released;
@@ -925,6 +1044,14 @@ static int copy_back_unless_released(pycrew_call *call)
     if (!released)
         copy_back(call);
     return 0;
+}
+
+static bool is_to_copy_back(const pycrew_call *call)
+{
+    for (unsigned i = 0; call->arrays != NULL && i < call->arrays->use_count; i++)
+        if (call->arrays->uses[i].back != NULL)
+            return true;
+    return false;
 }
 
 static unsigned whole_incarnation(pycrew_crew *crew, unsigned worker)
@@ -945,7 +1072,7 @@ int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
     if (flags & PC_ANSWER_RETAINED)
         rc = note_retained(call, worker, whole_incarnation(call->crew, worker));
     if (rc == 0 && flags & PC_ANSWER_ARRAYS)
-        rc = lease_all(call, worker, incarnation, call->result, 0);
+        rc = pc_arrays_lease(call, worker, incarnation, call->result);
     if (rc == 0 && flags & PC_ANSWER_RETURNED && is_to_copy_back(call))
         rc = copy_back_unless_released(call);
     return rc;
@@ -1151,17 +1278,8 @@ void pc_arrays_free(pycrew_crew *crew)
     if (arrays == NULL)
         return;
     forget_crew(crew);
-    for (uint32_t i = 0; crew->calls != NULL && i < crew->segment.config.slots; i++) {
-        pc_call_arrays *lists = crew->calls[i].arrays;
-
-        for (unsigned j = 0; lists != NULL && j < lists->use_count; j++)
-            free(lists->uses[j].back);
-        if (lists != NULL) {
-            free(lists->uses);
-            free(lists->results);
-        }
-        free(lists);
-    }
+    for (uint32_t i = 0; crew->calls != NULL && i < crew->segment.config.slots; i++)
+        pc_arrays_forget(&crew->calls[i]);
     for (size_t i = 0; i < arrays->count; i++)
         free_record(arrays->held[i]);
     for (pc_format_text *at = arrays->formats, *next; at != NULL; at = next) {

@@ -32,8 +32,22 @@ int pc_arrays_add(pc_builder *builder, const pycrew_array *array);
  * copied back; -EBADMSG: the result holds what no worker of ours writes. */
 int pc_arrays_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags);
 
-/* The call gives its blocks back. */
+/* Leases the arrays that are in this message, the result of one of a chunk's items. As above. */
+int pc_arrays_lease(pycrew_call *call, unsigned worker, unsigned incarnation, pc_cursor message);
+
+/* Under crew->lock: copies back, unless the call was released. */
+void pc_arrays_copy_back(const pycrew_call *call);
+
+bool pc_arrays_are_given(const pycrew_call *call);        /* arguments, */
+size_t pc_arrays_copied(const pycrew_call *call);         /* bytes of copies made for them, */
+size_t pc_arrays_result_bytes(const pycrew_call *call);   /* and of the blocks of its results */
+
+/* The call gives its blocks back: those of its results so far, or all. */
+void pc_arrays_leave_results(pycrew_call *call);
 void pc_arrays_leave(pycrew_call *call);
+
+/* The same where the crew has ended. */
+void pc_arrays_forget(pycrew_call *call);
 
 /* The array that a view of an ended call's result is. take: for the user. 0, PYCREW_ETYPE, -EINVAL
  * (where *ret has no size), -ENOMEM; nothing but the code. */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/array.h"
 #include "lib/crew.h"
 #include "lib/format.h"
 #include "lib/record.h"
@@ -42,8 +43,10 @@ struct pycrew_batch {
     bool fixed_limit, unordered, ended, cancelled;
     int64_t timeout_ns;
     unsigned retries;
+    bool retries_given; /* and so for items with writable arrays, too */
 
-    pycrew_call item; /* the builder of the item at hand; no call of the crew's */
+    pycrew_call item; /* the builder of the item at hand, and its arrays; no call of the crew's */
+    bool had_arrays;  /* the item before */
     int64_t looked; /* at the chunks, whether all is well with them */
     bool item_open;
     pc_mark item_mark;
@@ -60,7 +63,7 @@ struct pycrew_batch {
     pycrew_call *sleeper; /* whose semaphore we sleep on, if unordered */
 
     pycrew_call *out; /* the chunk that items are taken of, out of the list */
-    uint32_t out_next;
+    uint32_t out_next, out_end; /* the next one, and where those end that have their end */
     const volatile pc_chunk_result *table; /* of out, if all its ends stand there; else NULL */
     bool has_item;
     pc_cursor value;
@@ -113,7 +116,9 @@ static void init(pycrew_batch *batch, pycrew_crew *crew, const pycrew_function *
     batch->timeout_ns = o->timeout_ns == 0 ? crew->timeout_ns : pc_timeout(o->timeout_ns);
     batch->last_size = BLOCK_FIRST;
     batch->retries = o->retries < 0 ? crew->retries : (unsigned)o->retries;
+    batch->retries_given = o->retries >= 0;
     batch->item.crew = crew;
+    batch->item.builder.takes_arrays = true;
     batch->item.builder.writer.grow = grow_item;
     /* Such that pycrew_add and its kin say "not now" while no item is open. */
     atomic_store(&batch->item.phase, PC_PHASE_UNUSED);
@@ -176,7 +181,7 @@ static int list_reserve(pycrew_batch *batch)
     uint32_t capacity = batch->capacity == 0 ? 64 : 2 * batch->capacity;
     pycrew_call **chunks;
 
-    if (batch->count < batch->capacity)
+    if (batch->count + 1 < batch->capacity) /* `out` may be put back */
         return 0;
     chunks = malloc(capacity * sizeof *chunks);
     if (chunks == NULL)
@@ -188,6 +193,15 @@ static int list_reserve(pycrew_batch *batch)
     batch->capacity = capacity;
     batch->head = 0;
     return 0;
+}
+
+/* The last that was removed: there is room for it (see list_reserve). */
+static void list_put_back(pycrew_batch *batch, pycrew_call *call)
+{
+    batch->head = (batch->head + batch->capacity - 1) % batch->capacity;
+    batch->chunks[batch->head] = call;
+    batch->count++;
+    batch->measured = 0;
 }
 
 static pycrew_call *list_remove(pycrew_batch *batch, uint32_t place)
@@ -203,6 +217,14 @@ static pycrew_call *list_remove(pycrew_batch *batch, uint32_t place)
 
 /* ---- measuring ---- */
 
+/* Items whose results are no more than a worker's part of an eighth of the memory. */
+static int64_t fitting_memory(const pycrew_batch *batch, const pc_batch_chunk *chunk)
+{
+    size_t part = batch->crew->segment.config.spans * PC_SPAN_SIZE / 8 / batch->crew->workers;
+
+    return (int64_t)(part / (chunk->result_bytes / chunk->count + 1));
+}
+
 static void measure(pycrew_batch *batch, const pc_batch_chunk *chunk)
 {
     int64_t per_item, fitting;
@@ -213,6 +235,8 @@ static void measure(pycrew_batch *batch, const pc_batch_chunk *chunk)
     fitting = CHUNK_NS / per_item;
     if (fitting > 4 * (int64_t)batch->limit) /* the first ones are cold: not in one step */
         fitting = 4 * (int64_t)batch->limit;
+    if (fitting > fitting_memory(batch, chunk))
+        fitting = fitting_memory(batch, chunk);
     batch->limit = (uint32_t)(fitting < 1 ? 1 : fitting > LIMIT_MAX ? LIMIT_MAX : fitting);
 }
 
@@ -272,7 +296,7 @@ static size_t items_inside(const pycrew_batch *batch)
 /* Gives up the calls that the batch can do without. */
 static bool spare_a_call(pycrew_batch *batch)
 {
-    if (batch->out != NULL && pc_call_replace(batch->out))
+    if (batch->out != NULL && batch->out_end == batch->out->chunk->count && pc_call_replace(batch->out))
         return true;
     if (batch->sleeper == NULL)
         return false;
@@ -351,8 +375,8 @@ static int submit_chunk(pycrew_batch *batch)
         return rc;
     batch->filling = NULL;
     batch->last_size = size < CHUNK_BYTES ? size : CHUNK_BYTES; /* not as one large item */
-    call->chunk->bytes = size;
-    batch->bytes += size;
+    call->chunk->bytes = size + pc_arrays_copied(call);
+    batch->bytes += call->chunk->bytes;
     batch->chunks[(batch->head + batch->count++) % batch->capacity] = call;
     return 0;
 }
@@ -420,8 +444,9 @@ static void set_shape(pycrew_batch *batch, uint64_t shape)
         writer->capacity = pc_memory_size(batch->crew, call->arguments_block) - beside_items(batch);
 }
 
-/* Items of a chunk have 32-bit offsets, and a large item is not to hold up small ones. */
-static int make_room(pycrew_batch *batch, uint64_t shape)
+/* Items of a chunk have 32-bit offsets, and a large item is not to hold up small ones. alone: the item
+ * is to be the first of a chunk. */
+static int make_room(pycrew_batch *batch, uint64_t shape, bool alone)
 {
     int rc = 0;
 
@@ -430,7 +455,7 @@ static int make_room(pycrew_batch *batch, uint64_t shape)
         bool other = batch->filling->chunk->shape != shape;
 
         batch->shape_changes += other;
-        if (other || batch->item.builder.writer.size >= CHUNK_BYTES)
+        if (other || alone || batch->item.builder.writer.size >= CHUNK_BYTES)
             rc = submit_chunk(batch);
     }
     if (rc == 0 && batch->filling == NULL)
@@ -458,6 +483,8 @@ static int check_open(const pycrew_batch *batch)
 
 static void discard_item(pycrew_batch *batch)
 {
+    if (batch->item.arrays != NULL)
+        pc_arrays_leave(&batch->item);
     if (batch->item_open) {
         pc_build_rewind(&batch->item.builder, batch->item_mark);
         batch->item.builder.writer.capacity += sizeof(pc_chunk_result); /* its place in the table */
@@ -466,7 +493,8 @@ static void discard_item(pycrew_batch *batch)
     atomic_store_explicit(&batch->item.phase, PC_PHASE_UNUSED, memory_order_relaxed);
 }
 
-static int begin_item(pycrew_batch *batch)
+/* alone: it is likely to have arrays. */
+static int begin_item(pycrew_batch *batch, bool alone)
 {
     pc_builder *builder = &batch->item.builder;
     pc_writer *writer = &builder->writer;
@@ -475,8 +503,10 @@ static int begin_item(pycrew_batch *batch)
 
     discard_item(batch);
     rc = check_open(batch);
-    if (rc < 0 || (rc = make_room(batch, 0)) < 0)
+    if (rc < 0 || (rc = make_room(batch, 0, alone)) < 0)
         return rc;
+    batch->item.retries = batch->retries;
+    batch->item.flags = batch->retries_given ? PC_CALL_RETRIES_GIVEN : 0;
     pc_build_start(builder);
     builder->json_result = json;
     batch->item_mark = pc_build_mark(builder);
@@ -496,17 +526,61 @@ static int begin_item(pycrew_batch *batch)
     return 0;
 }
 
+/* ---- items with arrays ---- */
+
+/* Moves the item at hand out of the chunk with others before it, which is submitted, to one of its own. */
+static int move_item(pycrew_batch *batch)
+{
+    pc_writer *writer = &batch->item.builder.writer;
+    size_t start = batch->item_mark.size, size = writer->size - start;
+    uint8_t *kept = malloc(size);
+    int rc;
+
+    if (kept == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    memcpy(kept, writer->data + start, size);
+    writer->size = start;
+    batch->item_mark.size = 0;
+    rc = submit_chunk(batch);
+    if (rc == 0)
+        rc = start_chunk(batch);
+    if (rc == 0)
+        rc = grow_item(writer, size);
+    if (rc == 0) {
+        memcpy(writer->data, kept, size);
+        writer->size = size;
+    }
+    free(kept);
+    return rc;
+}
+
+/* The call that carries the item gets the item's arrays, and nothing else is in it: so whose views
+ * outlive their item is known, and a death frees what was given for the dead item alone. */
+static int submit_alone(pycrew_batch *batch)
+{
+    pycrew_call *call = batch->filling;
+
+    call->arrays = batch->item.arrays;
+    call->chunk->retries = batch->item.retries;
+    batch->item.arrays = NULL;
+    return submit_chunk(batch);
+}
+
 int pycrew_batch_commit(pycrew_batch *batch)
 {
     pc_builder *builder = &batch->item.builder;
-    size_t start = batch->item_mark.size;
     int rc = pc_crew_check(batch->crew);
+    bool alone = batch->item.arrays != NULL;
+    size_t start;
 
     if (rc < 0)
         return rc;
     if (!batch->item_open)
         return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun");
     rc = pc_build_finish(builder);
+    if (rc == 0 && alone && !filling_is_empty(batch))
+        rc = move_item(batch);
+    start = batch->item_mark.size;
     if (rc == 0)
         rc = push_offset(batch->filling->chunk, start);
     if (rc < 0) {
@@ -518,7 +592,8 @@ int pycrew_batch_commit(pycrew_batch *batch)
     batch->item_open = false;
     atomic_store_explicit(&batch->item.phase, PC_PHASE_UNUSED, memory_order_relaxed);
     batch->added++;
-    return submit_if_enough(batch);
+    batch->had_arrays = alone;
+    return alone ? submit_alone(batch) : submit_if_enough(batch);
 }
 
 /* ---- records ---- */
@@ -569,7 +644,7 @@ static int begin_records(pycrew_batch *batch)
 
     discard_item(batch);
     rc = check_open(batch);
-    if (rc < 0 || (rc = make_room(batch, batch->record.shape)) < 0)
+    if (rc < 0 || (rc = make_room(batch, batch->record.shape, false)) < 0)
         return rc;
     count = batch->filling->chunk->count;
     capacity = record_capacity(batch);
@@ -606,21 +681,30 @@ static bool takes_records(const pycrew_batch *batch)
 
 /* ---- adding by format ---- */
 
+/* What an item that was not added is told. */
+static int explain(const pycrew_batch *batch, int rc)
+{
+    if (rc == -ENOMEM && items_inside(batch) > 0)
+        return pc_fail_static(-EAGAIN, "no memory is left, and the batch's items hold some: take some "
+                                       "items out first");
+    return rc;
+}
+
 static int build_item(pycrew_batch *batch, const char *format, va_list *arguments)
 {
     int rc;
 
     if (is_record(batch, format)) {
         rc = begin_records(batch);
-        return rc < 0 ? rc : add_record(batch, arguments);
+        return rc < 0 ? explain(batch, rc) : add_record(batch, arguments);
     }
-    rc = begin_item(batch);
+    rc = begin_item(batch, strchr(format, 'A') != NULL);
     if (rc == 0)
         rc = pc_format_build(&batch->item.builder, format, arguments, NULL);
     if (rc == 0)
         return pycrew_batch_commit(batch);
     discard_item(batch);
-    return rc;
+    return explain(batch, rc);
 }
 
 /* What is short of memory or calls may be helped by what goes on; a bad format never is. */
@@ -682,7 +766,7 @@ static int try_item(pycrew_batch *batch, const char *format, va_list *arguments)
     int rc;
 
     if (format == NULL)
-        return begin_item(batch);
+        return begin_item(batch, batch->had_arrays);
     va_copy(copy, *arguments);
     rc = build_item(batch, format, &copy);
     va_end(copy);
@@ -737,7 +821,8 @@ int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, const char 
 
 int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret)
 {
-    int rc = timeout_ns == 0 ? begin_item(batch) : item_within(batch, timeout_ns, NULL, NULL);
+    int rc = timeout_ns == 0 ? begin_item(batch, batch->had_arrays)
+                             : item_within(batch, timeout_ns, NULL, NULL);
 
     if (rc == 0)
         *ret = &batch->item;
@@ -767,19 +852,33 @@ static void clear_item(pycrew_batch *batch)
     pc_error_clear(&batch->error_space);
 }
 
-/* The place of an ended chunk in the list, or -1. */
+/* An ended chunk that waits for memory, with nothing to hand out. */
+static bool waits_for_memory(const pycrew_batch *batch, const pycrew_call *call)
+{
+    const pc_batch_chunk *chunk = call->chunk;
+
+    return call->code == 0 && chunk->yielded && chunk->finished == chunk->out && !batch->cancelled;
+}
+
+/* The place of an ended chunk in the list, or -1. One that waits for memory is the last choice: as long as
+ * others are to come out, those hold it. */
 static int64_t find_ended(pycrew_batch *batch)
 {
     uint32_t looked = batch->unordered ? batch->count : batch->count > 0;
+    bool all_wait = looked > 0;
 
-    for (uint32_t i = 0; i < looked; i++)
-        if (pc_call_collect(chunk_at(batch, i)))
+    for (uint32_t i = 0; i < looked; i++) {
+        bool ended = pc_call_collect(chunk_at(batch, i));
+
+        if (ended && !waits_for_memory(batch, chunk_at(batch, i)))
             return i;
-    return -1;
+        all_wait &= ended;
+    }
+    return all_wait ? 0 : -1;
 }
 
 /* An ended chunk: what of it did not run is queued again, or given its error. True: all its items
- * have their end. */
+ * have their end, or some have that hold memory which the rest needs. */
 static bool settle(pycrew_batch *batch, pycrew_call *call)
 {
     pc_batch_chunk *chunk = call->chunk;
@@ -790,6 +889,8 @@ static bool settle(pycrew_batch *batch, pycrew_call *call)
     }
     if (chunk->finished == chunk->count)
         return true;
+    if (chunk->yielded && chunk->finished > chunk->out)
+        return true;
     if (batch->cancelled) {
         pc_error error = {.public = {.code = -ECANCELED,
                                      .function = batch->function->name,
@@ -798,7 +899,7 @@ static bool settle(pycrew_batch *batch, pycrew_call *call)
         pc_chunk_fail_rest(call, chunk->finished, &error);
         return true;
     }
-    pc_chunk_resubmit(call);
+    pc_chunk_resubmit(call, true);
     return false;
 }
 
@@ -821,7 +922,8 @@ static bool take_chunk(pycrew_batch *batch)
     else
         batch->measured--;
     batch->out = list_remove(batch, (uint32_t)place);
-    batch->out_next = 0;
+    batch->out_next = call->chunk->out;
+    batch->out_end = call->chunk->finished;
     batch->table = pc_chunk_table(batch->out);
     return true;
 }
@@ -853,11 +955,41 @@ static void take_item(pycrew_batch *batch)
     batch->failed += batch->error != NULL;
 }
 
+/* Chunks that stopped, with or without an item's end, since memory was short: now there is more. The first
+ * ones, as many as keep the workers busy. */
+static void resume_chunks(pycrew_batch *batch)
+{
+    uint32_t count = 2 * batch->crew->workers;
+
+    if (count > batch->count)
+        count = batch->count;
+    for (uint32_t i = 0; i < count; i++) {
+        pycrew_call *call = chunk_at(batch, i);
+
+        if (!pc_call_collect(call) || !waits_for_memory(batch, call))
+            continue;
+        pc_chunk_resubmit(call, i == 0);
+        if (i < batch->measured)
+            batch->measured = i;
+    }
+}
+
+/* Of `out`, all with an end have been taken. The rest of it goes on, with the memory that they had. */
 static void drop_chunk(pycrew_batch *batch)
 {
-    batch->bytes -= batch->out->chunk->bytes;
-    pc_call_reclaim(batch->out);
+    pycrew_call *call = batch->out;
+    pc_batch_chunk *chunk = call->chunk;
+
     batch->out = NULL;
+    if (batch->out_end < chunk->count) {
+        chunk->out = batch->out_end;
+        pc_chunk_forget_results(call);
+        list_put_back(batch, call);
+    } else {
+        batch->bytes -= chunk->bytes;
+        pc_call_reclaim(call);
+    }
+    resume_chunks(batch);
 }
 
 /* Sleeps until a chunk has ended, on a semaphore that all of them post: that of a call of its own,
@@ -957,7 +1089,7 @@ int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns)
     if (batch->has_item)
         clear_item(batch);
     for (;;) {
-        if (batch->out != NULL && batch->out_next < batch->out->chunk->count) {
+        if (batch->out != NULL && batch->out_next < batch->out_end) {
             if (batch->table == NULL || !take_small(batch))
                 take_item(batch);
             return 1;
@@ -975,6 +1107,11 @@ size_t pycrew_batch_index(const pycrew_batch *batch)
     return batch->out == NULL ? 0 : (size_t)batch->out->chunk->first + batch->out_next - 1;
 }
 
+static int fail_no_item(void)
+{
+    return pc_fail(-EALREADY, "there is no item: pycrew_batch_next did not return 1");
+}
+
 int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
 {
     va_list arguments;
@@ -983,12 +1120,26 @@ int pycrew_batch_result(pycrew_batch *batch, const char *format, ...)
     if (rc < 0)
         return rc;
     if (!batch->has_item)
-        return pc_fail(-EALREADY, "there is no item: pycrew_batch_next did not return 1");
+        return fail_no_item();
     if (batch->error != NULL)
         return pc_fail_error(batch->error);
     va_start(arguments, format);
-    rc = pc_format_result(batch->value, NULL, format, &arguments, false);
+    rc = pc_format_result(batch->value, batch->out, format, &arguments, false);
     va_end(arguments);
+    return rc < 0 ? pc_fail_after_run(rc, 1) : rc;
+}
+
+int pycrew_batch_array_take(pycrew_batch *batch, pycrew_array *ret)
+{
+    int rc = pc_crew_check(batch->crew);
+
+    if (rc < 0)
+        return rc;
+    if (!batch->has_item)
+        return fail_no_item();
+    if (batch->error != NULL)
+        return pc_fail_error(batch->error);
+    rc = pc_result_array(batch->value, batch->out, true, ret);
     return rc < 0 ? pc_fail_after_run(rc, 1) : rc;
 }
 
@@ -996,7 +1147,7 @@ pycrew_value pycrew_batch_value(const pycrew_batch *batch)
 {
     if (!batch->has_item || batch->error != NULL)
         return (pycrew_value){NULL, NULL, 0};
-    return pc_result_value(batch->value, NULL);
+    return pc_result_value(batch->value, batch->out);
 }
 
 const pycrew_error *pycrew_batch_error(pycrew_batch *batch)
@@ -1077,6 +1228,7 @@ void pycrew_batch_close(pycrew_batch *batch)
             pc_call_reclaim(batch->sleeper);
     } else {
         delist(batch);
+        pc_arrays_forget(&batch->item);
     }
     free(batch->chunks);
     free(batch);
@@ -1089,6 +1241,7 @@ void pc_batches_free(pycrew_crew *crew)
     for (pycrew_batch *batch = crew->batches; batch != NULL; batch = next) {
         next = batch->next;
         pc_error_clear(&batch->error_space);
+        pc_arrays_forget(&batch->item);
         free(batch->chunks);
         free(batch);
     }

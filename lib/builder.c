@@ -109,7 +109,7 @@ int pc_build_array(pc_builder *builder, const pycrew_array *array)
     if (builder->flags & PC_BUILD_FAILED)
         return pc_build_admit(builder);
     if (!builder->takes_arrays)
-        return pc_build_invalid(builder, "an array cannot be in a batch's item");
+        return pc_build_invalid(builder, "an array cannot be here");
     return pc_arrays_add(builder, array);
 }
 

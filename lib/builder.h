@@ -36,7 +36,7 @@ typedef struct pc_builder {
     unsigned flags;
     int failed; /* the first failure's code, or 0 */
     bool json_result;
-    bool takes_arrays; /* it is a call's, and no item's: the owner's */
+    bool takes_arrays; /* it is the first member of a call */
 } pc_builder;
 
 typedef struct pc_mark {

@@ -48,6 +48,9 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
     chunk->failures = 0;
     chunk->fault_item = UINT32_MAX;
     chunk->unfound = false;
+    chunk->urgent = chunk->yielded = false;
+    chunk->out = 0;
+    chunk->result_bytes = 0;
     atomic_store_explicit(&call->chunk_in_use, true, memory_order_relaxed);
     return 0;
 }
@@ -85,8 +88,12 @@ static void set_run(pycrew_call *call)
     atomic_store_explicit(&shared->block_count, 0, memory_order_relaxed);
     shared->kind = chunk->kind;
     shared->flags = chunk->flags;
+    if (chunk->kind == PC_CHUNK_ITEMS && !chunk->urgent)
+        shared->flags |= PC_CHUNK_YIELDS;
     shared->columns = chunk->columns;
     atomic_store_explicit(&shared->fault_item, UINT32_MAX, memory_order_relaxed);
+    atomic_store_explicit(&shared->arrays, 0, memory_order_relaxed);
+    atomic_store_explicit(&shared->yielded, 0, memory_order_relaxed);
     if (chunk->kind != PC_CHUNK_ITEMS)
         memset((void *)(uintptr_t)(pc_chunk_kinds(shared, chunk->results) + chunk->begin), 0,
                chunk->count - chunk->begin);
@@ -112,12 +119,14 @@ void pc_chunk_cancel(pycrew_call *call)
     atomic_store(&call->chunk->shared->cancel, 1);
 }
 
-void pc_chunk_resubmit(pycrew_call *call)
+void pc_chunk_resubmit(pycrew_call *call, bool urgent)
 {
     pycrew_crew *crew = call->crew;
     pc_batch_chunk *chunk = call->chunk;
 
     chunk->begin = chunk->finished;
+    chunk->urgent = urgent;
+    chunk->yielded = false;
     set_run(call);
     pc_ring_passed(&crew->segment, call->ticket);
     pthread_mutex_lock(&crew->lock);
@@ -288,39 +297,49 @@ static void describe_failure(pycrew_call *call, uint32_t item, uint32_t kind, pc
     space->public.may_have_run = ran || space->public.attempts > 1;
 }
 
-/* An item whose end stands in the table. References lie in blocks that are leased, or are lies. */
-static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
-                             const pycrew_error **error, pc_error *space)
+/* The message of an item whose end stands in the table, and its kind; 0: it is a lie. References lie in
+ * blocks that are leased, or are lies. */
+static uint32_t table_message(const pycrew_call *call, uint32_t item, uint64_t small[2],
+                              pc_cursor *message)
 {
-    pc_batch_chunk *chunk = call->chunk;
+    const pc_batch_chunk *chunk = call->chunk;
     const volatile pc_chunk_result *result =
         (pc_chunk_result *)(void *)((uint8_t *)chunk->shared + chunk->results) + item;
     uint64_t size;
     uint32_t kind;
-    pc_cursor message;
 
     __builtin_prefetch((const void *)(uintptr_t)(result + 16)); /* the worker's lines */
     small[0] = result->header;
     small[1] = result->payload;
-    *error = NULL;
+    *message = (pc_cursor){(const uint8_t *)small, (const uint8_t *)(small + 2)};
     if (!(small[0] & PC_CHUNK_REFERENCE))
-        return (pc_cursor){(const uint8_t *)small, (const uint8_t *)(small + 2)};
+        return PC_RESULT_VALUE;
     kind = small[0] & (PC_CHUNK_REFERENCE - 1);
     size = small[0] >> 8;
-    message.at = message.end = (const uint8_t *)small;
+    message->end = message->at;
     if (kind - 1 >= PC_RESULT_BATCH - 1 ||
-        (size > 0 && (small[1] % 8 != 0 || !is_leased(chunk, small[1], size)))) {
-        set_lost(call, space);
-        *error = &space->public;
-        return message;
-    }
+        (size > 0 && (small[1] % 8 != 0 || !is_leased(chunk, small[1], size))))
+        return 0;
     if (size > 0) {
-        message.at = pc_segment_at(&call->crew->segment, small[1]);
-        message.end = message.at + size;
+        message->at = pc_segment_at(&call->crew->segment, small[1]);
+        message->end = message->at + size;
     }
+    return kind;
+}
+
+static pc_cursor table_value(pycrew_call *call, uint32_t item, uint64_t small[2],
+                             const pycrew_error **error, pc_error *space)
+{
+    pc_cursor message;
+    uint32_t kind = table_message(call, item, small, &message);
+
+    *error = NULL;
     if (kind == PC_RESULT_VALUE)
         return message;
-    describe_failure(call, item, kind, message, space);
+    if (kind == 0)
+        set_lost(call, space);
+    else
+        describe_failure(call, item, kind, message, space);
     *error = &space->public;
     return message;
 }
@@ -399,16 +418,72 @@ static bool stopped_at_failure(const pc_batch_chunk *chunk)
     return chunk->failures > 0 && (chunk->flags & PC_CHUNK_STOPS || chunk->unfound);
 }
 
-/* What Python still sees of a slice; and what it wrote goes back to where it came from. */
-static void collect_slice(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
+/* ---- arrays ---- */
+
+static bool has_end_saved(const pc_batch_chunk *chunk, uint32_t item)
+{
+    return chunk->saved != NULL && chunk->saved[item].kind != PC_SAVED_NONE;
+}
+
+static void lease_arrays(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t item)
+{
+    pc_error error = {0};
+    uint64_t small[2];
+    pc_cursor message;
+    int rc;
+
+    if (table_message(call, item, small, &message) != PC_RESULT_VALUE ||
+        !(small[0] & PC_CHUNK_REFERENCE)) /* an array is larger than what stands in the table */
+        return;
+    rc = pc_arrays_lease(call, worker, incarnation, message);
+    if (rc == 0)
+        return;
+    if (rc == -ENOMEM)
+        set_no_memory(&error, call);
+    else
+        set_lost(call, &error);
+    save_error(call->chunk, item, &error);
+    pc_error_clear(&error);
+}
+
+/* Of the results of [begin, finished). */
+static void lease_results(pycrew_call *call, unsigned worker, unsigned incarnation,
+                          uint32_t finished)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    if (chunk->kind != PC_CHUNK_ITEMS ||
+        atomic_load_explicit(&chunk->shared->arrays, memory_order_relaxed) == 0)
+        return;
+    for (uint32_t item = chunk->begin; item < finished; item++)
+        lease_arrays(call, worker, incarnation, item);
+    chunk->result_bytes += pc_arrays_result_bytes(call);
+}
+
+/* Whether the one item of a chunk with arrays returned. */
+static bool has_returned(const pycrew_call *call, uint32_t finished)
 {
     const pc_batch_chunk *chunk = call->chunk;
+    uint64_t small[2];
+    pc_cursor message;
 
+    if (finished < chunk->count)
+        return false;
+    if (chunk->kind != PC_CHUNK_ITEMS)
+        return chunk->failures == 0;
+    return (chunk->saved == NULL || chunk->saved[0].kind != PC_SAVED_ERROR) &&
+           table_message(call, 0, small, &message) == PC_RESULT_VALUE;
+}
+
+/* What Python still sees of the arguments; and what it wrote goes back to where it came from. */
+static void collect_arguments(pycrew_call *call, unsigned worker, unsigned incarnation,
+                              uint32_t flags)
+{
     flags &= PC_ANSWER_RETAINED;
-    if (chunk->finished == chunk->count && chunk->failures == 0)
+    if (has_returned(call, call->chunk->finished))
         flags |= PC_ANSWER_RETURNED;
     if (pc_arrays_collect(call, worker, incarnation, flags) == -EBADMSG)
-        pc_crew_distrust(call->crew, "a slice that its worker retains, and is none");
+        pc_crew_distrust(call->crew, "arguments that a worker retains, and are none");
 }
 
 pc_cursor pc_chunk_value(pycrew_call *call, uint32_t item, uint64_t small[2],
@@ -447,8 +522,11 @@ static void save_run(pycrew_call *call, uint32_t finished)
         const pycrew_error *error;
         pc_error space = {0};
         uint64_t small[2];
-        pc_cursor message = table_value(call, item, small, &error, &space);
+        pc_cursor message;
 
+        if (has_end_saved(chunk, item))
+            continue;
+        message = table_value(call, item, small, &error, &space);
         if (error != NULL)
             save_error(chunk, item, &space);
         else
@@ -485,12 +563,13 @@ static void take_leases(pycrew_call *call, unsigned worker, unsigned incarnation
     const pc_chunk *shared = chunk->shared;
     uint32_t count = atomic_load_explicit(&shared->block_count, memory_order_acquire);
 
+    chunk->result_bytes = 0;
     for (uint32_t i = 0; i < count && i < PC_CHUNK_BLOCKS; i++)
         if (pc_lease_take(call->crew, worker, incarnation,
                           atomic_load_explicit(&shared->blocks[i], memory_order_relaxed),
                           atomic_load_explicit(&shared->block_sizes[i], memory_order_relaxed),
                           &chunk->leases[chunk->lease_count]))
-            chunk->lease_count++;
+            chunk->result_bytes += chunk->leases[chunk->lease_count++].size;
         else
             pc_crew_distrust(call->crew, "a batch's block that its worker does not have");
 }
@@ -509,6 +588,14 @@ static bool has_listed_all(const pc_batch_chunk *chunk)
     return chunk->lease_count == PC_CHUNK_BLOCKS && chunk->finished > chunk->begin;
 }
 
+/* It stopped because memory was short. Once it may do so without having run anything. */
+static bool has_yielded(const pc_batch_chunk *chunk)
+{
+    return chunk->kind == PC_CHUNK_ITEMS &&
+           atomic_load_explicit(&chunk->shared->yielded, memory_order_relaxed) != 0 &&
+           (chunk->finished > chunk->begin || !chunk->urgent);
+}
+
 void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, uint32_t flags)
 {
     pc_batch_chunk *chunk = call->chunk;
@@ -520,16 +607,18 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
     chunk->busy_ns = read_busy(chunk);
     if (map)
         save_run(call, chunk->finished);
-    if (chunk->kind == PC_CHUNK_WHOLE && call->arrays != NULL)
-        collect_slice(call, worker, incarnation, flags);
+    lease_results(call, worker, incarnation, chunk->finished);
+    if (pc_arrays_are_given(call))
+        collect_arguments(call, worker, incarnation, flags);
     if (chunk->finished == chunk->count) {
         if (map)
             pc_chunk_end_leases(call);
         return;
     }
+    chunk->yielded = has_yielded(chunk);
     /* Nobody asked it to stop: it may be told to for ever, by a word that is the host's. */
     if (atomic_load(&call->stop) == PC_STOP_NONE && !atomic_load(&chunk->cancelled) &&
-        !has_listed_all(chunk) && !stopped_at_failure(chunk))
+        !chunk->yielded && !has_listed_all(chunk) && !stopped_at_failure(chunk))
         pc_crew_distrust(call->crew, "a batch's end before its items'");
     if (!map)
         save_run(call, chunk->finished);
@@ -581,7 +670,11 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
 
     read_progress(call, worker, &started, &finished);
     take_leases(call, worker, call->crew->crew_workers[worker].incarnation);
+    lease_results(call, worker, call->crew->crew_workers[worker].incarnation, finished);
     save_run(call, finished);
+    /* It died between its item's end and its own. */
+    if (pc_arrays_are_given(call) && has_returned(call, finished))
+        pc_arrays_copy_back(call);
     pc_chunk_end_leases(call);
     chunk->idle_deaths = finished > chunk->begin ? 0 : chunk->idle_deaths + (started == finished);
     chunk->begin = finished;
@@ -667,6 +760,18 @@ bool pc_chunk_is_doomed_whole(const pycrew_call *call)
 }
 
 /* ---- the end ---- */
+
+void pc_chunk_forget_results(pycrew_call *call)
+{
+    pc_batch_chunk *chunk = call->chunk;
+
+    pc_arrays_leave_results(call);
+    for (uint32_t i = 0; chunk->saved != NULL && i < chunk->finished; i++) {
+        free(chunk->saved[i].value);
+        chunk->saved[i].value = NULL;
+        chunk->saved[i].size = 0;
+    }
+}
 
 void pc_chunk_discard(pycrew_call *call)
 {

@@ -483,6 +483,10 @@ struct pc_batch_chunk {
     int64_t busy_ns;     /* what they took, or -1 */
     _Atomic uint32_t overdue; /* the item whose deadline passed, before anyone cancelled; UINT32_MAX: none */
     unsigned retries;
+    bool urgent;         /* it is to run at least one item, though memory is short */
+    bool yielded;        /* from ENDED on: it stopped where memory was short */
+    uint32_t out;        /* items that were handed out before the rest ran */
+    size_t result_bytes; /* of the blocks that results of the last run are in */
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
@@ -513,8 +517,12 @@ int pc_chunk_init(pycrew_call *call, pycrew_batch *batch, uint64_t first, unsign
 /* Lays out the table and submits. */
 int pc_chunk_submit(pycrew_call *call);
 
-/* An ended chunk of which a part did not run: queues the rest again. */
-void pc_chunk_resubmit(pycrew_call *call);
+/* An ended chunk of which a part did not run: queues the rest again. urgent: at least one item of it
+ * is to run. */
+void pc_chunk_resubmit(pycrew_call *call, bool urgent);
+
+/* Of such a chunk, the results so far: they are not asked for any more. */
+void pc_chunk_forget_results(pycrew_call *call);
 
 /* Gives all items from `from` on this error. 0 or -ENOMEM. */
 void pc_chunk_fail_rest(pycrew_call *call, uint32_t from, const pc_error *error);

@@ -43,6 +43,7 @@ lib_libpccore_la_SOURCES = \
 	lib/ladder.c \
 	lib/map.c \
 	lib/memory.c \
+	lib/overlap.c lib/overlap.h \
 	lib/queue.c \
 	lib/rebuild.c \
 	lib/record.c lib/record.h \

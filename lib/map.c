@@ -834,7 +834,7 @@ static bool take_ended(pc_map *map)
         }
         any = true;
         if (!settle(map, call)) {
-            pc_chunk_resubmit(call);
+            pc_chunk_resubmit(call, false);
             i++;
             continue;
         }

@@ -226,7 +226,7 @@ enum { /* pycrew_array.flags */
                              when the call is found to have ended with 0, not later than its wait, reap or
                              release; data must be there until then */
     PYCREW_STRIDED = 4,   /* strides are given; else the elements stand without gaps, ... */
-    PYCREW_FORTRAN = 8    /* ... the first index running fastest instead of the last */
+    PYCREW_FORTRAN = 8    /* ... the first index running fastest instead of the last; not with STRIDED */
 };
 
 /* Elements of one type, in up to 32 dimensions. None: a single element. */
@@ -320,9 +320,12 @@ PYCREW_API int pycrew_add_object(pycrew_call *call, const void *pickle, size_t s
  * PYCREW_WRITABLE. In memory from pycrew_alloc, or taken: uncopied, and not to be written by the host before
  * the call's end. From elsewhere: copied before this returns. -EINVAL names what is wrong: dtype, shape,
  * strides that leave the block, memory of the crew that was freed or was never given, memory of
- * another crew, a writable array that overlaps another of the call. After PYCREW_WRITABLE
+ * another crew, a writable array that shares elements with another of the call, as far as strides tell: parts
+ * that interleave (the real and the imaginary parts, every second column, two halves of a matrix) are seen to
+ * share none; where it cannot be told, it is refused. After PYCREW_WRITABLE
  * pycrew_options.retries does not count for the call: a function that died may have written half of it.
- * pycrew_set_retries does count, and says that this does no harm. Not for a batch's items (-EINVAL). */
+ * pycrew_set_retries does count, and says that this does no harm. In a batch's item all is the same; there it is
+ * pycrew_batch_options.retries that counts. */
 PYCREW_API int pycrew_add_array(pycrew_call *call, const pycrew_array *array);
 PYCREW_API int pycrew_add_name(pycrew_call *call, const char *keyword); /* the next value is this keyword argument */
 
@@ -428,14 +431,21 @@ PYCREW_API int pycrew_queue_wake(pycrew_queue *queue);
 /* Calls still in flight lose their queue and go on. */
 PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
 
-/* ---- batches: a stream of calls of one function ---------------------------------------------- */
+/* ---- batches: a stream of calls of one function ----------------------------------------------
+ *
+ * Items may have arrays, and return them, as calls do: uncopied in the crew's memory, written in place or copied
+ * back, kept while Python has views. An item whose arguments are arrays has a descriptor of its own, so that it
+ * costs as much as a call; COPY_BACK is done when pycrew_batch_next has returned the item, and not after close.
+ *
+ * Results that are not taken out yet use memory. Where it is short, items that were not begun wait until those
+ * before them have been taken out; only what the first one to come out cannot get is its -ENOMEM. */
 
 typedef struct pycrew_batch_options {
     size_t size;        /* set by PYCREW_BATCH_OPTIONS_INIT */
     unsigned window;    /* items inside at most: added and not yet taken out; 0: 65536 */
     unsigned chunk;     /* items to a descriptor; 0: found by measuring */
     int64_t timeout_ns; /* each item's deadline, from its own start; 0: the crew's; PYCREW_FOREVER: none */
-    int retries;        /* of an item after a worker's death; -1: the crew's */
+    int retries;        /* of an item after a worker's death; -1: the crew's, but for items with writable arrays */
     bool unordered;     /* items come out as they finish */
 } pycrew_batch_options;
 
@@ -454,8 +464,8 @@ PYCREW_API int pycrew_batch_open(pycrew_crew *crew, const pycrew_function *funct
                                  const pycrew_batch_options *options, pycrew_batch **ret);
 
 /* Adds one item. Never sleeps.
- *   -EAGAIN   the window is full, or the batch's items use the calls: there is an item inside, and
- *             taking it out helps
+ *   -EAGAIN   the window is full, or the batch's items use the calls or the memory: there is an item inside,
+ *             and taking it out helps
  *   -ETIME    others use all calls; nothing is inside: pycrew_batch_add_within waits for them
  *   -ENOMEM, -E2BIG, -EINVAL  this item is not in, the batch goes on */
 PYCREW_API int pycrew_batch_add(pycrew_batch *batch, const char *format, ...);
@@ -468,7 +478,7 @@ PYCREW_API int pycrew_batch_add_within(pycrew_batch *batch, int64_t timeout_ns, 
 /* An item without varargs: begin gives a call to fill by pycrew_add_*, for this batch only; commit
  * adds it. A begin while one is open discards that one. */
 PYCREW_API int pycrew_batch_begin(pycrew_batch *batch, int64_t timeout_ns, pycrew_call **ret);
-PYCREW_API int pycrew_batch_commit(pycrew_batch *batch);
+PYCREW_API int pycrew_batch_commit(pycrew_batch *batch); /* an item that is then not in is to be begun anew */
 
 PYCREW_API int pycrew_batch_end(pycrew_batch *batch); /* no more input */
 
@@ -477,6 +487,7 @@ PYCREW_API int pycrew_batch_end(pycrew_batch *batch); /* no more input */
 PYCREW_API int pycrew_batch_next(pycrew_batch *batch, int64_t timeout_ns);
 PYCREW_API size_t pycrew_batch_index(const pycrew_batch *batch); /* the item's place in the input, from 0 */
 PYCREW_API int pycrew_batch_result(pycrew_batch *batch, const char *format, ...); /* its own error, or as pycrew_result */
+PYCREW_API int pycrew_batch_array_take(pycrew_batch *batch, pycrew_array *ret); /* as pycrew_array_take */
 PYCREW_API pycrew_value pycrew_batch_value(const pycrew_batch *batch);
 PYCREW_API const pycrew_error *pycrew_batch_error(pycrew_batch *batch); /* NULL: it returned */
 PYCREW_API int pycrew_batch_progress(const pycrew_batch *batch, pycrew_progress *ret);

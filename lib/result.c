@@ -168,7 +168,10 @@ int pc_result_fail(int code, const char *where, const char *type, const char *c_
         return pc_fail(code, "%s: the %s has a NUL inside, so its size must be asked for", where,
                        came);
     if (view->tag == PC_TAG_INVALID || view->tag == PC_TAG_NAME)
-        return pc_fail(code, "%s: not readable; something wrote over it, or it is no value", where);
+        return pc_fail(code,
+                       "%s: not readable: its call was released, or something wrote over it, or it is "
+                       "no value",
+                       where);
     if (strcmp(came, type) == 0) /* of the right type, and still refused */
         return pc_fail(code, "%s: the %s is not UTF-8", where, came);
     return pc_fail(code, "%s: expected %s, got %s", where, type, came);
@@ -181,7 +184,10 @@ int pc_result_fail_array(int code, const char *where, const pc_view *view)
     if (code == -ENOMEM)
         return pc_fail(code, "%s: no memory for the array's format", where);
     if (view->tag == PC_TAG_ARRAY)
-        return pc_fail(code, "%s: the array is not readable; something wrote over it", where);
+        return pc_fail(code,
+                       "%s: the array is not there any more: its call was released, or the batch has "
+                       "gone on to the next item; or something wrote over it",
+                       where);
     return pc_result_fail(code, where, "array", "", view);
 }
 

@@ -44,10 +44,12 @@ CORE_TESTS = \
 	tests/shm/test-format \
 	tests/test-held \
 	tests/test-overdue \
+	tests/test-overlap \
 	tests/test-requeue
 tests_shm_test_format_LDADD = lib/libpccore.la
 tests_test_held_LDADD = lib/libpccore.la
 tests_test_overdue_LDADD = lib/libpccore.la
+tests_test_overlap_LDADD = lib/libpccore.la
 tests_test_requeue_LDADD = lib/libpccore.la
 
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
@@ -72,6 +74,7 @@ BIG_TESTS = \
 API_TESTS = $(BIG_TESTS) \
 	tests/test-array \
 	tests/test-batch \
+	tests/test-batch-array \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
@@ -197,6 +200,7 @@ test_data = \
 	tests/big/big.h \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
+	tests/py/batch_array_ops.py \
 	tests/py/big_ops.py \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
@@ -241,6 +245,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-array \
 	tests/test-batch \
+	tests/test-batch-array \
 	tests/test-call \
 	tests/test-death \
 	tests/test-map \

@@ -11,9 +11,9 @@
 
 #include "worker/convert.h"
 
-enum { BUCKETS = 1024, PAGE = 4096, ALIGN = 64, CELL_SIZE = 16 };
+enum { BUCKETS = 4096, PAGE = 4096, ALIGN = 64, CELL_SIZE = 16 };
 
-bool pc_array_refused, pc_array_used;
+bool pc_array_used;
 
 /* A block that Python has views of, or that the host has from us. */
 typedef struct pc_block {
@@ -28,6 +28,7 @@ typedef struct pc_block {
     bool retained; /* an argument's that outlived its call: our word says so */
     struct pc_block *next_in_bucket, *next, **link; /* of all */
     struct pc_block *next_argument;
+    struct pc_block *next_large, **large_link; /* of those larger than a span; else NULL */
 } pc_block;
 
 /* What was written into the present call's result. */
@@ -39,7 +40,7 @@ typedef struct pc_given {
 static struct {
     pc_worker *worker;
     pthread_mutex_t lock; /* of the lists: a thread without the GIL may fork */
-    pc_block *buckets[BUCKETS], *all;
+    pc_block *buckets[BUCKETS], *all, *large;
     pc_block *arguments;
     pc_given *given;
     size_t given_count, given_capacity;
@@ -63,10 +64,10 @@ static pc_segment *segment(void)
 
 static pc_block **bucket_of(uint64_t base)
 {
-    return &blocks.buckets[base / PC_HEAP_BLOCK_MIN * UINT64_C(0x9e3779b97f4a7c15) >> 54];
+    return &blocks.buckets[base / PC_HEAP_BLOCK_MIN * UINT64_C(0x9e3779b97f4a7c15) >> 52];
 }
 
-static_assert(BUCKETS == 1 << 10, "a bucket is the uppermost 10 bits of the product");
+static_assert(BUCKETS == 1 << 12, "a bucket is the uppermost 12 bits of the product");
 
 static pc_block *find_block(uint64_t base)
 {
@@ -75,6 +76,19 @@ static pc_block *find_block(uint64_t base)
     while (block != NULL && block->base != base)
         block = block->next_in_bucket;
     return block;
+}
+
+/* What is seen of a block of more than a span may be anywhere in it. (A block that is larger, but of which
+ * no more than a span from its base on was seen, is found by its base.) */
+static void note_large(pc_block *block)
+{
+    if (block->large_link != NULL || block->high - block->base <= PC_SPAN_SIZE)
+        return;
+    block->next_large = blocks.large;
+    block->large_link = &blocks.large;
+    if (block->next_large != NULL)
+        block->next_large->large_link = &block->next_large;
+    blocks.large = block;
 }
 
 static pc_block *new_block(uint64_t base, uint64_t low, uint64_t high)
@@ -95,6 +109,7 @@ static pc_block *new_block(uint64_t base, uint64_t low, uint64_t high)
         block->next->link = &block->next;
     blocks.all = block;
     pthread_mutex_unlock(&blocks.lock);
+    note_large(block);
     return block;
 }
 
@@ -110,6 +125,11 @@ static void forget_block(pc_block *block)
     if (block->next != NULL)
         block->next->link = block->link;
     pthread_mutex_unlock(&blocks.lock);
+    if (block->large_link != NULL) {
+        *block->large_link = block->next_large;
+        if (block->next_large != NULL)
+            block->next_large->large_link = block->large_link;
+    }
     free(block);
 }
 
@@ -545,6 +565,7 @@ static pc_block *argument_block(const pc_array *array)
         block->low = low < block->low ? low : block->low;
         block->high = high > block->high ? high : block->high;
         pthread_mutex_unlock(&blocks.lock);
+        note_large(block);
         block->cell = array->cell;
     }
     if (!block->argument) {
@@ -575,7 +596,7 @@ PyObject *pc_array_decode(const pc_view *view)
     pc_array array;
     int with_numpy;
 
-    if (blocks.worker == NULL || pc_array_refused || pc_array_read(view, &array) < 0)
+    if (blocks.worker == NULL || pc_array_read(view, &array) < 0)
         return malformed();
     with_numpy = find_numpy();
     if (with_numpy < 0 || (with_numpy > 0 && (dtype = dtype_of(&array)) == NULL))
@@ -612,12 +633,25 @@ static int note_given(pc_block *block, uint64_t copy)
     return 0;
 }
 
-/* The block that [low, low + size) is in, if Python sees it and the host may be told of it. */
+/* Whether the host may be told of [low, low + size) as a part of this block. */
+static bool is_around(const pc_block *block, uint64_t low, uint64_t size)
+{
+    return block != NULL && (block->own || block->argument) && low >= block->low &&
+           low <= block->high && size <= block->high - low;
+}
+
+/* The block that [low, low + size) is in, if Python sees it and the host may be told of it. Not looked for
+ * among all: an item of a result may be any of thousands of arguments. */
 static pc_block *block_around(uint64_t low, uint64_t size)
 {
-    for (pc_block *block = blocks.all; block != NULL; block = block->next)
-        if ((block->own || block->argument) && low >= block->low && low <= block->high &&
-            size <= block->high - low)
+    for (unsigned class = 0; class < PC_HEAP_CLASSES; class++) {
+        pc_block *block = find_block(pc_heap_block_around(segment(), low, class));
+
+        if (is_around(block, low, size))
+            return block;
+    }
+    for (pc_block *block = blocks.large; block != NULL; block = block->next_large)
+        if (is_around(block, low, size))
             return block;
     return NULL;
 }
@@ -887,7 +921,7 @@ int pc_array_encode(pc_writer *writer, PyObject *object)
 {
     int with_numpy;
 
-    if (blocks.worker == NULL || pc_array_refused || blocks.in_child)
+    if (blocks.worker == NULL || blocks.in_child)
         return 0;
     if (PyMemoryView_Check(object) || PyByteArray_Check(object))
         return encode_buffer(writer, object);

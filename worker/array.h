@@ -34,13 +34,10 @@ PyObject *pc_array_decode(const pc_view *view);
  * heap's negative errno with none. Its blocks are given to the host if the call then ends well. */
 int pc_array_encode(pc_writer *writer, PyObject *object);
 
-/* In a chunk arrays are neither taken nor given. */
-extern bool pc_array_refused;
-
-/* Whether the present call had to do with arrays. */
+/* Whether the present call, or item, had to do with arrays. */
 extern bool pc_array_used;
 
-/* The end of such a call, its result written or not: enum pc_answer_flags. */
+/* The end of such a one, its result written or not: enum pc_answer_flags. */
 uint32_t pc_array_end_call(bool returned);
 
 #endif

@@ -27,6 +27,7 @@
 
 enum { YIELD_CALLS = 256, TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
 #define NONE SIZE_MAX
+#define MEMORY_WAIT_NS ((int64_t)100 * 1000 * 1000)
 enum { ARENA_PER_ITEM = 256, ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 
 typedef struct loop {
@@ -37,6 +38,8 @@ typedef struct loop {
     uint32_t shortages; /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */
     size_t arena_per_item;  /* bytes of results, in the last chunk */
+    uint64_t most;      /* memory that an item of a batch took, of late; */
+    uint64_t allocated; /* and worker->allocated when there was seen to be enough for more */
 } loop;
 
 /* A call, or an item of a chunk, while it runs. */
@@ -445,7 +448,11 @@ static int alloc_block(pc_worker *worker, size_t need, size_t wanted, uint64_t *
     rc = pc_heap_alloc(&worker->heap, need > wanted ? need : wanted, ret);
     if (rc < 0 && need < wanted)
         rc = pc_heap_alloc(&worker->heap, need, ret);
-    return rc == -ENOMEM ? alloc_when_short(worker, need, ret) : rc;
+    if (rc == -ENOMEM)
+        rc = alloc_when_short(worker, need, ret);
+    if (rc == 0)
+        worker->allocated += pc_heap_block_size(&worker->heap, *ret);
+    return rc;
 }
 
 int pc_loop_alloc(pc_worker *worker, size_t size, uint64_t *ret)
@@ -605,6 +612,16 @@ static void chunk_record(chunk_writer *w, pc_chunk_result *result, enum pc_resul
     result->header = (uint64_t)size << 8 | PC_CHUNK_REFERENCE | (uint64_t)kind;
 }
 
+/* Before the item is finished: from then on the host has what is in its result. */
+static void end_arrays(execution *e, pc_chunk *chunk, enum pc_result_kind kind)
+{
+    uint32_t flags = pc_array_end_call(kind == PC_RESULT_VALUE);
+
+    if (flags & PC_ANSWER_ARRAYS)
+        atomic_store_explicit(&chunk->arrays, 1, memory_order_relaxed);
+    e->slot->result_ran |= flags & PC_ANSWER_RETAINED;
+}
+
 static void run_item(execution *e, chunk_writer *w, pc_cursor arguments, uint32_t item)
 {
     pc_chunk_result *result =
@@ -619,6 +636,8 @@ static void run_item(execution *e, chunk_writer *w, pc_cursor arguments, uint32_
     e->ran = false;
     kind = execute(e, arguments, e->slot->flags & PC_REQUEST_JSON, &w->writer);
     chunk_record(w, result, kind);
+    if (__builtin_expect(pc_array_used, 0))
+        end_arrays(e, w->chunk, kind);
 }
 
 /* Publishes "item-1 is finished, item is started" (or, at the end, only the first). False: doomed. */
@@ -680,30 +699,108 @@ static pc_cursor item_arguments(const uint8_t *at, uint64_t shape)
     return (pc_cursor){at + sizeof size, at + sizeof size + size};
 }
 
+static bool has_free_spans(const pc_segment *segment, uint64_t wanted)
+{
+    for (uint32_t span = 0; wanted > 0 && span < segment->config.spans; span++)
+        wanted -= atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) ==
+                  PC_OWNER_FREE;
+    return wanted == 0;
+}
+
+/* Whether there is memory for two more items of each worker, of the size that they have; but an eighth of
+ * it all is enough. */
+static bool has_memory(const loop *l)
+{
+    const pc_segment *segment = &l->worker->segment;
+    uint64_t spans = 2 * segment->config.workers * (l->most / PC_SPAN_SIZE + 1);
+    uint64_t enough = segment->config.spans / 8 + 1;
+
+    return has_free_spans(segment, spans < enough ? spans : enough);
+}
+
+/* For one more item. What the results before it were in may be a sleeping worker's to free, which takes longer
+ * to wake than an allocation waits. */
+static void await_memory(const loop *l, const pc_chunk *chunk)
+{
+    pc_worker *worker = l->worker;
+    const struct timespec pause = {.tv_nsec = 100 * 1000};
+    int64_t until = pc_now() + MEMORY_WAIT_NS;
+
+    take_back(worker);
+    if (has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2))
+        return;
+    pc_idle_call_for_memory(&worker->segment);
+    Py_BEGIN_ALLOW_THREADS
+    while (!has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2) && pc_now() < until &&
+           atomic_load_explicit(&chunk->cancel, memory_order_relaxed) == 0)
+        nanosleep(&pause, NULL);
+    Py_END_ALLOW_THREADS
+}
+
+/* Where results are large, and use up the memory, who took it could only fail; and it is the host that gives
+ * memory back, when it has handed them out. */
+static bool is_to_yield(loop *l, pc_chunk *chunk, uint32_t item)
+{
+    pc_worker *worker = l->worker;
+    bool enough;
+
+    if (l->most == 0 || l->allocated == worker->allocated)
+        return false;
+    if (item == chunk->begin && !(chunk->flags & PC_CHUNK_YIELDS)) {
+        await_memory(l, chunk);
+        return false;
+    }
+    enough = has_memory(l);
+    if (!enough) {
+        take_back(worker);
+        pc_heap_trim(&worker->heap);
+        enough = has_memory(l);
+    }
+    if (enough)
+        l->allocated = worker->allocated;
+    else
+        atomic_store_explicit(&chunk->yielded, 1, memory_order_relaxed);
+    return !enough;
+}
+
+static void note_memory(loop *l, uint64_t before)
+{
+    uint64_t taken = l->worker->allocated - before;
+
+    if (taken > l->most)
+        l->most = taken;
+}
+
 /* False: doomed. */
 static bool run_items(execution *e, chunk_writer *w, uint32_t number)
 {
     pc_chunk *chunk = w->chunk;
     const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
+    loop *l = e->loop;
 
     for (uint32_t item = chunk->begin; item < chunk->count; item++) {
         pc_cursor arguments = item_arguments(at, e->shape);
+        uint64_t allocated = l->worker->allocated;
         bool stops;
 
         at = arguments.end;
         __builtin_prefetch(at + AHEAD); /* the host's lines */
-        if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0)
+        if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
+            is_to_yield(l, chunk, item))
             return stop_before(chunk, item);
+        if (item == chunk->begin)
+            l->most /= 2;
         /* Current before started: an interrupt is only asked for an item seen as started. */
         set_current(e, number, item, item_deadline(chunk));
         if (!advance(chunk, item, chunk->begin))
             return false;
         run_item(e, w, arguments, item);
+        note_memory(l, allocated);
         stops = pc_current_call.interrupted;
         clear_current();
         if (stops || has_listed_all(chunk))
             return stop_before(chunk, item + 1);
-        yield_to_threads(e->loop);
+        yield_to_threads(l);
     }
     return advance(chunk, chunk->count, chunk->begin);
 }
@@ -985,16 +1082,10 @@ static bool run_whole(execution *e, chunk_writer *w, uint32_t number)
 
 static bool run_kind(execution *e, chunk_writer *w, uint32_t number)
 {
-    bool done;
-
     switch (w->chunk->kind) {
     case PC_CHUNK_ELEMENTS: return run_columns(e, w, number);
     case PC_CHUNK_WHOLE: return run_whole(e, w, number);
-    default:
-        pc_array_refused = true;
-        done = run_items(e, w, number);
-        pc_array_refused = false;
-        return done;
+    default: return run_items(e, w, number);
     }
 }
 
@@ -1005,6 +1096,8 @@ static size_t first_block(const loop *l, const pc_chunk *chunk)
     size_t items = chunk->count > chunk->begin ? chunk->count - chunk->begin : 1;
     size_t size = items * (l->arena_per_item + l->arena_per_item / 8 + 1);
 
+    if (chunk->count == 1)
+        return 0; /* just what it needs */
     return size < ARENA_BLOCK_MAX ? size : ARENA_BLOCK_MAX;
 }
 

@@ -30,6 +30,7 @@ typedef struct pc_worker {
     int lifeline;
     uint64_t lifeline_inode; /* to see whether the descriptor is still that */
     bool cut_off;            /* an end could not be announced: our death has to do it */
+    uint64_t allocated;      /* bytes of shared memory, for results, since its start */
     const pc_worker_options *options;
     int *queue_fds; /* by queue; -1: not received yet */
     uint64_t *queue_ids; /* the eventfd-id of each */

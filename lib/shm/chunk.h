@@ -13,6 +13,13 @@
  * with the item's number in the expected word: it names an item and never hits the next. A worker
  * that finds it stops, and is killed.
  *
+ * Results may be arrays, which are in blocks of their own (array.h): before the first one is
+ * finished the worker sets `arrays`, and whoever collects the chunk then looks for them in the
+ * results. An item whose arguments are arrays has a chunk of its own.
+ *
+ * Where results use up the memory a worker stops between two items (yielded), so that the host can
+ * hand out what there is; with YIELDS also before the first one.
+ *
  * A map's chunk (kind) has no results in its table. ELEMENTS: an item is an element's number, its
  * arguments are read from columns and its result is written into the output column, wherever those
  * are (columns.h). WHOLE: the one item is a message of arrays, the last one the output. What failed
@@ -65,7 +72,8 @@ enum pc_chunk_kind { PC_CHUNK_ITEMS = 0, PC_CHUNK_ELEMENTS, PC_CHUNK_WHOLE };
 
 enum {
     PC_CHUNK_STOPS = 1, /* at the first item that fails */
-    PC_CHUNK_OUT = 2    /* WHOLE: the function is given the output, too, by the keyword `out` */
+    PC_CHUNK_OUT = 2,   /* WHOLE: the function is given the output, too, by the keyword `out` */
+    PC_CHUNK_YIELDS = 4 /* ITEMS: where memory is short, not even one is to be run */
 };
 
 typedef struct pc_chunk {
@@ -78,7 +86,7 @@ typedef struct pc_chunk {
     uint64_t shape;        /* of the items, if they are records; else 0 */
     _Atomic uint32_t cancel; /* the host's: no further item is to be started */
     uint32_t kind;           /* enum pc_chunk_kind */
-    uint32_t flags;          /* of a map: PC_CHUNK_STOPS, ... */
+    uint32_t flags;          /* PC_CHUNK_STOPS, ... */
     uint32_t columns;        /* ELEMENTS: where the pc_columns are, from the start of the chunk */
 
     /* the worker's */
@@ -87,6 +95,8 @@ typedef struct pc_chunk {
     _Atomic int64_t busy_ns;         /* of the items run, at the end */
     _Atomic uint32_t block_count;
     _Atomic uint32_t fault_item; /* of a map; UINT32_MAX: none has failed in this run */
+    _Atomic uint32_t arrays;     /* there are arrays in results */
+    _Atomic uint32_t yielded;    /* it stopped because memory is short */
     _Atomic uint64_t blocks[PC_CHUNK_BLOCKS];
     _Atomic uint64_t block_sizes[PC_CHUNK_BLOCKS];
 

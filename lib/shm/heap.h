@@ -95,6 +95,12 @@ static inline uint32_t pc_span_of(const pc_segment *segment, uint64_t offset)
     return (uint32_t)((offset - segment->spans_offset) / PC_SPAN_SIZE);
 }
 
+/* Where a block of this class would begin that offset is in: blocks stand at multiples of their size. */
+static inline uint64_t pc_heap_block_around(const pc_segment *segment, uint64_t offset, unsigned class)
+{
+    return offset - (offset - segment->spans_offset) % ((uint64_t)PC_HEAP_BLOCK_MIN << class);
+}
+
 /* Whether [offset, offset + size) lies in spans of this owner. */
 bool pc_span_owned(const pc_segment *segment, uint64_t offset, uint64_t size, uint32_t owner);
 

@@ -41,6 +41,8 @@ fprintf printf fwrite fflush setenv
 __isoc99_fscanf getc
 # In a child of user code's, over memory of its own that is there.
 mremap
+# Where it gets no memory for a copy, it sorts in place.
+qsort
 # Python's fork hooks; it fails as malloc does, at the start.
 pthread_atfork
 NAMES

@@ -38,6 +38,7 @@ WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
 
 TEST_ARRAY = "tests/test-array"
+TEST_BATCH_ARRAY = "tests/test-batch-array"
 TEST_HELD = "tests/test-held"
 TEST_ANNOUNCE = "tests/shm/test-announce"
 TEST_HEAP = "tests/shm/test-heap"
@@ -421,4 +422,23 @@ MUTATIONS = [
         [(CHUNK, "    if (chunk->kind != PC_CHUNK_ITEMS) {\n        save_failures(call, finished);\n",
           "    if (chunk->kind != PC_CHUNK_ITEMS) {\n")],
         [(TEST_MAP, "what_fails_is_filled_and_counted")]),
+    Mutation(
+        "batch-item-stays-with-others",
+        "an item with arrays shares a chunk, whose end is taken for its own",
+        [("lib/batch.c", "    if (rc == 0 && alone && !filling_is_empty(batch))", "    if (rc == 0 && false)")],
+        [(TEST_BATCH_ARRAY, "an_item_with_an_array_behind_others_does_not_share_their_fate")],
+    ),
+    Mutation(
+        "batch-arrays-unleased",
+        "arrays in the results of a chunk's items are not leased",
+        [(CHUNK, "        lease_arrays(call, worker, incarnation, item);", "        (void)lease_arrays;")],
+        [(TEST_BATCH_ARRAY, "arrays_that_items_before_a_death_returned_stay")],
+    ),
+    Mutation(
+        "batch-results-not-handed-out",
+        "what a chunk that yielded has is kept until the rest has run",
+        [("lib/batch.c",
+          "    if (chunk->yielded && chunk->finished > chunk->out)\n        return true;\n", "")],
+        [(TEST_BATCH_ARRAY, "results_larger_than_the_memory_wait_until_those_before_are_taken_out")],
+    ),
 ]

@@ -53,6 +53,11 @@ def add_one(a):
     a += 1
 
 
+def add_to_both(a, b):
+    a += 1
+    b += 1
+
+
 def fill(a, value):
     a[...] = value
 

@@ -1253,12 +1253,12 @@ TEST(a_result_that_is_cut_off_is_not_readable)
             pc_builder short_one = {.writer = {.data = cut, .size = size}};
             ASSERT_INT(result(&short_one, "(ii)", &i, &i), PYCREW_ETYPE);
             ASSERT_FAILS(result(&short_one, "i", &i), PYCREW_ETYPE,
-                         "result: not readable; something wrote over it, or it is no value");
+                         "result: not readable: its call was released, or something wrote over it, or it is no value");
             free(cut);
         }
         memset(builder.writer.data + 16, 0xff, 8);
         ASSERT_FAILS(result(&builder, "ii", &i, &i), PYCREW_ETYPE,
-                     "result item 1: not readable; something wrote over it, or it is no value");
+                     "result item 1: not readable: its call was released, or something wrote over it, or it is no value");
     }
     ASSERT_INT(i, 77);
 }
@@ -1365,7 +1365,7 @@ TEST(results_by_type_follow_the_same_rules)
         ASSERT_STR(s, "{}");
     }
     ASSERT_FAILS(pc_result_i64((pc_cursor){0}, &i), PYCREW_ETYPE,
-                 "result: not readable; something wrote over it, or it is no value");
+                 "result: not readable: its call was released, or something wrote over it, or it is no value");
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -1470,7 +1470,7 @@ TEST(a_value_is_read_by_type)
         ASSERT_STR(s, "[]");
     }
     ASSERT_FAILS(pycrew_value_i64(none, &i), PYCREW_ETYPE,
-                 "value: not readable; something wrote over it, or it is no value");
+                 "value: not readable: its call was released, or something wrote over it, or it is no value");
     pc_builder builder = new_builder();
     ASSERT_INT(pc_build_bigint(&builder, "-1FFFFFFFFFFFFFFFF", 18), 0);
     ASSERT_INT(pycrew_value_type(pc_result_value(message_of(&builder), NULL)), PYCREW_TYPE_BIGINT);
