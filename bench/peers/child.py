@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import random
+import re
 import signal
 import subprocess
 import tempfile
@@ -58,7 +59,7 @@ class Child:
 
     def last_error(self):
         self.errors.seek(0)
-        lines = [line.strip() for line in self.errors if line.strip()]
+        lines = [line.strip() for line in self.errors if re.search("[a-z]", line)]
         return lines[-1][:300] if lines else f"ended with status {self.process.poll()}"
 
     def __enter__(self):
