@@ -36,7 +36,7 @@ def parse_arguments():
     add("--quick", action="store_true", help="one short round: a minute or two, rough")
     add("--minutes", type=float, help="how long all may take (10, with --quick 2)")
     add("--rounds", type=int, help="at most (5, with --quick 1)")
-    add("--seconds", type=float, help="of a cell: one peer, one workload, one way (0.2, with --quick 0.05)")
+    add("--seconds", type=float, help="of a cell: one peer, one workload, one way (0.15, with --quick 0.05)")
     add("--peers", help="only these, comma-separated")
     add("--workloads", help="only these")
     add("--parts", default=",".join(PARTS), help="only these: " + ",".join(PARTS))
@@ -46,7 +46,7 @@ def parse_arguments():
     add("--no-plots", action="store_true", help="no SVG files")
     add("--functions", default=str(HERE / "functions"), help="the functions' folder")
     options = parser.parse_args()
-    defaults = (2, 1, 0.05, "8") if options.quick else (10, 5, 0.2, "1,4,16,64,256")
+    defaults = (2, 1, 0.05, "8") if options.quick else (10, 5, 0.15, "1,4,16,64,256")
     for name, value in zip(("minutes", "rounds", "seconds", "sleepers"), defaults):
         if getattr(options, name) is None:
             setattr(options, name, value)

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import random
+import re
 import signal
 import subprocess
 import tempfile
@@ -57,8 +58,13 @@ class Child:
                 yield json.loads(line)
 
     def last_error(self):
+        """Of one that has closed its stdout."""
+        try:
+            self.process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            pass
         self.errors.seek(0)
-        lines = [line.strip() for line in self.errors if line.strip()]
+        lines = [line.strip() for line in self.errors if re.search("[a-z]", line)]
         return lines[-1][:300] if lines else f"ended with status {self.process.poll()}"
 
     def __enter__(self):
@@ -166,7 +172,6 @@ def run_child(peer, workers, cells, options, kill):
         finally:
             killer.off()
         if done < len(cells):
-            child.process.wait()
             yield {"cell": name, "way": way, "failed": child.last_error(), "kills": killer.kills}
             done += 1
     return done

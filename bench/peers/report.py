@@ -35,11 +35,13 @@ class Merged:
 
     def __init__(self):
         self.times, self.runs, self.said = collections.Counter(), [], None
-        self.count = self.lost = self.kills = 0
+        self.count = self.lost = self.kills = self.wall = 0
 
     def add(self, line):
         self.times.update({lower: count for lower, count in line.get("calls", [])})
         self.runs += line.get("runs", [])
+        self.wall += sum(lower * count for lower, count in line.get("calls", []))
+        self.wall += sum(line.get("runs", [])) * line.get("run", 0)
         self.count += line.get("count", 0)
         self.lost += line.get("lost", 0)
         self.kills += line.get("kills", 0)
@@ -189,11 +191,11 @@ def kill_table(results):
     rows = []
     for (_, peer, way, _), cell in merged.items():
         quantiles = [time_text(ns) for ns in cell.quantiles()] if cell.times else ["-"] * 3
-        per_call = time_text(cell.per_call()) if cell.runs else "-"
+        rate = f"{1e9 * (cell.count - cell.lost) / cell.wall:,.0f}" if cell.wall else "-"
         said = cell.said or (f"{cell.lost:,} of {cell.count:,}" if cell.count else "-")
-        rows.append([results["peers"][peer], way, *quantiles, per_call, cell.kills, said])
+        rows.append([results["peers"][peer], way, *quantiles, rate, cell.kills, said])
     return ("**A worker killed each 100 ms**, 100 us of Python a call. What a peer loses is what its caller gets no "
-            "result of.\n\n" + table(["peer", "way", "p50", "p99", "p99.9", "per call", "kills", "calls lost"],
+            "result of.\n\n" + table(["peer", "way", "p50", "p99", "p99.9", "results/s", "kills", "calls lost"],
                                     rows)) if rows else ""
 
 
