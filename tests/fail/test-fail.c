@@ -555,15 +555,37 @@ static void run_death(pycrew_crew *crew)
 }
 
 /* The workers go with it; a call that one of them had may say so. */
+/* Of those that live: their number. */
+static int worker_pids(pycrew_crew *crew, int pids[WORKERS])
+{
+    pycrew_worker_stats workers[WORKERS];
+    pycrew_stats stats = PYCREW_STATS_INIT;
+    int count = 0;
+
+    stats.worker = workers;
+    stats.worker_max = WORKERS;
+    if (pycrew_stats_get(crew, &stats) < 0)
+        return 0;
+    for (unsigned i = 0; i < stats.workers; i++)
+        if (workers[i].pid != 0)
+            pids[count++] = workers[i].pid;
+    return count;
+}
+
+/* Its workers die with it, one by one: each may take a call before. */
 static void kill_zygote(pycrew_crew *crew)
 {
-    int zygote = atomic_load(&crew->zygote_pid), sum = 0, rc;
+    int zygote = atomic_load(&crew->zygote_pid), sum = 0, rc, pids[WORKERS];
+    int count = worker_pids(crew, pids);
 
     begin("after the zygote's death");
     kill(zygote, SIGKILL);
     rc = pycrew_run_within(crew, BOUND, "fail_ops:add", "ii>i", 3, 5, &sum);
     if (rc != 0 && rc != PYCREW_EDIED)
         is_pardoned(rc, pycrew_last_error());
+    for (int i = 0; i < count; i++)
+        for (int64_t until = now_ns() + BOUND; kill(pids[i], 0) == 0 && now_ns() < until;)
+            pause_ns(MS);
     run_small(crew);
 }
 
