@@ -11,7 +11,7 @@
 #include "lib/result.h"
 #include "lib/shm/announce.h"
 
-enum { SPIN_LOOKS = 32, SHORT_SPIN_NS = 5000, TRIES = 1000 };
+enum { SPIN_LOOKS = 60, CLAIM_LOOKS = 40, SHORT_SPIN_NS = 5000, TRIES = 1000 };
 
 /* Read in each call, so without one of __tls_get_addr. The C library keeps room for a few bytes of
  * these for libraries that are opened by dlopen. */
@@ -873,27 +873,38 @@ static bool has_cpu(const pc_segment *segment)
            segment->config.cpus;
 }
 
-/* The first looks are not counted among the spinners: a line that the workers read in their turn
- * would cost a short call two transfers. */
-static bool spin_first(const pycrew_call *call)
+static bool spin_looks(const pycrew_call *call, unsigned looks)
 {
     bool ended = has_ended(call);
 
-    for (unsigned i = 0; !ended && i < SPIN_LOOKS; i++) {
+    for (unsigned i = 0; !ended && i < looks; i++) {
         pc_spin_pause();
         ended = has_ended(call);
     }
     return ended;
 }
 
+/* The first looks are not counted among the spinners: a line that the workers read in their turn
+ * would cost a short call two transfers. A worker that has a CPU claims a call before CLAIM_LOOKS are over;
+ * if none has, it may be ours that one waits for. */
+static bool spin_first(const pycrew_call *call)
+{
+    if (spin_looks(call, CLAIM_LOOKS))
+        return true;
+    if (pc_word_state(load_word(call)) == PC_QUEUED)
+        sched_yield();
+    return spin_looks(call, SPIN_LOOKS);
+}
+
 static bool spin_counted(const pycrew_call *call, int64_t until, int64_t limit_ns)
 {
-    int64_t now = pc_now(), stop = now + limit_ns, yielded = now;
+    int64_t now = pc_now(), stop = now + limit_ns, yielded = 0;
     bool ended = false;
 
-    while (now < stop && now < until && !(ended = spin_first(call))) {
-        now = pc_now();
+    while (!ended && now < stop && now < until) {
         pc_spin_yield(now, &yielded);
+        ended = spin_looks(call, SPIN_LOOKS);
+        now = pc_now();
     }
     return ended;
 }

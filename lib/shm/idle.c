@@ -37,11 +37,11 @@ static bool spin(pc_segment *segment)
         if (pc_ring_await(segment))
             return true;
         pc_spin_pause();
-        if (i % 64 != 63) /* the clock costs more than a look */
+        if (i % 64 != 31) /* the clock costs more than a look */
             continue;
         now = pc_now();
         if (begin == 0)
-            begin = yielded = now;
+            begin = now;
         if (now - begin > (int64_t)segment->config.spin_ns || !may_spin(segment))
             return false;
         pc_spin_yield(now, &yielded);

@@ -63,9 +63,10 @@ static inline int64_t pc_timeout(int64_t timeout)
 /* now + timeout, INT64_MAX for none (timeout < 0) or too far. */
 int64_t pc_until(int64_t timeout);
 
-/* In a spin, at each look at the clock. The other side may be runnable on this very CPU (the kernel
- * likes to wake a process beside its waker), and then spinning is what it waits for. An answer that
- * does come takes less than this; yielding at once would make it late. */
+/* In a spin, at each look at the clock; *yielded is 0 before the first. The other side may be runnable on
+ * this very CPU (the kernel likes to wake a process beside its waker, and others may want the rest), and
+ * then spinning is what it waits for: so the first look yields. That comes after the time that a short call
+ * takes between two CPUs; yielding sooner would make its answer late. */
 static inline void pc_spin_yield(int64_t now, int64_t *yielded)
 {
     if (now - *yielded < 4000)
