@@ -1654,4 +1654,44 @@ TEST(a_crew_that_has_no_arrays_imports_no_numpy)
     pycrew_close(crew);
 }
 
+/* ---- in the hands of others --------------------------------------------------------------------
+ */
+
+TEST(pandas_takes_an_array_over_uncopied)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    double *memory = doubles(crew, 1000, 1);
+    pycrew_array array = array_of(memory, PYCREW_F64, 1000, 0);
+    int yes = 0;
+
+    OK(pycrew_run(crew, "array_ops:has_pandas", ">p", &yes));
+    if (!yes) {
+        pycrew_close(crew);
+        SKIP("pandas is not installed");
+    }
+    yes = 0;
+    OK(pycrew_run(crew, "array_ops:shares_with_pandas", "A>p", &array, &yes));
+    ASSERT(yes);
+    pycrew_free(crew, memory);
+    pycrew_close(crew);
+}
+
+/* numpy before 2.1 gives read-only arrays to nobody. */
+TEST(dlpack_takes_a_writable_array_over_uncopied)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    double *memory = doubles(crew, 1000, 1);
+    pycrew_array array = array_of(memory, PYCREW_F64, 1000, PYCREW_WRITABLE);
+    int yes = 0, rc;
+
+    OK(pycrew_run(crew, "array_ops:shares_by_dlpack", "A>p", &array, &yes));
+    ASSERT(yes);
+    array = array_of(memory, PYCREW_F64, 1000, 0);
+    rc = pycrew_run(crew, "array_ops:shares_by_dlpack", "A>p", &array, &yes);
+    if (rc != 0)
+        GIVES(rc, PYCREW_ERAISED);
+    pycrew_free(crew, memory);
+    pycrew_close(crew);
+}
+
 TAP_MAIN

@@ -30,6 +30,26 @@ def describe(a):
     return f"{text} {a.shape} {a.strides} w={a.flags.writeable} {a.tolist()}"
 
 
+def has_pandas():
+    try:
+        import pandas
+    except ImportError:
+        return False
+    return bool(pandas)
+
+
+def shares_with_pandas(a):
+    """Whether a pandas column is the array's own memory: writes to the array are seen in it."""
+    import pandas
+    frame = pandas.DataFrame({"column": a}, copy=False)
+    return bool(np.shares_memory(frame["column"].to_numpy(), a)) and float(frame["column"].sum()) == float(a.sum())
+
+
+def shares_by_dlpack(a):
+    """The same by DLPack, which is how torch and others take arrays over."""
+    return bool(np.shares_memory(np.from_dlpack(a), a))
+
+
 def address(a):
     return a.__array_interface__["data"][0] if np else ctypes.addressof(ctypes.c_char.from_buffer(a))
 
