@@ -196,6 +196,7 @@ SCRIPT_TESTS = \
 
 # What tests read: Python modules and data.
 test_data = \
+	tests/harness/arrays.h \
 	tests/harness/crew.h \
 	tests/big/big.h \
 	tests/py/api_ops.py \

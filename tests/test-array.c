@@ -1,6 +1,6 @@
 /* Arrays in and out, through pycrew.h: where they are, who may write them, how long they stay, and
  * what is left of them when a worker dies. */
-#include "tests/harness/crew.h"
+#include "tests/harness/arrays.h"
 
 #include <math.h>
 
@@ -40,17 +40,6 @@ static pycrew_array array_of(const void *data, pycrew_dtype dtype, int64_t count
     return array;
 }
 
-static double *doubles(pycrew_crew *crew, size_t count, double value)
-{
-    double *memory = pycrew_alloc(crew, count * sizeof *memory);
-
-    ASSERT(memory != NULL);
-    ASSERT_INT((uintptr_t)memory % 64, 0);
-    for (size_t i = 0; i < count; i++)
-        memory[i] = value;
-    return memory;
-}
-
 static char *describe(pycrew_crew *crew, const pycrew_array *array)
 {
     char *text = NULL;
@@ -65,31 +54,6 @@ static void expect_description(pycrew_crew *crew, const pycrew_array *array, con
 
     ASSERT_STR(text, expected);
     free(text);
-}
-
-/* The place of an address in the file that is mapped there. */
-static long long place_of(const void *data)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    unsigned long low, high, offset;
-    long long place = -1;
-    char line[512];
-
-    ASSERT(maps != NULL);
-    while (place < 0 && fgets(line, sizeof line, maps) != NULL)
-        if (sscanf(line, "%lx-%lx %*s %lx", &low, &high, &offset) == 3 && (uintptr_t)data >= low &&
-            (uintptr_t)data < high)
-            place = (long long)((uintptr_t)data - low + offset);
-    fclose(maps);
-    return place;
-}
-
-static size_t memory_used(pycrew_crew *crew)
-{
-    pycrew_stats stats = PYCREW_STATS_INIT;
-
-    OK(pycrew_stats_get(crew, &stats));
-    return stats.memory_used;
 }
 
 static void call_none(pycrew_crew *crew, const char *name)

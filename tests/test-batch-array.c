@@ -1,6 +1,6 @@
 /* Arrays in a batch's items and in their results: as in calls they are not copied, live as long as
  * somebody needs them, and a death costs one item. */
-#include "tests/harness/crew.h"
+#include "tests/harness/arrays.h"
 
 #include <math.h>
 
@@ -45,41 +45,6 @@ static pycrew_array array_of(const void *data, int64_t count, unsigned flags)
 
     OK(pycrew_array_init(&array, data, PYCREW_F64, 1, &count, flags));
     return array;
-}
-
-static double *doubles(pycrew_crew *crew, size_t count, double value)
-{
-    double *memory = pycrew_alloc(crew, count * sizeof *memory);
-
-    ASSERT(memory != NULL);
-    for (size_t i = 0; i < count; i++)
-        memory[i] = value;
-    return memory;
-}
-
-/* The place of an address in the file that is mapped there. */
-static long long place_of(const void *data)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    unsigned long low, high, offset;
-    long long place = -1;
-    char line[512];
-
-    ASSERT(maps != NULL);
-    while (place < 0 && fgets(line, sizeof line, maps) != NULL)
-        if (sscanf(line, "%lx-%lx %*s %lx", &low, &high, &offset) == 3 && (uintptr_t)data >= low &&
-            (uintptr_t)data < high)
-            place = (long long)((uintptr_t)data - low + offset);
-    fclose(maps);
-    return place;
-}
-
-static size_t memory_used(pycrew_crew *crew)
-{
-    pycrew_stats stats = PYCREW_STATS_INIT;
-
-    OK(pycrew_stats_get(crew, &stats));
-    return stats.memory_used;
 }
 
 /* A sleeping worker frees what it is given back when it looks: who asks for more than there is wakes it. The
