@@ -171,15 +171,15 @@ soak: all tests/soak/pycrew-soak
 
 WORKER_TESTS = \
 	tests/worker/test-convert \
-	tests/worker/test-loop
+	tests/worker/test-items
 tests_worker_test_convert_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_convert_CFLAGS = $(worker_cflags)
 tests_worker_test_convert_LDFLAGS = $(worker_link_flags)
 tests_worker_test_convert_LDADD = $(worker_test_libs)
-tests_worker_test_loop_CPPFLAGS = $(worker_cppflags)
-tests_worker_test_loop_CFLAGS = $(worker_cflags)
-tests_worker_test_loop_LDFLAGS = $(worker_link_flags)
-tests_worker_test_loop_LDADD = $(worker_test_libs)
+tests_worker_test_items_CPPFLAGS = $(worker_cppflags)
+tests_worker_test_items_CFLAGS = $(worker_cflags)
+tests_worker_test_items_LDFLAGS = $(worker_link_flags)
+tests_worker_test_items_LDADD = $(worker_test_libs)
 
 SCRIPT_TESTS = \
 	tests/bench-peers.t \

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "worker/convert.h"
+#include "worker/run.h"
 
 enum { BUCKETS = 4096, PAGE = 4096, ALIGN = 64, CELL_SIZE = 16 };
 
@@ -666,7 +667,7 @@ static bool is_to_be_given(const pc_block *block, const pc_array *array)
 static int lease(pc_block *block, uint64_t end)
 {
     uint64_t *cell;
-    int rc = pc_loop_alloc(blocks.worker, CELL_SIZE, &block->cell);
+    int rc = pc_run_alloc(blocks.worker, CELL_SIZE, CELL_SIZE, &block->cell);
 
     if (rc < 0)
         return rc;
@@ -715,7 +716,7 @@ static int copy_out(const uint8_t *data, pc_array *array, Py_buffer *view)
     bool fortran = !pc_array_is_contiguous(array, false) && pc_array_is_contiguous(array, true);
     pc_array from = *array;
     uint64_t block;
-    int rc = pc_loop_alloc(blocks.worker, array->bytes, &block);
+    int rc = pc_run_alloc(blocks.worker, array->bytes, array->bytes, &block);
 
     if (rc < 0)
         return rc;
@@ -1080,7 +1081,7 @@ static pc_memory *new_own(pc_array *array)
     uint64_t base;
     pc_block *block;
     pc_memory *memory;
-    int rc = pc_loop_alloc(blocks.worker, array->bytes, &base);
+    int rc = pc_run_alloc(blocks.worker, array->bytes, array->bytes, &base);
 
     if (rc < 0) {
         PyErr_Format(PyExc_MemoryError, "%llu bytes %s the crew's shared memory",

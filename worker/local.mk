@@ -6,8 +6,12 @@ worker_sources = \
 	worker/element.c worker/element.h \
 	worker/fault.c \
 	worker/interpreter.c \
+	worker/items.c worker/items.h \
+	worker/lifeline.c \
 	worker/loop.c \
+	worker/map.c worker/map.h \
 	worker/module.c \
+	worker/run.c worker/run.h \
 	worker/worker.h \
 	worker/zygote.c
 

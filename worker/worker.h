@@ -9,6 +9,7 @@
 #include "lib/shm/control.h"
 #include "lib/shm/heap.h"
 #include "lib/shm/segment.h"
+#include "lib/shm/slot.h"
 #include "lib/shm/value.h"
 
 /* The host's control socket, from spawn. */
@@ -65,18 +66,20 @@ void pc_interpreter_flush(void);
 /* What Python does at its end, but for freeing memory: atexit, flushing. */
 void pc_interpreter_end(void);
 
-/* ---- loop.c ---- */
+/* ---- lifeline.c ---- */
 
 /* Reads one message of the lifeline: 0; -EAGAIN; -EPIPE when the host is gone. */
-int pc_loop_receive(pc_worker *worker, char *text, int flags, pc_message *message);
+int pc_lifeline_receive(pc_worker *worker, char *text, int flags, pc_message *message);
 
 /* Tells the host that what follows is user code at the worker's end, so that it is not waited for
  * for ever. False: it cannot be told. */
-bool pc_loop_say_leaving(pc_worker *worker);
+bool pc_lifeline_say_leaving(pc_worker *worker);
 
-/* A block for a result: 0, -ENOMEM or -E2BIG. Where memory is short, what was given back is looked for
- * for a moment. */
-int pc_loop_alloc(pc_worker *worker, size_t size, uint64_t *ret);
+/* Tells who waits for a call that has ended. Sets cut_off where it could not: the sweep after our death
+ * will. */
+void pc_lifeline_tell(pc_worker *worker, const pc_ending *ending, uint32_t slot);
+
+/* ---- loop.c ---- */
 
 /* Claims and runs calls until the crew closes: an exit status. */
 int pc_loop_run(pc_worker *worker);

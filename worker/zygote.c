@@ -401,7 +401,7 @@ static void await_admission(pc_worker *worker, char *text)
     if (pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) < 0)
         _exit(PC_EXIT_ORPHANED);
     while (message.kind != PC_MESSAGE_ADMIT)
-        if (pc_loop_receive(worker, text, 0, &message) < 0)
+        if (pc_lifeline_receive(worker, text, 0, &message) < 0)
             _exit(PC_EXIT_ORPHANED);
 }
 
@@ -444,7 +444,7 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
         worker.lifeline_inode = status_of_lifeline.st_ino;
     await_admission(&worker, z->text);
     status = pc_loop_run(&worker);
-    if (!pc_loop_say_leaving(&worker))
+    if (!pc_lifeline_say_leaving(&worker))
         limit_leaving();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);

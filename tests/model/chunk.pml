@@ -1,5 +1,5 @@
 /* chunk: many items in one slot, and the word that says how far it is (lib/shm/chunk.h; run_items() in
- * worker/loop.c; lib/chunk.c; the ladder in lib/ladder.c; settle() in lib/batch.c).
+ * worker/items.c; lib; the ladder in lib/ladder.c; settle() in lib/batch.c).
  *
  * What is modelled. Two chunks, one after the other, in the same slot and the same block of memory, of
  * ITEMS items each. The worker that has claimed the slot goes on item by item: current, advance, the

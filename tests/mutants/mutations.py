@@ -33,7 +33,10 @@ ARRAY = "lib/array.c"
 REBUILD = "lib/rebuild.c"
 SUPERVISOR = "lib/supervisor.c"
 SWEEP = "lib/sweep.c"
+ITEMS = "worker/items.c"
 LOOP = "worker/loop.c"
+RUN = "worker/run.c"
+WORKER_MAP = "worker/map.c"
 WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
 
@@ -53,7 +56,7 @@ TEST_MEMORY = "tests/big/test-memory"
 TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
 TEST_REQUEUE = "tests/test-requeue"
-TEST_LOOP = "tests/worker/test-loop"
+TEST_ITEMS = "tests/worker/test-items"
 TEST_STEPS = "tests/steps/test-steps"
 
 SOAK = "tests/soak/pycrew-soak"  # its tests are command lines
@@ -222,14 +225,14 @@ MUTATIONS = [
     Mutation(
         "chunk-doom-lost",
         "a chunk's progress is stored over the doom of its item",
-        [(LOOP, "    return atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,\n"
+        [(ITEMS, "    return atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,\n"
           "                                                   pc_chunk_progress(started, item),\n"
           "                                                   memory_order_acq_rel, "
           "memory_order_relaxed);\n}\n\n/* Finishes",
           "    (void)expected;\n"
           "    atomic_store(&chunk->progress, pc_chunk_progress(started, item));\n"
           "    return true;\n}\n\n/* Finishes")],
-        [(TEST_LOOP, "a_doomed_item_is_never_finished")]),
+        [(TEST_ITEMS, "a_doomed_item_is_never_finished")]),
     Mutation(
         "chunk-clock-first",
         "the host's clock is read before an item's start: the next one's is in the future",
@@ -242,10 +245,10 @@ MUTATIONS = [
     Mutation(
         "loop-entered-late",
         "`entered` is published after the function ran: a death in it says that nothing did",
-        [(LOOP, "        publish_entered(e);\n        e->ran = true;\n", "        e->ran = true;\n"),
-         (LOOP, "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n",
-          "    publish_entered(e);\n"
-          "    if (result == NULL)\n        *kind = exception_kind(e, rc < 0);\n")],
+        [(RUN, "        pc_run_publish_entered(e);\n        e->ran = true;\n", "        e->ran = true;\n"),
+         (RUN, "    if (result == NULL)\n        *kind = pc_run_exception_kind(e, rc < 0);\n",
+          "    pc_run_publish_entered(e);\n"
+          "    if (result == NULL)\n        *kind = pc_run_exception_kind(e, rc < 0);\n")],
         [(TEST_DEATH, "a_death_in_a_function_that_was_called_before_"
           "is_one_in_a_call_that_ran")]),
     Mutation(
@@ -413,7 +416,7 @@ MUTATIONS = [
     Mutation(
         "map-progress-early",
         "an element's number is said to be finished when it starts: one that died is taken for done",
-        [(LOOP, "    publish_progress(chunk, item + 1, item);\n    return true;\n",
+        [(WORKER_MAP, "    publish_progress(chunk, item + 1, item);\n    return true;\n",
           "    publish_progress(chunk, item + 1, item + 1);\n    return true;\n")],
         [(SOAK, "--time 8s --kill 50 --zygote 0 --seed 1")]),
     Mutation(

@@ -128,9 +128,10 @@ static const struct map *map_of(uint64_t address)
 static bool is_our_file(const char *name)
 {
     static const char *const names[] = {
-        "array.c",   "budget.c",  "columns.c",     "control.c", "convert.c", "element.c", "fault.c",
-        "heap.c",    "idle.c",    "interpreter.c", "loop.c",    "main.c",    "module.c",  "ring.c",
-        "segment.c", "sleeper.c", "slot.c",        "value.c",   "zygote.c"};
+        "array.c",   "budget.c",  "columns.c", "control.c",     "convert.c", "element.c",
+        "fault.c",   "heap.c",    "idle.c",    "interpreter.c", "items.c",   "lifeline.c",
+        "loop.c",    "main.c",    "map.c",     "module.c",      "ring.c",    "run.c",
+        "segment.c", "sleeper.c", "slot.c",    "value.c",       "zygote.c"};
 
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0)

@@ -1,6 +1,6 @@
-/* What worker/loop.c does to a chunk's progress word, which the host may doom at any moment. It is
+/* What worker/items.c does to a chunk's progress word, which the host may doom at any moment. It is
  * included, since nothing of that can be seen from outside without a race. */
-#include "worker/loop.c"
+#include "worker/items.c"
 
 #include "tests/harness/tap.h"
 
@@ -15,10 +15,10 @@ TEST(an_item_is_started_and_the_one_before_finished_in_one_step)
     pc_chunk chunk = chunk_at(2, 5, 2, 2);
 
     for (uint32_t item = 2; item < 5; item++) {
-        ASSERT(advance(&chunk, item, 2));
+        ASSERT(pc_items_advance(&chunk, item, 2));
         ASSERT(chunk.progress == pc_chunk_progress(item + 1, item));
     }
-    ASSERT(advance(&chunk, 5, 2));
+    ASSERT(pc_items_advance(&chunk, 5, 2));
     ASSERT(chunk.progress == pc_chunk_progress(5, 5));
 }
 
@@ -28,9 +28,9 @@ TEST(a_doomed_item_is_never_finished)
         pc_chunk chunk = chunk_at(0, 5, item, item - 1);
         uint64_t doomed = atomic_fetch_or(&chunk.progress, PC_CHUNK_DOOMED) | PC_CHUNK_DOOMED;
 
-        ASSERT(!advance(&chunk, item, 0));
+        ASSERT(!pc_items_advance(&chunk, item, 0));
         ASSERT(chunk.progress == doomed);
-        ASSERT(!stop_before(&chunk, item));
+        ASSERT(!pc_items_stop_before(&chunk, item));
         ASSERT(chunk.progress == doomed);
     }
 }
@@ -39,10 +39,10 @@ TEST(a_chunk_that_is_stopped_has_finished_what_it_started)
 {
     pc_chunk chunk = chunk_at(2, 5, 2, 2);
 
-    ASSERT(stop_before(&chunk, 2));
+    ASSERT(pc_items_stop_before(&chunk, 2));
     ASSERT(chunk.progress == pc_chunk_progress(2, 2));
-    ASSERT(advance(&chunk, 2, 2));
-    ASSERT(stop_before(&chunk, 3));
+    ASSERT(pc_items_advance(&chunk, 2, 2));
+    ASSERT(pc_items_stop_before(&chunk, 3));
     ASSERT(chunk.progress == pc_chunk_progress(3, 3));
 }
 

@@ -1,0 +1,337 @@
+#include "worker/items.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "lib/shm/idle.h"
+#include "worker/array.h"
+#include "worker/map.h"
+
+enum { ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
+#define MEMORY_WAIT_NS ((int64_t)100 * 1000 * 1000)
+
+/* Whether the present value is all that the present block holds. */
+static bool is_alone(const pc_items_writer *w)
+{
+    return w->in_arena && w->start == 0;
+}
+
+/* A value that grows gets twice as much each time; for those that follow one another, what is left
+ * over in a block must not become large. */
+static size_t arena_size(const pc_items_writer *w)
+{
+    if (w->block == 0)
+        return w->first;
+    return is_alone(w) || w->capacity < ARENA_BLOCK_MAX / 2 ? 2 * w->capacity : ARENA_BLOCK_MAX;
+}
+
+static int arena_new(pc_items_writer *w, size_t need)
+{
+    uint32_t count = atomic_load_explicit(&w->chunk->block_count, memory_order_relaxed);
+    uint32_t place = is_alone(w) ? count - 1 : count;
+    size_t size = arena_size(w);
+    uint64_t block;
+    int rc;
+
+    if (place >= PC_CHUNK_BLOCKS)
+        return -ENOMEM;
+    rc = pc_run_alloc(w->worker, need, size, &block);
+    if (rc < 0)
+        return rc;
+    /* Listed before anything refers to it: the host must know it whenever we die. */
+    atomic_store_explicit(&w->chunk->blocks[place], block, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_sizes[place],
+                          pc_heap_block_size(&w->worker->heap, block), memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->block_count, place + 1, memory_order_release);
+    w->block = block;
+    w->used = 0;
+    w->capacity = pc_heap_block_size(&w->worker->heap, block);
+    return 0;
+}
+
+static int chunk_grow(pc_writer *writer, size_t need)
+{
+    pc_items_writer *w = (pc_items_writer *)(void *)writer;
+    const uint8_t *old = writer->data;
+    uint64_t left = is_alone(w) ? w->block : 0; /* by a value that moves, and that had it alone */
+
+    if (w->block == 0 || need > w->capacity - w->used) {
+        int rc = arena_new(w, need);
+
+        if (rc < 0)
+            return rc;
+    }
+    w->start = w->used;
+    w->in_arena = true;
+    writer->data = (uint8_t *)pc_segment_at(&w->worker->segment, w->block) + w->start;
+    writer->capacity = w->capacity - w->start;
+    memcpy(writer->data, old, writer->size);
+    if (left != 0)
+        pc_heap_free(&w->worker->heap, left);
+    return 0;
+}
+
+/* Where the result is a reference, makes it one. */
+void pc_items_record(pc_items_writer *w, pc_chunk_result *result, enum pc_result_kind kind)
+{
+    size_t size = w->writer.size;
+
+    if (!w->in_arena && kind == PC_RESULT_VALUE)
+        return;
+    if (!w->in_arena) {
+        /* An error whose texts got no memory at all. */
+        result->payload = 0;
+        size = 0;
+    } else {
+        result->payload = w->block + w->start;
+        w->used = w->start + size;
+        w->total += size;
+    }
+    result->header = (uint64_t)size << 8 | PC_CHUNK_REFERENCE | (uint64_t)kind;
+}
+
+/* Before the item is finished: from then on the host has what is in its result. */
+static void end_arrays(pc_execution *e, pc_chunk *chunk, enum pc_result_kind kind)
+{
+    uint32_t flags = pc_array_end_call(kind == PC_RESULT_VALUE);
+
+    if (flags & PC_ANSWER_ARRAYS)
+        atomic_store_explicit(&chunk->arrays, 1, memory_order_relaxed);
+    e->slot->result_ran |= flags & PC_ANSWER_RETAINED;
+}
+
+static void run_item(pc_execution *e, pc_items_writer *w, pc_cursor arguments, uint32_t item)
+{
+    pc_chunk_result *result =
+        (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
+    enum pc_result_kind kind;
+
+    pc_prefetch_write(result + AHEAD / sizeof *result);
+    w->in_arena = false;
+    w->writer.data = (uint8_t *)result;
+    w->writer.size = 0;
+    w->writer.capacity = sizeof *result;
+    e->ran = false;
+    kind = pc_run_execute(e, arguments, e->slot->flags & PC_REQUEST_JSON, &w->writer);
+    pc_items_record(w, result, kind);
+    if (__builtin_expect(pc_array_used, 0))
+        end_arrays(e, w->chunk, kind);
+}
+
+/* Publishes "item-1 is finished, item is started" (or, at the end, only the first). False: doomed.
+ */
+bool pc_items_advance(pc_chunk *chunk, uint32_t item, uint32_t begin)
+{
+    uint64_t expected =
+        item == begin ? pc_chunk_progress(begin, begin) : pc_chunk_progress(item, item - 1);
+    uint32_t started = item < chunk->count ? item + 1 : item;
+
+    return atomic_compare_exchange_strong_explicit(&chunk->progress, &expected,
+                                                   pc_chunk_progress(started, item),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* Finishes the item before, and starts no other. False: doomed. */
+bool pc_items_stop_before(pc_chunk *chunk, uint32_t item)
+{
+    uint64_t expected = pc_chunk_progress(item, item - 1);
+
+    return item == chunk->begin || atomic_compare_exchange_strong_explicit(
+                                       &chunk->progress, &expected, pc_chunk_progress(item, item),
+                                       memory_order_acq_rel, memory_order_relaxed);
+}
+
+int64_t pc_items_deadline(pc_chunk *chunk)
+{
+    int64_t now;
+
+    if (!chunk->timed)
+        return INT64_MAX;
+    now = pc_now();
+    atomic_store_explicit(&chunk->item_started_ns, now, memory_order_relaxed);
+    return now + chunk->timeout_ns;
+}
+
+/* There might be no place for the next result. The host keeps what there is, and goes on from here.
+ */
+static bool has_listed_all(const pc_chunk *chunk)
+{
+    return atomic_load_explicit(&chunk->block_count, memory_order_relaxed) == PC_CHUNK_BLOCKS;
+}
+
+/* The arguments of the item that stands at `at`. */
+pc_cursor pc_items_arguments(const uint8_t *at, uint64_t shape)
+{
+    uint64_t size;
+
+    if (shape != 0)
+        return (pc_cursor){at, at + pc_record_length(shape) * sizeof size};
+    size = *(const uint64_t *)(const void *)at;
+    return (pc_cursor){at + sizeof size, at + sizeof size + size};
+}
+
+static bool has_free_spans(const pc_segment *segment, uint64_t wanted)
+{
+    for (uint32_t span = 0; wanted > 0 && span < segment->config.spans; span++)
+        wanted -= atomic_load_explicit(&segment->span_owners[span], memory_order_relaxed) ==
+                  PC_OWNER_FREE;
+    return wanted == 0;
+}
+
+/* Whether there is memory for two more items of each worker, of the size that they have; but an
+ * eighth of it all is enough. */
+static bool has_memory(const pc_loop *l)
+{
+    const pc_segment *segment = &l->worker->segment;
+    uint64_t spans = 2 * segment->config.workers * (l->most / PC_SPAN_SIZE + 1);
+    uint64_t enough = segment->config.spans / 8 + 1;
+
+    return has_free_spans(segment, spans < enough ? spans : enough);
+}
+
+/* For one more item. What the results before it were in may be a sleeping worker's to free, which
+ * takes longer to wake than an allocation waits. */
+static void await_memory(const pc_loop *l, const pc_chunk *chunk)
+{
+    pc_worker *worker = l->worker;
+    const struct timespec pause = {.tv_nsec = 100 * 1000};
+    int64_t until = pc_now() + MEMORY_WAIT_NS;
+
+    pc_run_take_back(worker);
+    if (has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2))
+        return;
+    pc_idle_call_for_memory(&worker->segment);
+    Py_BEGIN_ALLOW_THREADS while (
+        !has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2) && pc_now() < until &&
+        atomic_load_explicit(&chunk->cancel, memory_order_relaxed) == 0) nanosleep(&pause, NULL);
+    Py_END_ALLOW_THREADS
+}
+
+/* Where results are large, and use up the memory, who took it could only fail; and it is the host
+ * that gives memory back, when it has handed them out. */
+static bool is_to_yield(pc_loop *l, pc_chunk *chunk, uint32_t item)
+{
+    pc_worker *worker = l->worker;
+    bool enough;
+
+    if (l->most == 0 || l->allocated == worker->allocated)
+        return false;
+    if (item == chunk->begin && !(chunk->flags & PC_CHUNK_YIELDS)) {
+        await_memory(l, chunk);
+        return false;
+    }
+    enough = has_memory(l);
+    if (!enough) {
+        pc_run_take_back(worker);
+        pc_heap_trim(&worker->heap);
+        enough = has_memory(l);
+    }
+    if (enough)
+        l->allocated = worker->allocated;
+    else
+        atomic_store_explicit(&chunk->yielded, 1, memory_order_relaxed);
+    return !enough;
+}
+
+static void note_memory(pc_loop *l, uint64_t before)
+{
+    uint64_t taken = l->worker->allocated - before;
+
+    if (taken > l->most)
+        l->most = taken;
+}
+
+/* False: doomed. */
+static bool run_items(pc_execution *e, pc_items_writer *w, uint32_t number)
+{
+    pc_chunk *chunk = w->chunk;
+    const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
+    pc_loop *l = e->loop;
+
+    for (uint32_t item = chunk->begin; item < chunk->count; item++) {
+        pc_cursor arguments = pc_items_arguments(at, e->shape);
+        uint64_t allocated = l->worker->allocated;
+        bool stops;
+
+        at = arguments.end;
+        __builtin_prefetch(at + AHEAD); /* the host's lines */
+        if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
+            is_to_yield(l, chunk, item))
+            return pc_items_stop_before(chunk, item);
+        if (item == chunk->begin)
+            l->most /= 2;
+        /* Current before started: an interrupt is only asked for an item seen as started. */
+        pc_run_set_current(e, number, item, pc_items_deadline(chunk));
+        if (!pc_items_advance(chunk, item, chunk->begin))
+            return false;
+        run_item(e, w, arguments, item);
+        note_memory(l, allocated);
+        stops = pc_current_call.interrupted;
+        pc_run_clear_current();
+        if (stops || has_listed_all(chunk))
+            return pc_items_stop_before(chunk, item + 1);
+        pc_run_yield_to_threads(l);
+    }
+    return pc_items_advance(chunk, chunk->count, chunk->begin);
+}
+
+/* ---- chunks of all kinds ---- */
+
+static bool run_kind(pc_execution *e, pc_items_writer *w, uint32_t number)
+{
+    switch (w->chunk->kind) {
+    case PC_CHUNK_ELEMENTS:
+        return pc_map_run_columns(e, w, number);
+    case PC_CHUNK_WHOLE:
+        return pc_map_run_whole(e, w, number);
+    default:
+        return run_items(e, w, number);
+    }
+}
+
+/* As much as the last chunk's results took, and a little more: many chunks with few items each may
+ * wait for the host at once, and all of them stand in memory. */
+static size_t first_block(const pc_loop *l, const pc_chunk *chunk)
+{
+    size_t items = chunk->count > chunk->begin ? chunk->count - chunk->begin : 1;
+    size_t size = items * (l->arena_per_item + l->arena_per_item / 8 + 1);
+
+    if (chunk->count == 1)
+        return 0; /* just what it needs */
+    return size < ARENA_BLOCK_MAX ? size : ARENA_BLOCK_MAX;
+}
+
+/* Those that fit the table took none. */
+static void note_results(pc_loop *l, const pc_items_writer *w)
+{
+    uint64_t progress = atomic_load_explicit(&w->chunk->progress, memory_order_relaxed);
+    uint32_t finished = pc_chunk_finished(progress), begin = w->chunk->begin;
+
+    if (w->total > 0 && finished > begin)
+        l->arena_per_item = w->total / (finished - begin) + 1;
+}
+
+/* False: doomed. */
+bool pc_items_run_chunk(pc_execution *e, uint32_t number)
+{
+    pc_worker *worker = e->loop->worker;
+    pc_chunk *chunk = pc_segment_at(&worker->segment, e->slot->arguments_block);
+    pc_items_writer w = {.writer = {.grow = chunk_grow},
+                         .worker = worker,
+                         .chunk = chunk,
+                         .first = first_block(e->loop, chunk)};
+    int64_t start = pc_now();
+
+    e->shape = chunk->shape;
+    e->slot->result_ran = 0;
+    pc_run_publish_entered(e); /* per item, progress tells */
+    if (!run_kind(e, &w, number))
+        return false;
+    note_results(e->loop, &w);
+    atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
+    e->slot->result_kind = PC_RESULT_BATCH;
+    e->slot->result_block = 0;
+    e->slot->result_size = 0;
+    return true;
+}

@@ -1,0 +1,41 @@
+/* items: the many calls that a chunk carries, run one after the other. */
+#ifndef PC_WORKER_ITEMS_H
+#define PC_WORKER_ITEMS_H
+
+#include "lib/shm/chunk.h"
+#include "worker/run.h"
+
+enum { PC_ARENA_PER_ITEM = 256 }; /* bytes of results, before there is a chunk to learn from */
+
+/* Writes a small result into the chunk's table, others into blocks that the chunk lists. */
+typedef struct pc_items_writer {
+    pc_writer writer; /* first */
+    pc_worker *worker;
+    pc_chunk *chunk;
+    uint64_t block;        /* the arena's present block; 0: none */
+    size_t used, capacity; /* of it */
+    size_t start;          /* where the present value stands in it */
+    bool in_arena;         /* the present value does */
+    size_t first;          /* the first block's size */
+    size_t total;          /* bytes of all values in blocks */
+} pc_items_writer;
+
+/* False: doomed, as from all below. */
+bool pc_items_run_chunk(pc_execution *e, uint32_t number);
+
+/* Publishes "item-1 is finished, item is started" (or, at the end, only the first). */
+bool pc_items_advance(pc_chunk *chunk, uint32_t item, uint32_t begin);
+
+/* Finishes the item before, and starts no other. */
+bool pc_items_stop_before(pc_chunk *chunk, uint32_t item);
+
+/* Of an item that starts now; INT64_MAX: none. */
+int64_t pc_items_deadline(pc_chunk *chunk);
+
+/* The arguments of the item that stands at `at`. */
+pc_cursor pc_items_arguments(const uint8_t *at, uint64_t shape);
+
+/* Where the value just written is in an arena, makes the result a reference to it. */
+void pc_items_record(pc_items_writer *w, pc_chunk_result *result, enum pc_result_kind kind);
+
+#endif
