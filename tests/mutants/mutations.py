@@ -219,7 +219,7 @@ MUTATIONS = [
     Mutation(
         "interrupt-unnamed",
         "an interrupt that comes late hits the call that runs by then",
-        [(MODULE, "    if (call != current->call ||\n", "    if (call == UINT64_MAX ||\n")],
+        [(MODULE, "    if (call != current->call || atomic", "    if (call == UINT64_MAX || atomic")],
         [(TEST_DEADLINE, "an_interrupt_never_hits_the_next_call"),
          (TEST_DEADLINE, "thousands_of_deadlines_near_the_end_hit_nobody_else")], by_chance=True),
     Mutation(
