@@ -24,6 +24,7 @@ enum {
     QUEUES_MAX = 4096,
     HEAP_KEEP = 8, /* empty spans, MiB, at most; */
     HEAP_KEEP_SHARE = 32, /* and of all, one in so many: small memory is needed for results */
+    HEAP_KEEP_RUNS = 16, /* freed blocks of more than 1 MiB, for 100 ms to 200 ms */
     SPIN_NS = 100 * 1000 /* about what it takes to wake a sleeper: less and both sides fall asleep in turn */
 };
 
@@ -271,6 +272,7 @@ static int create_segment(pycrew_crew *crew, size_t memory)
     rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST,
                       config.spans / HEAP_KEEP_SHARE < HEAP_KEEP ? config.spans / HEAP_KEEP_SHARE
                                                                  : HEAP_KEEP);
+    crew->heap.keep_runs = HEAP_KEEP_RUNS;
     return rc < 0 ? pc_fail(rc, "no memory is left") : 0;
 }
 

@@ -16,9 +16,6 @@
 #include "lib/crew.h"
 #include "lib/shm/idle.h"
 
-#define MS ((int64_t)1000 * 1000)
-#define GIVE_BACK_LOOK (100 * MS)
-
 enum { GIVE_BACK_TOLD = 1 << 20 }; /* bytes; for less nobody is woken */
 
 static int alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
@@ -55,13 +52,28 @@ int pc_memory_alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
     return rc == -ENOMEM ? alloc_when_short(crew, size, ret) : rc;
 }
 
+/* Its owner may be asleep, and sleep on it for ever. But it may as well run the next call at once, and
+ * take the block for that: so it is given some time, by the supervisor. */
+static void tell_given_back(pycrew_crew *crew)
+{
+    /* G1: pairs with the exchange in pc_memory_run. Whichever comes first, the other one sees what was
+     * before it: the look the block, or this that the look is over. */
+    if (!atomic_exchange(&crew->given_back, true))
+        pc_crew_kick(crew);
+}
+
 void pc_memory_free(pycrew_crew *crew, uint64_t block)
 {
+    bool keeps;
+
     if (block == 0)
         return;
     pthread_mutex_lock(&crew->heap_lock);
     pc_heap_free(&crew->heap, block);
+    keeps = crew->heap.kept != NULL;
     pthread_mutex_unlock(&crew->heap_lock);
+    if (keeps)
+        tell_given_back(crew); /* it is kept for the next ones, but not for ever */
 }
 
 size_t pc_memory_size(pycrew_crew *crew, uint64_t block)
@@ -249,16 +261,6 @@ static bool end_lease(pycrew_crew *crew, pc_lease *lease, uint64_t given)
     return much;
 }
 
-/* Its owner may be asleep, and sleep on it for ever. But it may as well run the next call at once, and
- * take the block for that: so it is given some time, by the supervisor. */
-static void tell_given_back(pycrew_crew *crew)
-{
-    /* G1: pairs with the exchange in pc_memory_run. Whichever comes first, the other one sees what was
-     * before it: the look the block, or this that the look is over. */
-    if (!atomic_exchange(&crew->given_back, true))
-        pc_crew_kick(crew);
-}
-
 void pc_lease_end(pycrew_crew *crew, pc_lease *lease)
 {
     pc_host_worker *w = &crew->crew_workers[lease->worker];
@@ -307,17 +309,30 @@ static bool wake_for_memory(pycrew_crew *crew, unsigned worker)
     return true;
 }
 
+/* Of the large blocks that the host keeps. True: look again. */
+static bool drop_unused(pycrew_crew *crew)
+{
+    bool left;
+
+    pthread_mutex_lock(&crew->heap_lock);
+    left = pc_heap_drop_unused(&crew->heap);
+    pthread_mutex_unlock(&crew->heap_lock);
+    return left;
+}
+
 int64_t pc_memory_run(pycrew_crew *crew, int64_t now)
 {
     if (crew->next_give_back == INT64_MAX && atomic_load(&crew->given_back))
-        crew->next_give_back = now + GIVE_BACK_LOOK;
+        crew->next_give_back = now + PC_KEEP_NS;
     if (now < crew->next_give_back)
         return crew->next_give_back;
     crew->next_give_back = INT64_MAX;
     atomic_exchange(&crew->given_back, false); /* G1: what comes from here on is told again */
+    if (drop_unused(crew))
+        crew->next_give_back = now + PC_KEEP_NS;
     for (unsigned i = 0; i < crew->workers; i++)
         if (wake_for_memory(crew, i))
-            crew->next_give_back = now + GIVE_BACK_LOOK;
+            crew->next_give_back = now + PC_KEEP_NS;
     return crew->next_give_back;
 }
 

@@ -258,7 +258,7 @@ void pc_array_start(pc_worker *worker)
 {
     blocks.worker = worker;
     worker->heap.given_back = given_back;
-    worker->heap.keep_run = true;
+    worker->heap.keep_runs = 1;
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 

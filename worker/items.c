@@ -202,9 +202,10 @@ static void await_memory(const pc_loop *l, const pc_chunk *chunk)
     if (has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2))
         return;
     pc_idle_call_for_memory(&worker->segment);
-    Py_BEGIN_ALLOW_THREADS while (
-        !has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2) && pc_now() < until &&
-        atomic_load_explicit(&chunk->cancel, memory_order_relaxed) == 0) nanosleep(&pause, NULL);
+    Py_BEGIN_ALLOW_THREADS
+    while (!has_free_spans(&worker->segment, l->most / PC_SPAN_SIZE + 2) && pc_now() < until &&
+           atomic_load_explicit(&chunk->cancel, memory_order_relaxed) == 0)
+        nanosleep(&pause, NULL);
     Py_END_ALLOW_THREADS
 }
 

@@ -112,13 +112,14 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
     pc_lifeline_tell(worker, &ending, number);
 }
 
-static void sleep_idle(pc_worker *worker)
+static void sleep_idle(pc_worker *worker, int64_t until)
 {
-    Py_BEGIN_ALLOW_THREADS pc_sleeper_wait(&worker->segment.workers[worker->number].semaphore,
-                                           INT64_MAX);
+    Py_BEGIN_ALLOW_THREADS
+    pc_sleeper_wait(&worker->segment.workers[worker->number].semaphore, until);
     Py_END_ALLOW_THREADS
-        /* Handlers of the user's; ours finds no current call. */
-        if (PyErr_CheckSignals() < 0) PyErr_WriteUnraisable(NULL);
+    /* Handlers of the user's; ours finds no current call. */
+    if (PyErr_CheckSignals() < 0)
+        PyErr_WriteUnraisable(NULL);
 }
 
 /* What is kept for calls to come, where others are short of it now. */
@@ -146,20 +147,25 @@ static void note_idle(pc_worker_record *record, bool begins)
                           memory_order_relaxed);
 }
 
+/* The pages of a large block are not worth keeping for a caller that comes back later than this. */
 static void idle_awhile(pc_loop *l)
 {
     pc_worker *worker = l->worker;
+    int64_t until = INT64_MAX;
 
     pc_run_take_back(worker);
     answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
     pc_run_take_back(worker);
-    pc_heap_drop_kept(&worker->heap);
+    if (worker->heap.kept != NULL)
+        until = pc_now() + PC_KEEP_NS;
     if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
         !pc_heap_is_given_back(&worker->segment, worker->number))
-        sleep_idle(worker);
+        sleep_idle(worker, until);
     pc_idle_retract(&worker->segment, worker->number);
+    if (until != INT64_MAX && pc_now() >= until)
+        pc_heap_drop_kept(&worker->heap);
 }
 
 static void idle(pc_loop *l)

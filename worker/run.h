@@ -96,7 +96,8 @@ static inline void pc_run_yield_to_threads(pc_loop *l)
 {
     if (++l->since_yield % PC_YIELD_CALLS != 0)
         return;
-    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
 }
 
 #endif

@@ -26,7 +26,8 @@ struct pc_heap_span {
     uint32_t blocks, used;
     uint32_t hint;     /* no free block in the words before it */
     size_t reserved;   /* bytes from the start */
-    pc_heap_span *next, **link; /* in partial; link is NULL while full */
+    uint32_t look;     /* since when it is kept */
+    pc_heap_span *next, **link; /* in partial or kept; link is NULL while full */
     uint64_t free[];   /* a bit for each block */
 };
 
@@ -152,15 +153,18 @@ static int reserve(pc_heap *heap, pc_heap_span *span, size_t bytes)
 
 /* ---- the lists of spans with free blocks ---- */
 
-static void list_push(pc_heap *heap, pc_heap_span *span)
+static void push(pc_heap_span **head, pc_heap_span *span)
 {
-    pc_heap_span **head = &heap->partial[span->class];
-
     span->next = *head;
     span->link = head;
     if (span->next != NULL)
         span->next->link = &span->next;
     *head = span;
+}
+
+static void list_push(pc_heap *heap, pc_heap_span *span)
+{
+    push(&heap->partial[span->class], span);
 }
 
 static void list_remove(pc_heap_span *span)
@@ -272,6 +276,24 @@ static int alloc_small(pc_heap *heap, unsigned class, uint64_t *ret)
     return rc;
 }
 
+/* NULL: there is none of that size. */
+static pc_heap_span *take_kept(const pc_heap *heap, uint32_t run)
+{
+    for (pc_heap_span *span = heap->kept; span != NULL; span = span->next)
+        if (span->run == run) {
+            list_remove(span);
+            return span;
+        }
+    return NULL;
+}
+
+static uint64_t use_whole(pc_heap *heap, pc_heap_span *span)
+{
+    span->used = 1;
+    span->free[0] = 0;
+    return span_offset(heap->segment, span->index);
+}
+
 static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
 {
     size_t run = size / PC_SPAN_SIZE + (size % PC_SPAN_SIZE != 0); /* cannot wrap, whatever size is */
@@ -280,12 +302,9 @@ static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
 
     if (run > heap->segment->config.spans)
         return -E2BIG;
-    if (heap->kept != NULL && heap->kept->run == run) {
-        span = heap->kept;
-        heap->kept = NULL;
-        span->used = 1;
-        span->free[0] = 0;
-        *ret = span_offset(heap->segment, span->index);
+    span = take_kept(heap, (uint32_t)run);
+    if (span != NULL) {
+        *ret = use_whole(heap, span);
         return 0;
     }
     rc = span_take(heap, PC_HEAP_CLASSES, (uint32_t)run, &span);
@@ -296,30 +315,62 @@ static int alloc_large(pc_heap *heap, size_t size, uint64_t *ret)
         span_drop(heap, span);
         return rc;
     }
-    span->used = 1;
-    span->free[0] = 0;
-    *ret = span_offset(heap->segment, span->index);
+    *ret = use_whole(heap, span);
     return 0;
+}
+
+/* From the count-th on. True: there were some before it. */
+static bool drop_kept_from(pc_heap *heap, unsigned count)
+{
+    pc_heap_span *span = heap->kept, *next;
+
+    for (unsigned i = 0; i < count && span != NULL; i++)
+        span = span->next;
+    for (; span != NULL; span = next) {
+        next = span->next;
+        list_remove(span);
+        span_drop(heap, span);
+    }
+    return heap->kept != NULL;
 }
 
 void pc_heap_drop_kept(pc_heap *heap)
 {
-    if (heap->kept != NULL)
-        span_drop(heap, heap->kept);
-    heap->kept = NULL;
+    drop_kept_from(heap, 0);
 }
 
-/* Its pages are there: the next block of the size need not wait for the kernel to clear new ones. */
+bool pc_heap_drop_unused(pc_heap *heap)
+{
+    unsigned used = 0;
+
+    for (const pc_heap_span *span = heap->kept; span != NULL && span->look == heap->look; span = span->next)
+        used++;
+    heap->look++;
+    return drop_kept_from(heap, used);
+}
+
+/* Its pages are there: the next block of the size need not wait for the kernel to clear new ones. The oldest
+ * ones go for it. */
 static void keep_or_drop(pc_heap *heap, pc_heap_span *span)
 {
-    if (!heap->keep_run || span->run > heap->segment->config.spans / KEEP_SHARE) {
+    uint32_t most = heap->segment->config.spans / KEEP_SHARE;
+    unsigned count = 0;
+    uint32_t spans = span->run;
+
+    if (heap->keep_runs == 0 || spans > most) {
         span_drop(heap, span);
         return;
     }
-    pc_heap_drop_kept(heap);
+    for (const pc_heap_span *old = heap->kept;
+         old != NULL && count + 1 < heap->keep_runs && spans + old->run <= most; old = old->next) {
+        spans += old->run;
+        count++;
+    }
+    drop_kept_from(heap, count);
     span->used = 0;
     span->free[0] = 1;
-    heap->kept = span;
+    span->look = heap->look;
+    push(&heap->kept, span);
 }
 
 void pc_heap_trim(pc_heap *heap)

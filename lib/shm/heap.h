@@ -32,6 +32,9 @@ static inline uint32_t pc_owner_worker(unsigned worker, unsigned incarnation)
     return (incarnation & 0xfffffu) << 12 | (worker + 2);
 }
 
+/* How long, at least, an owner keeps a large block that nobody uses. */
+#define PC_KEEP_NS ((int64_t)100 * 1000 * 1000)
+
 enum { PC_HEAP_CLASSES = 13, PC_HEAP_BLOCK_MIN = 256 };
 
 typedef struct pc_heap_span pc_heap_span;
@@ -44,8 +47,9 @@ struct pc_heap {
     pc_heap_span *partial[PC_HEAP_CLASSES]; /* with free blocks, a list for each class */
     unsigned empty; /* spans without a block in use, */
     unsigned keep;  /* and how many of those are kept at most */
-    bool keep_run;  /* a large block that was freed is kept too, */
-    pc_heap_span *kept; /* in case the next one is as large */
+    unsigned keep_runs; /* so many large blocks that were freed are kept too, */
+    pc_heap_span *kept; /* in case the next ones are as large; the last freed first */
+    uint32_t look; /* of pc_heap_drop_unused */
     void (*given_back)(pc_heap *heap, uint64_t offset); /* is told of each before it is freed, if set */
 };
 
@@ -78,8 +82,11 @@ bool pc_heap_is_given_back(const pc_segment *segment, unsigned worker);
 /* Gives the spans back that are kept empty for what comes next. */
 void pc_heap_trim(pc_heap *heap);
 
-/* Only those of the large block that is kept. */
+/* Only those of the large blocks that are kept. */
 void pc_heap_drop_kept(pc_heap *heap);
+
+/* Of these, those that no call took up since the last time it was called. Whether others are left. */
+bool pc_heap_drop_unused(pc_heap *heap);
 
 /* Worker: frees what was given back. False: the list did not end as it should, so somebody wrote over
  * it, and blocks are lost: better to end than to live with ever less memory. */

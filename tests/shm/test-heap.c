@@ -418,7 +418,7 @@ TEST(a_large_block_is_kept_for_the_next_one_if_the_owner_wants_that)
     uint64_t run = alloc(&heap, 3 * MIB);
     give(&heap, run);
     ASSERT_INT(spans_of(segment, OWNER), 0);
-    heap.keep_run = true;
+    heap.keep_runs = 1;
     run = alloc(&heap, 3 * MIB);
     at(&heap, run)[0] = 77;
     give(&heap, run);
@@ -448,7 +448,7 @@ TEST(a_large_block_that_is_kept_is_in_nobodys_way)
 {
     pc_segment *segment = new_memory(16);
     pc_heap heap = heap_of(segment, OWNER);
-    heap.keep_run = true;
+    heap.keep_runs = 1;
     give(&heap, alloc(&heap, 4 * MIB));
     uint64_t all = alloc(&heap, 16 * MIB);
     ASSERT_INT(spans_of(segment, OWNER), 16);
@@ -457,6 +457,51 @@ TEST(a_large_block_that_is_kept_is_in_nobodys_way)
     pc_heap_trim(&heap);
     ASSERT_INT(spans_of(segment, OWNER), 0);
     give(&heap, alloc(&heap, 4 * MIB)); /* it goes with its heap */
+    pc_heap_destroy(&heap);
+    free_memory(segment);
+}
+
+TEST(several_large_blocks_are_kept_and_the_oldest_ones_go_first)
+{
+    pc_segment *segment = new_memory(40);
+    pc_heap heap = heap_of(segment, OWNER);
+    uint64_t runs[5];
+    heap.keep_runs = 4;
+    for (int i = 0; i < 5; i++)
+        runs[i] = alloc(&heap, (i < 4 ? 2 : 4) * MIB);
+    for (int i = 0; i < 4; i++)
+        give(&heap, runs[i]);
+    ASSERT_INT(spans_of(segment, OWNER), 4 * 2 + 4);
+    ASSERT_INT(alloc(&heap, 2 * MIB), runs[3]); /* the one that the caches know best */
+    give(&heap, runs[3]);
+    give(&heap, runs[4]); /* a fifth one; and with a quarter of 40, no more than 10 */
+    ASSERT_INT(spans_of(segment, OWNER), 4 + 3 * 2);
+    ASSERT_INT(alloc(&heap, 4 * MIB), runs[4]);
+    ASSERT_INT(alloc(&heap, 2 * MIB), runs[3]);
+    ASSERT_INT(alloc(&heap, 2 * MIB), runs[2]);
+    ASSERT_INT(alloc(&heap, 2 * MIB), runs[1]);
+    pc_heap_destroy(&heap);
+    free_memory(segment);
+}
+
+TEST(large_blocks_that_nobody_uses_any_more_are_dropped)
+{
+    pc_segment *segment = new_memory(40);
+    pc_heap heap = heap_of(segment, OWNER);
+    uint64_t used, unused;
+    heap.keep_runs = 4;
+    used = alloc(&heap, 2 * MIB);
+    unused = alloc(&heap, 3 * MIB);
+    give(&heap, unused);
+    give(&heap, used);
+    ASSERT(pc_heap_drop_unused(&heap)); /* both are new */
+    give(&heap, alloc(&heap, 2 * MIB));
+    ASSERT_INT(spans_of(segment, OWNER), 5);
+    ASSERT(pc_heap_drop_unused(&heap));
+    ASSERT_INT(spans_of(segment, OWNER), 2);
+    ASSERT(!pc_heap_drop_unused(&heap));
+    ASSERT_INT(spans_of(segment, OWNER), 0);
+    ASSERT(!pc_heap_drop_unused(&heap));
     pc_heap_destroy(&heap);
     free_memory(segment);
 }
