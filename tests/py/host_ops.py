@@ -1,0 +1,156 @@
+"""Functions that ask their host: called by tests/test-export.c and tests/test-export-death.c."""
+import os
+import signal
+import threading
+import time
+
+import pycrew
+from pycrew import host
+
+
+def ask(name, *arguments):
+    return getattr(host, name)(*arguments)
+
+
+def evaluate(text):
+    return eval(text)
+
+
+def execute(text):
+    space = {}
+    exec(text, globals(), space)
+    return space.get("result")
+
+
+def caught(text):
+    """The exception that the expression raises, in words."""
+    try:
+        return f"returned {eval(text)!r}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def many(name, count):
+    function = getattr(host, name)
+    return sum(function(i) for i in range(count))
+
+
+def threads(count, times):
+    """All of them ask at once; what each adds up."""
+    sums = [0] * count
+
+    def run(number):
+        for i in range(times):
+            sums[number] += host.add(number, i)
+
+    running = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return sums
+
+
+def other_threads_go_on():
+    """While one thread waits for the host, another counts."""
+    counted = 0
+    done = threading.Event()
+
+    def wait():
+        host.wait_for_gate()
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not done.is_set():
+        counted += 1
+        if counted == 1000:
+            host.open_gate()
+        time.sleep(0)
+    thread.join()
+    return counted >= 1000
+
+
+def interrupted():
+    """Waits for the host until the deadline's exception comes, and says so by the host."""
+    try:
+        host.wait_for_gate()
+    except pycrew.DeadlineExceeded:
+        host.note("interrupted")
+        raise
+
+
+def alarmed():
+    """A signal's handler of the user's raises out of the wait; the next request gets its own answer."""
+    class Alarm(Exception):
+        pass
+
+    def ring(*_):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        host.wait_for_gate()
+        return "not interrupted"
+    except Alarm:
+        pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    host_answers = []
+    thread = threading.Thread(target=lambda: host_answers.append(host.add(20, 22)))
+    thread.start()
+    host.open_gate()
+    thread.join()
+    return host_answers[0] + host.add(1, 2)
+
+
+def in_child():
+    """What a forked child is told, and that its parent's requests go on."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            host.add(1, 2)
+            text = "answered"
+        except RuntimeError as error:
+            text = str(error)
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return f"{host.add(1, 2)} {text}"
+
+
+class Asks:
+    """Its pickling asks the host."""
+
+    def __reduce__(self):
+        return int, (host.add(40, 2),)
+
+
+def nested():
+    return host.size_of(Asks()) > 0
+
+
+def die_asking():
+    threading.Timer(0.001, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    host.wait_for_gate()
+
+
+def at_exit():
+    host.note("exit")
+
+
+def at_init():
+    try:
+        host.add(1, 2)
+    except RuntimeError as error:
+        global init_error
+        init_error = str(error)
+
+
+def init_said():
+    return init_error
