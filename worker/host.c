@@ -14,6 +14,7 @@
 #include "lib/shm/idle.h"
 #include "lib/shm/upcall.h"
 #include "worker/convert.h"
+#include "worker/run.h"
 
 #define LOOK_NS ((int64_t)100 * 1000 * 1000)
 #define PLACE_LOOK_NS ((int64_t)10 * 1000 * 1000)
@@ -130,12 +131,9 @@ static int request_grow(pc_writer *writer, size_t need)
 {
     request_writer *w = (request_writer *)(void *)writer;
     pc_heap *heap = &host.worker->heap;
-    size_t wanted = need > 2 * writer->capacity ? need : 2 * writer->capacity;
     uint64_t block;
-    int rc = pc_loop_alloc(host.worker, wanted, &block);
+    int rc = pc_run_alloc(host.worker, need, 2 * writer->capacity, &block);
 
-    if (rc < 0 && need < wanted)
-        rc = pc_loop_alloc(host.worker, need, &block);
     if (rc < 0)
         return rc;
     memcpy(pc_segment_at(heap->segment, block), writer->data, writer->size);
