@@ -376,8 +376,6 @@ static void free_exports(pc_exports *x)
         free(x->list[i].name);
     free_calls(x->first);
     free_calls(x->spare);
-    pthread_cond_destroy(&x->more);
-    pthread_mutex_destroy(&x->lock);
     free(x->list);
     free(x->places);
     free(x->threads);
@@ -390,8 +388,13 @@ void pc_exports_stop(pycrew_crew *crew, bool forked)
 
     if (x == NULL)
         return;
-    if (!forked)
+    if (!forked) {
         stop_threads(x);
+        /* In a fork these are held, or waited for, by threads that are not there: destroying would
+         * wait. */
+        pthread_cond_destroy(&x->more);
+        pthread_mutex_destroy(&x->lock);
+    }
     free_exports(x);
     atomic_store(&crew->exports, NULL);
 }

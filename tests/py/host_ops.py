@@ -154,3 +154,23 @@ def at_init():
 
 def init_said():
     return init_error
+
+
+def wrong_answers(count):
+    """Asks so often: how many answers are to another question."""
+    pid, wrong = os.getpid(), 0
+    for i in range(count):
+        total, text = host.add(i, 2 * i, pid)
+        wrong += total != 3 * i or text != (b"0123456789abcdef" if i % 2 else b"")
+    return wrong
+
+
+def crowd(count):
+    """More threads wait for the host than it has places for; the last one opens the gate."""
+    answered = []
+    waiting = [threading.Thread(target=lambda: answered.append(host.wait_for_gate())) for _ in range(count)]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join()
+    return len(answered)
