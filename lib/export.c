@@ -33,15 +33,16 @@ struct pc_exports {
     pc_place_record *places;         /* PC_UPCALLS for each worker */
     pycrew_host_call *first, **last; /* waiting to be run */
     pycrew_host_call *spare;
+    unsigned running, waiting; /* functions; those of them that wait for a call */
     pthread_t *threads;
     unsigned thread_count;
 };
 
-static __thread const pycrew_crew *running_for; /* in an exported function */
+static __thread pycrew_host_call *running; /* by this thread */
 
 bool pc_exports_are_running_me(const pycrew_crew *crew)
 {
-    return running_for == crew;
+    return running != NULL && running->crew == crew;
 }
 
 static pc_exports *exports_of(pycrew_crew *crew)
@@ -137,6 +138,7 @@ static const char *take_request(pc_exports *x, unsigned worker, unsigned incarna
     call->incarnation = incarnation;
     call->sequence = sequence;
     call->number = *(const volatile uint32_t *)&upcall->function;
+    call->blocks = *(const volatile uint32_t *)&upcall->flags & PC_UPCALL_BLOCKS;
     if (!take_arguments(call)) {
         drop_call(x, call);
         return "the arguments of a call to the host";
@@ -311,12 +313,14 @@ static void *serve(void *data)
     while (!x->stopping) {
         if ((call = next_call(x)) != NULL) {
             pthread_cond_signal(&x->more); /* for what is behind it, or to listen */
+            x->running++;
             pthread_mutex_unlock(&x->lock);
-            running_for = x->crew;
+            running = call;
             pc_host_call_run(call);
-            running_for = NULL;
+            running = NULL;
             answer(x, call);
             pthread_mutex_lock(&x->lock);
+            x->running--;
         } else if (x->listening) {
             pthread_cond_wait(&x->more, &x->lock);
         } else {
@@ -492,6 +496,60 @@ int pycrew_export(pycrew_crew *crew, const char *name, pycrew_host_function func
     rc = export(crew, name, function, data);
     pthread_mutex_unlock(&crew->lock);
     return rc;
+}
+
+/* ---- functions that wait for calls ---- */
+
+/* Under exports->lock. What a worker says of itself may be a lie, which costs an error. */
+static bool is_blocked(const pc_exports *x, unsigned worker)
+{
+    for (unsigned i = 0; i < PC_UPCALLS; i++) {
+        const pc_place_record *place = &x->places[worker * PC_UPCALLS + i];
+
+        if (place->call != NULL && place->call->blocks &&
+            !pc_upcall_is_released(place->call->upcall, place->sequence))
+            return true;
+    }
+    return false;
+}
+
+static bool are_locked(pc_exports *x)
+{
+    x->waiting += !running->waits;
+    running->waits = true;
+    if (!x->listening) /* nobody does while all run */
+        collect(x);
+    if (x->waiting < x->running || (x->first != NULL && x->running < x->thread_count))
+        return false; /* one goes on, or is about to begin */
+    for (unsigned worker = 0; worker < x->crew->workers; worker++)
+        if (!is_blocked(x, worker))
+            return false;
+    return true;
+}
+
+bool pc_exports_are_locked(pycrew_crew *crew)
+{
+    pc_exports *x = exports_of(crew);
+    bool locked;
+
+    if (!pc_exports_are_running_me(crew))
+        return false;
+    pthread_mutex_lock(&x->lock);
+    locked = are_locked(x);
+    pthread_mutex_unlock(&x->lock);
+    return locked;
+}
+
+void pc_exports_end_wait(pycrew_crew *crew)
+{
+    pc_exports *x = exports_of(crew);
+
+    if (!pc_exports_are_running_me(crew) || !running->waits)
+        return;
+    pthread_mutex_lock(&x->lock);
+    running->waits = false;
+    x->waiting--;
+    pthread_mutex_unlock(&x->lock);
 }
 
 /* ---- deaths and damage ---- */

@@ -25,6 +25,8 @@ struct pycrew_host_call {
     pc_upcall *upcall;
     unsigned worker, incarnation;
     uint32_t sequence;
+    bool blocks;           /* its worker runs no call until it is answered */
+    bool waits;            /* the function waits for a call; under exports->lock */
     _Atomic bool orphaned; /* its worker is dead: the place is another's; set under exports->lock */
     uint32_t number;       /* of the function */
     pycrew_host_function function; /* NULL: there is none of that number */
@@ -57,6 +59,11 @@ void pc_exports_restore(pycrew_crew *crew);
 /* Waits for the functions that run. After the supervisor's end; in a fork only the memory is freed.
  */
 void pc_exports_stop(pycrew_crew *crew, bool forked);
+
+/* A thread that has waited for a call for a while: whether it is in an exported function, and would wait for ever (or until
+ * a deadline): all functions that run wait for calls, and all workers for functions. */
+bool pc_exports_are_locked(pycrew_crew *crew);
+void pc_exports_end_wait(pycrew_crew *crew); /* it waits no more */
 
 /* Whether this thread runs one of the crew's exported functions. */
 bool pc_exports_are_running_me(const pycrew_crew *crew);

@@ -580,9 +580,9 @@ PYCREW_API int pycrew_map(pycrew_crew *crew, const pycrew_function *function, co
  *     pycrew_export(crew, "lookup", lookup, table);         Python: price = pycrew.host.lookup("bread")
  *
  * It runs on a thread of the crew's, of which there are options.export_threads: with one, no two exported functions
- * run at the same time. All signals are blocked there. It may use the crew, but not close it; calls that it waits for
- * need a worker that does not wait for it, and if they ask the host themselves, another thread: else it
- * waits for ever, or until the call's deadline.
+ * run at the same time. All signals are blocked there. It may use the crew, but not close it. Calls that it waits for
+ * need a worker that does not wait for it; where all workers wait for functions that wait for calls, pycrew_run and
+ * pycrew_wait return -EDEADLK there. If they ask the host themselves, they need another thread.
  *
  * Python's thread waits without the GIL. A deadline or cancel of the call raises pycrew.DeadlineExceeded there;
  * the function goes on, and nobody gets its answer. So it is if the worker dies: arguments stay

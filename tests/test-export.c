@@ -694,6 +694,54 @@ TEST(a_host_function_runs_calls_of_the_crew)
     pycrew_close(crew);
 }
 
+TEST(functions_that_wait_for_a_call_while_all_workers_wait_for_functions_are_told)
+{
+    for (unsigned workers = 1; workers <= 2; workers++)
+        for (unsigned threads = 1; threads <= 2; threads++) {
+            pycrew_crew *crew = open_exporting(workers, threads);
+            pycrew_call *calls[2] = {NULL};
+            unsigned locked = 0;
+
+            OK(pycrew_export(crew, "multiply", run_call, crew));
+            for (unsigned i = 0; i < workers; i++)
+                calls[i] = SUBMIT(crew, "host_ops:multiply_together", "sii", "multiply", 6, 7);
+            for (unsigned i = 0; i < workers; i++) {
+                int64_t product = 0;
+                int rc = pycrew_wait(calls[i], BOUND);
+
+                if (rc == 0)
+                    OK(pycrew_result_i64(calls[i], &product));
+                else
+                    CONTAINS(pycrew_last_error()->message, "all workers wait for exported functions");
+                locked += rc != 0;
+                ASSERT_INT(product, rc == 0 ? 42 : 0);
+                pycrew_release(calls[i]);
+            }
+            ASSERT_INT(locked, 1);
+            pycrew_close(crew);
+        }
+}
+
+/* Its worker runs calls meanwhile: it is a thread beside that asks. */
+TEST(a_thread_beside_the_calls_may_ask_for_what_runs_a_call_of_the_only_worker)
+{
+    pycrew_crew *crew = open_exporting(1, 1);
+    char *text = NULL;
+
+    OK(pycrew_export(crew, "multiply", run_call, crew));
+    OK(pycrew_run(crew, "host_ops:ask_beside", "d>", 0.3));
+    for (;;) {
+        OK(pycrew_run_within(crew, BOUND, "host_ops:answer_beside", ">s", &text));
+        if (strcmp(text, "nothing yet") != 0)
+            break;
+        free(text);
+        pause_ns(MS);
+    }
+    ASSERT_STR(text, "42");
+    free(text);
+    pycrew_close(crew);
+}
+
 TEST(the_error_of_a_call_that_a_host_function_ran_is_told)
 {
     pycrew_crew *crew = open_exporting(2, 0);

@@ -31,6 +31,7 @@ typedef enum pc_place_state {
 static struct {
     pc_worker *worker;
     bool in_child;
+    pthread_t thread; /* that runs calls */
     pc_place_state places[PC_UPCALLS];
     uint32_t sequences[PC_UPCALLS];
     unsigned waiting;      /* threads, for a place; */
@@ -61,6 +62,7 @@ static PyObject *new_reference(PyObject *object)
 void pc_host_start(pc_worker *worker)
 {
     host.worker = worker;
+    host.thread = pthread_self();
     pc_sleeper_init(&host.place_freed);
     pthread_atfork(NULL, NULL, note_fork);
 }
@@ -378,6 +380,7 @@ static PyObject *ask(uint32_t function, PyObject *const *arguments, size_t posit
         return NULL;
     }
     upcall->function = function;
+    upcall->flags = pthread_equal(pthread_self(), host.thread) ? PC_UPCALL_BLOCKS : 0;
     upcall->arguments_block = w.block;
     upcall->arguments_size = w.writer.size;
     pc_sleeper_drain(&upcall->semaphore);

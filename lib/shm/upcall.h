@@ -49,12 +49,16 @@ enum pc_upcall_kind {
     PC_UPCALL_NO_FUNCTION /* there is none of this number: nothing follows */
 };
 
+enum pc_upcall_flags {
+    PC_UPCALL_BLOCKS = 1 /* the thread that asks is the one that runs calls */
+};
+
 typedef struct pc_upcall {
     /* the worker's half */
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t request;
     _Atomic uint32_t released;
     uint32_t function;
-    uint32_t reserved;
+    uint32_t flags; /* enum pc_upcall_flags */
     uint64_t arguments_block; /* segment offset; 0: here */
     uint64_t arguments_size;  /* bytes */
     uint8_t arguments[PC_UPCALL_ARGUMENTS];

@@ -174,3 +174,30 @@ def crowd(count):
     for thread in waiting:
         thread.join()
     return len(answered)
+
+
+def multiply_together(name, a, b):
+    """Waits a little first, so that the other worker has its call, too."""
+    function = getattr(host, name)
+    time.sleep(0.05)
+    return function(a, b)
+
+
+beside = "nothing yet"
+
+
+def ask_beside(seconds):
+    """A thread goes on when this call has returned; meanwhile the next call keeps the worker busy."""
+    def run():
+        global beside
+        try:
+            beside = str(host.multiply(6, 7))
+        except Exception as error:
+            beside = repr(error)
+
+    threading.Thread(target=run).start()
+    time.sleep(seconds)
+
+
+def answer_beside():
+    return beside
