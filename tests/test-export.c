@@ -863,4 +863,21 @@ TEST(ten_thousand_calls_leave_no_memory_behind)
     pycrew_close(crew);
 }
 
+/* Whoever reads it next. */
+TEST(the_memory_of_a_large_answer_is_there_again_when_it_was_read)
+{
+    pycrew_options options = test_options(1);
+    void *memory = NULL;
+    pycrew_crew *crew;
+
+    options.memory = (size_t)32 << 20;
+    options.calls = 64;
+    crew = open_with(&options);
+    OK(pycrew_export(crew, "echo", echo, NULL));
+    SAYS(crew, "len(host.echo(b'x' * (6 << 20)))", "returned 6291456");
+    AWAIT((memory = pycrew_alloc(crew, (size_t)24 << 20)) != NULL);
+    pycrew_free(crew, memory);
+    pycrew_close(crew);
+}
+
 TAP_MAIN
