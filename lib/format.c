@@ -439,6 +439,7 @@ typedef struct pc_plan {
     const char *at; /* in the format, which has been checked */
     va_list *args;
     pycrew_call *call; /* whose arrays may be there, or NULL */
+    bool whole_arrays; /* with their elements */
     bool copy;
     size_t count, capacity;
     pc_store *stores;
@@ -585,12 +586,13 @@ static int take_array(const pc_plan *plan, const pc_view *view, const pc_place *
 {
     char where[256];
     int code = PYCREW_ETYPE;
-    if (view->tag == PC_TAG_ARRAY && plan->call) {
+    if (view->tag == PC_TAG_ARRAY && (plan->call || plan->whole_arrays)) {
         to->array = malloc(sizeof *to->array);
         if (!to->array)
             return fail_place(-ENOMEM, at, "no memory for the array's description");
         to->array->size = ((const pycrew_array *)to->out)->size;
-        code = pc_arrays_view(plan->call, view, plan->copy, to->array);
+        code = plan->call ? pc_arrays_view(plan->call, view, plan->copy, to->array)
+                          : pc_arrays_whole(view, to->array);
     }
     if (code == 0) {
         to->copied = plan->copy;
@@ -777,6 +779,7 @@ static void discard(const pc_plan *plan)
 static void start_plan(pc_plan *plan, pycrew_call *call, const char *at, va_list *args, bool copy)
 {
     plan->call = call;
+    plan->whole_arrays = false;
     plan->at = at;
     plan->args = args;
     plan->copy = copy;
@@ -1030,5 +1033,6 @@ int pc_format_arguments(pc_cursor message, const char *format, va_list *args)
         return pc_fail(-EINVAL, "the format is NULL");
     pc_plan plan;
     start_plan(&plan, NULL, format, args, false);
+    plan.whole_arrays = true;
     return end_plan(&plan, take_arguments(&plan, message, format));
 }

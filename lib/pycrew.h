@@ -600,9 +600,9 @@ typedef int (*pycrew_host_function)(void *data, pycrew_host_call *call);
  *   -EINVAL, -EEXIST: the name is taken, -ENOMEM, -EAGAIN: no thread can be started, -ESHUTDOWN, PYCREW_EFORKED */
 PYCREW_API int pycrew_export(pycrew_crew *crew, const char *name, pycrew_host_function function, void *data);
 
-/* Reads the arguments into pointers, as a result's format: a unit for each (no A). `name=` before a unit: it may come by
+/* Reads the arguments into pointers, as a result's format: a unit for each. `name=` before a unit: it may come by
  * this keyword, too. `|`: those behind it may be missing, and what their pointers point to is left alone. Example: "s|max=i".
- * Texts and bytes are valid until the function returns.
+ * Texts, bytes and arrays are valid until the function returns; arrays are numpy's, of numbers, copied once.
  *   PYCREW_ETYPE: a wrong type, number or keyword; -ERANGE; -EINVAL: the format, or a NUL in s or z */
 PYCREW_API int pycrew_host_arguments(const pycrew_host_call *call, const char *format, ...);
 

@@ -841,8 +841,11 @@ static int encode_copied(pc_writer *writer, PyObject *object, bool numpys)
     int r;
 
     if (numpys) {
-        PyErr_Format(PyExc_TypeError, "a host function takes no '%.200s': give it bytes (tobytes()) or a list "
-                     "(tolist())", Py_TYPE(object)->tp_name);
+        r = pc_array_encode_whole(writer, object);
+        if (r != 0)
+            return r;
+        PyErr_Format(PyExc_TypeError, "a host function takes no '%.200s' of this type: give it a plain ndarray of "
+                     "numbers, bytes (tobytes()) or a list (tolist())", Py_TYPE(object)->tp_name);
         return -1;
     }
     bytes = PyBytes_FromObject(object);
