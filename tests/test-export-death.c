@@ -187,8 +187,18 @@ TEST(a_request_that_nobody_waits_for_any_more_is_not_run)
 {
     gate *g = new_gate();
     pycrew_crew *crew = open_gated(2, 1, g);
-    pycrew_call *first = SUBMIT(crew, "host_ops:ask", "s", "wait_for_gate");
+    pycrew_call *first, *second;
+    int pids[2];
 
+    /* Both workers know the names: to ask for them takes the thread, too. */
+    AWAIT(find_workers(pids, 2) == 2);
+    first = SUBMIT(crew, "host_ops:look_up", "");
+    second = SUBMIT(crew, "host_ops:look_up", "");
+    OK(pycrew_wait(first, BOUND));
+    OK(pycrew_wait(second, BOUND));
+    pycrew_release(first);
+    pycrew_release(second);
+    first = SUBMIT(crew, "host_ops:ask", "s", "wait_for_gate");
     AWAIT(atomic_load(&g->entered) == 1);
     OK(pycrew_run(crew, "host_ops:gives_up", ">")); /* and its worker lives on */
     open_it(g);
