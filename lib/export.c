@@ -527,6 +527,12 @@ static bool are_locked(pc_exports *x)
     return true;
 }
 
+static void stop_waiting(pc_exports *x)
+{
+    running->waits = false;
+    x->waiting--;
+}
+
 bool pc_exports_are_locked(pycrew_crew *crew)
 {
     pc_exports *x = exports_of(crew);
@@ -536,6 +542,8 @@ bool pc_exports_are_locked(pycrew_crew *crew)
         return false;
     pthread_mutex_lock(&x->lock);
     locked = are_locked(x);
+    if (locked) /* one that goes on is enough: the next who looks sees that */
+        stop_waiting(x);
     pthread_mutex_unlock(&x->lock);
     return locked;
 }
@@ -547,8 +555,7 @@ void pc_exports_end_wait(pycrew_crew *crew)
     if (!pc_exports_are_running_me(crew) || !running->waits)
         return;
     pthread_mutex_lock(&x->lock);
-    running->waits = false;
-    x->waiting--;
+    stop_waiting(x);
     pthread_mutex_unlock(&x->lock);
 }
 
