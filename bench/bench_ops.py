@@ -35,3 +35,22 @@ def empty(n):
     a = pycrew.empty(n)
     a[-1] = 1
     return a
+
+
+def host_calls(count, pause):
+    """Nanoseconds that each call of the host took: their median, after pauses; or their mean."""
+    import pycrew
+    add = pycrew.host.add
+    if pause == 0:
+        begin = time.perf_counter_ns()
+        for i in range(count):
+            if add(i, 1) != i + 1:
+                raise ValueError(i)
+        return (time.perf_counter_ns() - begin) / count
+    took = []
+    for i in range(count):
+        time.sleep(pause)
+        begin = time.perf_counter_ns()
+        add(i, 1)
+        took.append(time.perf_counter_ns() - begin)
+    return float(sorted(took)[count // 2])

@@ -4,6 +4,7 @@
 function_pages = \
 	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
+	doc/man/pycrew_export.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
 	doc/man/pycrew_map.3 \
@@ -19,6 +20,7 @@ man_pages = \
 	doc/man/pycrew.3 \
 	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
+	doc/man/pycrew_export.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
 	doc/man/pycrew_map.3 \

@@ -102,6 +102,7 @@ module pycrew
         integer(c_int) :: output = PYCREW_LOG
         type(c_funptr) :: log = c_null_funptr
         type(c_ptr) :: log_data = c_null_ptr
+        integer(c_int) :: export_threads = 0
     end type
 
     type, bind(c) :: pycrew_error

@@ -1138,10 +1138,9 @@ static unsigned layout_flags(const pc_array *array)
     return pc_array_is_contiguous(array, true) ? PYCREW_FORTRAN : PYCREW_STRIDED;
 }
 
-static void describe(const pycrew_crew *crew, const pc_array *from, const char *format,
-                     pycrew_array *ret)
+static void describe(const pc_array *from, void *data, const char *format, pycrew_array *ret)
 {
-    ret->data = from->bytes > 0 ? pc_segment_at(&crew->segment, from->data) : NULL;
+    ret->data = data;
     ret->dtype = (pycrew_dtype)from->dtype;
     ret->itemsize = from->itemsize;
     ret->ndim = from->ndim;
@@ -1153,6 +1152,19 @@ static void describe(const pycrew_crew *crew, const pc_array *from, const char *
     }
     ret->format = format;
     ret->flags = layout_flags(from);
+}
+
+int pc_arrays_whole(const pc_view *view, pycrew_array *ret)
+{
+    const void *elements;
+    pc_array array;
+
+    if (pc_array_read_whole(view, &array, &elements) < 0)
+        return PYCREW_ETYPE;
+    if (ret->size < sizeof *ret)
+        return -EINVAL;
+    describe(&array, array.bytes > 0 ? (void *)(uintptr_t)elements : NULL, NULL, ret);
+    return 0;
 }
 
 int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_array *ret)
@@ -1184,7 +1196,7 @@ int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_arr
     }
     unlock(arrays);
     if (rc == 0)
-        describe(call->crew, &array, format, ret);
+        describe(&array, array.bytes > 0 ? pc_segment_at(&call->crew->segment, array.data) : NULL, format, ret);
     return rc;
 }
 

@@ -53,6 +53,9 @@ void pc_arrays_forget(pycrew_call *call);
  * (where *ret has no size), -ENOMEM; nothing but the code. */
 int pc_arrays_view(pycrew_call *call, const pc_view *view, bool take, pycrew_array *ret);
 
+/* The array that a view of an argument of an exported function is, its elements in the view: 0, PYCREW_ETYPE or -EINVAL. */
+int pc_arrays_whole(const pc_view *view, pycrew_array *ret);
+
 /* Whether data lies in a block that the user has taken and not dropped. */
 bool pc_arrays_taken(pycrew_crew *crew, const void *data);
 

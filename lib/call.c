@@ -7,6 +7,7 @@
 
 #include "lib/array.h"
 #include "lib/crew.h"
+#include "lib/export.h"
 #include "lib/format.h"
 #include "lib/result.h"
 #include "lib/shm/announce.h"
@@ -942,7 +943,8 @@ bool pc_call_publish_sleeper(pycrew_call *call, uint32_t sleeper)
     return !pc_call_has_ended(call);
 }
 
-static void sleep_until_ended(pycrew_call *call, int64_t until)
+/* *locked: nor would it ever end, since all wait for one another. */
+static void sleep_until_ended(pycrew_call *call, int64_t until, bool *locked)
 {
     pycrew_crew *crew = call->crew;
     sem_t *semaphore = &call->slot->semaphore;
@@ -954,20 +956,30 @@ static void sleep_until_ended(pycrew_call *call, int64_t until)
         if (now >= until)
             return;
         pc_sleeper_wait(semaphore, until - now > PC_LOOK_NS ? now + PC_LOOK_NS : until);
-        if (pc_now() - now >= PC_LOOK_NS && pc_call_look(call))
+        if (pc_now() - now < PC_LOOK_NS)
+            continue;
+        if (pc_call_look(call))
             pc_idle_wake_all(&crew->segment);
+        if (pc_exports_are_locked(crew)) {
+            *locked = true;
+            return;
+        }
     }
 }
 
 /* Again where it was seen to end and is not: its word was scribbled over before it was collected. */
 bool pc_call_await(pycrew_call *call, int64_t until)
 {
+    bool locked = false;
+
     do {
-        if (!spin(call, until))
-            sleep_until_ended(call, until);
+        if (!spin(call, until)) {
+            sleep_until_ended(call, until, &locked);
+            pc_exports_end_wait(call->crew);
+        }
         if (pc_call_collect(call))
             return true;
-    } while (pc_now() < until && atomic_load(&call->crew->ending) != 2);
+    } while (!locked && pc_now() < until && atomic_load(&call->crew->ending) != 2);
     return false;
 }
 
@@ -1021,17 +1033,28 @@ static bool collect_noting(pycrew_call *call)
     return ended;
 }
 
+/* Awaited in vain, until then. */
+static int fail_awaited(const pycrew_call *call, int64_t until)
+{
+    if (pc_now() < until && atomic_load(&call->crew->ending) != 2)
+        return pc_fail(-EDEADLK, "an exported function waits for a call, and all workers wait for exported functions");
+    return fail_not_ended(call);
+}
+
 int pc_call_wait(pycrew_call *call, int64_t timeout_ns)
 {
-    if (collect_noting(call) || pc_call_await(call, pc_until(timeout_ns)))
+    int64_t until = pc_until(timeout_ns);
+
+    if (collect_noting(call) || pc_call_await(call, until))
         return outcome(call);
-    return fail_not_ended(call);
+    return fail_awaited(call, until);
 }
 
 int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 {
     pycrew_crew *crew = call->crew;
     int rc = pc_crew_check(crew);
+    int64_t until;
 
     if (rc < 0)
         return rc;
@@ -1044,9 +1067,9 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     pc_crew_enter(crew);
     /* Where the crew closes, what has ended is as lost as the rest: close waits but for us. */
-    rc = pc_call_await(call, pc_until(timeout_ns)) && atomic_load(&crew->ending) != 2
-             ? outcome(call)
-             : fail_not_ended(call);
+    until = pc_until(timeout_ns);
+    rc = pc_call_await(call, until) && atomic_load(&crew->ending) != 2 ? outcome(call)
+                                                                      : fail_awaited(call, until);
     pc_crew_leave(crew);
     return rc;
 }

@@ -15,6 +15,7 @@
 
 #include "lib/array.h"
 #include "lib/crew.h"
+#include "lib/export.h"
 #include "lib/shm/budget.h"
 
 enum {
@@ -22,6 +23,7 @@ enum {
     CALLS_MAX = 1 << 19, /* twice as many slots, in the ring's 20 bits */
     QUEUES_DEFAULT = 64,
     QUEUES_MAX = 4096,
+    EXPORT_THREADS_MAX = 256,
     HEAP_KEEP = 8, /* empty spans, MiB, at most; */
     HEAP_KEEP_SHARE = 32, /* and of all, one in so many: small memory is needed for results */
     HEAP_KEEP_RUNS = 16, /* freed blocks of more than 1 MiB, for 100 ms to 200 ms */
@@ -125,6 +127,9 @@ static int check_options(const pycrew_options *o)
         return pc_fail(-EINVAL, "options.calls is %u; at most %d", o->calls, CALLS_MAX);
     if (o->queues > QUEUES_MAX)
         return pc_fail(-EINVAL, "options.queues is %u; at most %d", o->queues, QUEUES_MAX);
+    if (o->export_threads > EXPORT_THREADS_MAX)
+        return pc_fail(-EINVAL, "options.export_threads is %u; at most %d", o->export_threads,
+                       EXPORT_THREADS_MAX);
     if (o->memory != 0 && (o->memory < MEMORY_MIN || o->memory > MEMORY_MAX))
         return pc_fail(-EINVAL, "options.memory is %zu bytes; at least %zu, at most %zu", o->memory,
                        MEMORY_MIN, MEMORY_MAX);
@@ -191,6 +196,7 @@ static int take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->retries = o->retries;
     crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;
     crew->queue_limit = o->queues != 0 ? o->queues : QUEUES_DEFAULT;
+    crew->export_threads = o->export_threads != 0 ? o->export_threads : 1;
     crew->output = o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
@@ -636,6 +642,7 @@ static void close_in_fork(pycrew_crew *crew)
     close_fd(&crew->zygote_output);
     crew->supervising = false;
     pc_supervisor_stop(crew);
+    pc_exports_stop(crew, true);
     free_crew(crew);
 }
 
@@ -647,11 +654,17 @@ void pycrew_close(pycrew_crew *crew)
         close_in_fork(crew);
         return;
     }
+    if (pc_exports_are_running_me(crew)) {
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "pycrew_close was called by a function that the crew runs (pycrew_export): "
+                    "it would wait for itself, and is ignored");
+        return;
+    }
     atomic_store(&crew->ending, 2);
     if (crew->supervising) {
         send_threads_out(crew);
         pc_crew_kick(crew);
     }
     pc_supervisor_stop(crew);
+    pc_exports_stop(crew, false);
     free_crew(crew);
 }

@@ -6,6 +6,7 @@
  * Locks, in the order they are taken:
  *   crew->lock            slow paths: deadlines, cancel, ends by the host, commands, worker states
  *   arrays->lock          the blocks of arrays (array.h)
+ *   exports->lock         calls of exported functions (export.h)
  *   worker->lock          which incarnation lives, and the leases on its memory
  *   crew->heap_lock       the host's heap, and the leases on the memory of the dead
  * The fast path of a call (prepare, submit, a wait that finds the end, release) takes none. */
@@ -51,6 +52,7 @@ struct pycrew_function {
 
 typedef struct pc_batch_chunk pc_batch_chunk;
 typedef struct pc_map pc_map;                 /* map.c: a map that runs */
+typedef struct pc_exports pc_exports;         /* export.c: functions for Python */
 typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
 
@@ -238,6 +240,8 @@ struct pycrew_crew {
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
     pc_lease_node *lease_nodes; /* under heap_lock */
     pc_arrays *arrays;
+    _Atomic(pc_exports *) exports; /* NULL until the first export; set under lock */
+    unsigned export_threads;
     _Atomic bool given_back; /* much, to workers: the supervisor is to see that it becomes free */
     int64_t next_give_back;  /* when it looks */
 

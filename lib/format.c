@@ -439,6 +439,7 @@ typedef struct pc_plan {
     const char *at; /* in the format, which has been checked */
     va_list *args;
     pycrew_call *call; /* whose arrays may be there, or NULL */
+    bool whole_arrays; /* with their elements */
     bool copy;
     size_t count, capacity;
     pc_store *stores;
@@ -447,15 +448,16 @@ typedef struct pc_plan {
 
 /* Where a value stands, for messages. */
 typedef struct pc_place {
-    const struct pc_place *parent; /* NULL: the result itself */
+    const struct pc_place *parent; /* NULL: the result itself, or an argument */
     enum pc_tag container;
     size_t index;
+    size_t argument; /* its number, from 1; 0: the result */
 } pc_place;
 
 static size_t write_place(char *text, size_t size, const pc_place *at)
 {
     if (!at->parent)
-        return (size_t)snprintf(text, size, "result");
+        return (size_t)snprintf(text, size, at->argument ? "argument %zu" : "result", at->argument);
     size_t length = write_place(text, size, at->parent);
     if (length + 40 > size)
         return length;
@@ -584,12 +586,13 @@ static int take_array(const pc_plan *plan, const pc_view *view, const pc_place *
 {
     char where[256];
     int code = PYCREW_ETYPE;
-    if (view->tag == PC_TAG_ARRAY && plan->call) {
+    if (view->tag == PC_TAG_ARRAY && (plan->call || plan->whole_arrays)) {
         to->array = malloc(sizeof *to->array);
         if (!to->array)
             return fail_place(-ENOMEM, at, "no memory for the array's description");
         to->array->size = ((const pycrew_array *)to->out)->size;
-        code = pc_arrays_view(plan->call, view, plan->copy, to->array);
+        code = plan->call ? pc_arrays_view(plan->call, view, plan->copy, to->array)
+                          : pc_arrays_whole(view, to->array);
     }
     if (code == 0) {
         to->copied = plan->copy;
@@ -773,27 +776,39 @@ static void discard(const pc_plan *plan)
     }
 }
 
+static void start_plan(pc_plan *plan, pycrew_call *call, const char *at, va_list *args, bool copy)
+{
+    plan->call = call;
+    plan->whole_arrays = false;
+    plan->at = at;
+    plan->args = args;
+    plan->copy = copy;
+    plan->count = 0;
+    plan->capacity = SMALL_PLAN;
+    plan->stores = plan->small;
+}
+
+/* code: whether all has gone well. Returns it. */
+static int end_plan(pc_plan *plan, int code)
+{
+    if (code == 0)
+        store_all(plan);
+    else
+        discard(plan);
+    if (plan->stores != plan->small)
+        free(plan->stores);
+    return code;
+}
+
 static int store_planned(pc_cursor message, pycrew_call *call, const char *at, va_list *args, bool copy,
                          size_t units)
 {
     pc_plan plan;
-    plan.call = call;
-    plan.at = at;
-    plan.args = args;
-    plan.copy = copy;
-    plan.count = 0;
-    plan.capacity = SMALL_PLAN;
-    plan.stores = plan.small;
+    start_plan(&plan, call, at, args, copy);
     pc_place result = {0};
     int code = units == 1 ? take_value(&plan, &message, &result)
                           : take_sequence(&plan, message, &result, units);
-    if (code == 0)
-        store_all(&plan);
-    else
-        discard(&plan);
-    if (plan.stores != plan.small)
-        free(plan.stores);
-    return code;
+    return end_plan(&plan, code);
 }
 
 /* The type that was asked for, whole: its word is what is stored. */
@@ -843,4 +858,181 @@ int pc_format_result(pc_cursor message, pycrew_call *call, const char *format, v
     if (code < 0 || result.units == 0)
         return code;
     return store_planned(message, call, at, args, copy, result.units);
+}
+
+/* ---- arguments of the host's functions ---- */
+
+/* One unit, or container, of a format for arguments. */
+typedef struct pc_parameter {
+    size_t number; /* from 1 */
+    const char *name; /* or NULL */
+    size_t name_size;
+    const char *unit;
+    bool optional;
+} pc_parameter;
+
+typedef struct pc_parameters {
+    const char *format, *at;
+    size_t count;
+    bool optional; /* from here on */
+} pc_parameters;
+
+/* Moves *at behind the unit or container there. */
+static int pass_unit(const char *format, const char **at)
+{
+    pc_brackets in;
+    pc_shape shape = {0};
+    char text[80];
+    in.depth = 0;
+    do {
+        const char *wrong = **at ? take_shape(&in, *at, &shape, text) : "the bracket is not closed";
+        if (wrong)
+            return fail_at(format, *at, wrong);
+        *at += unit_size(*at);
+        if (in.depth > 0)
+            *at = skip_spaces(*at);
+    } while (in.depth > 0);
+    return 0;
+}
+
+/* Only at the start and behind a space or comma a keyword can begin: "pi=i" is p, i=i otherwise. */
+static size_t starts_keyword(const pc_parameters *in)
+{
+    bool separated = in->at == in->format || is_space(in->at[-1]) || in->at[-1] == '|';
+    return separated ? keyword_size(in->at) : 0;
+}
+
+/* 1; 0 at the end; or -EINVAL. */
+static int next_parameter(pc_parameters *in, pc_parameter *ret)
+{
+    in->at = skip_spaces(in->at);
+    if (*in->at == '|' && !in->optional) {
+        in->optional = true;
+        in->at = skip_spaces(in->at + 1);
+    }
+    if (!*in->at)
+        return 0;
+    size_t size = starts_keyword(in);
+    *ret = (pc_parameter){.number = ++in->count, .optional = in->optional, .name_size = size};
+    if (size > 0) {
+        ret->name = in->at;
+        in->at += size + 1;
+    }
+    ret->unit = in->at;
+    int code = pass_unit(in->format, &in->at);
+    return code < 0 ? code : 1;
+}
+
+/* How many stand before the first keyword; *keywords: how many of these. */
+static size_t count_arguments(pc_cursor message, size_t *keywords)
+{
+    size_t count = 0, names = 0;
+    pc_view view;
+    while (pc_value_next(&message, &view) > 0)
+        *(view.tag == PC_TAG_NAME ? &names : &count) += 1;
+    *keywords = names;
+    return count >= names ? count - names : 0;
+}
+
+/* The cursor's next value is the keyword's. */
+static bool find_keyword(pc_cursor message, const pc_parameter *parameter, pc_cursor *ret)
+{
+    pc_view view;
+    while (pc_value_next(&message, &view) > 0)
+        if (view.tag == PC_TAG_NAME && parameter->name && view.length == parameter->name_size &&
+            memcmp(view.data, parameter->name, parameter->name_size) == 0) {
+            *ret = message;
+            return true;
+        }
+    return false;
+}
+
+/* The pointers for what is missing. */
+static void pass_pointers(const pc_parameter *parameter, const char *end, va_list *args)
+{
+    for (const char *at = skip_spaces(parameter->unit); at < end; at = skip_spaces(at + unit_size(at))) {
+        if (!starts_unit(at))
+            continue;
+        (void)va_arg(*args, void *);
+        if (unit_size(at) == 2 || *at == 'O')
+            (void)va_arg(*args, size_t *);
+    }
+}
+
+static int fail_missing(const pc_parameter *parameter)
+{
+    if (parameter->name)
+        return pc_fail(PYCREW_ETYPE, "argument %zu ('%.*s') is missing", parameter->number,
+                       (int)parameter->name_size, parameter->name);
+    return pc_fail(PYCREW_ETYPE, "argument %zu is missing", parameter->number);
+}
+
+/* Of a message with some: what the format does not take. */
+static int fail_surplus(pc_cursor message, const char *format, size_t positional, size_t parameters)
+{
+    pc_view view;
+    if (positional > parameters)
+        return pc_fail(PYCREW_ETYPE, "%zu arguments are given, at most %zu are taken", positional,
+                       parameters);
+    while (pc_value_next(&message, &view) > 0) {
+        pc_parameters in = {.format = format, .at = format};
+        pc_parameter parameter;
+        bool known = view.tag != PC_TAG_NAME;
+        while (!known && next_parameter(&in, &parameter) > 0)
+            known = parameter.name_size == view.length &&
+                    memcmp(parameter.name, view.data, view.length) == 0;
+        if (!known)
+            return pc_fail(PYCREW_ETYPE, "there is no argument '%.*s'",
+                           (int)(view.length < 80 ? view.length : 80), view.data);
+    }
+    return pc_fail(PYCREW_ETYPE, "an argument is given twice");
+}
+
+/* Of the argument with this number, if it is there: 1; 0; or a code. */
+static int find_argument(pc_cursor message, pc_cursor *positional, size_t left,
+                         const pc_parameter *parameter, pc_cursor *ret)
+{
+    pc_view view;
+    if (left > 0) {
+        *ret = *positional;
+        return pc_value_next(positional, &view) > 0 ? 1 : pc_fail(PYCREW_ETYPE, "not readable");
+    }
+    if (find_keyword(message, parameter, ret))
+        return 1;
+    return parameter->optional ? 0 : fail_missing(parameter);
+}
+
+static int take_arguments(pc_plan *plan, pc_cursor message, const char *format)
+{
+    pc_parameters in = {.format = format, .at = format};
+    pc_parameter parameter;
+    pc_cursor positional = message, at;
+    size_t keywords, used = 0, count = count_arguments(message, &keywords);
+    int code;
+    while ((code = next_parameter(&in, &parameter)) > 0) {
+        size_t left = count >= parameter.number ? 1 : 0;
+        int found = find_argument(message, &positional, left, &parameter, &at);
+        pc_place place = {.argument = parameter.number};
+        if (found < 0)
+            return found;
+        used += found && !left;
+        plan->at = parameter.unit;
+        if (!found)
+            pass_pointers(&parameter, in.at, plan->args);
+        else if ((code = take_value(plan, &at, &place)) < 0)
+            return code;
+    }
+    if (code == 0 && (count > in.count || used != keywords))
+        return fail_surplus(message, format, count, in.count);
+    return code;
+}
+
+int pc_format_arguments(pc_cursor message, const char *format, va_list *args)
+{
+    if (!format)
+        return pc_fail(-EINVAL, "the format is NULL");
+    pc_plan plan;
+    start_plan(&plan, NULL, format, args, false);
+    plan.whole_arrays = true;
+    return end_plan(&plan, take_arguments(&plan, message, format));
 }

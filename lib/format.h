@@ -26,4 +26,10 @@ int pc_format_build(pc_builder *builder, const char *format, va_list *args, cons
  */
 int pc_format_result(pc_cursor message, pycrew_call *call, const char *format, va_list *args, bool copy);
 
+/* The other way round: stores a message of arguments, keywords among them, through the pointers in args. format
+ * has a unit for each; `name=` before one says that it may come as this keyword, too, and all behind a '|' may be
+ * missing: their pointers are left alone. Texts and bytes point into the message. Returns 0, PYCREW_ETYPE
+ * (another type; too many, too few, an unknown keyword), -ERANGE or -EINVAL and has touched no output. */
+int pc_format_arguments(pc_cursor message, const char *format, va_list *args);
+
 #endif

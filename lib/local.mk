@@ -16,6 +16,7 @@ shm_sources = \
 	lib/shm/segment.c lib/shm/segment.h \
 	lib/shm/sleeper.c lib/shm/sleeper.h \
 	lib/shm/slot.c lib/shm/slot.h \
+	lib/shm/upcall.c lib/shm/upcall.h \
 	lib/shm/value.c lib/shm/value.h
 
 lib_cflags = $(AM_CFLAGS) -fvisibility=hidden
@@ -38,8 +39,10 @@ lib_libpccore_la_SOURCES = \
 	lib/deadline.c \
 	lib/dlpack.c lib/dlpack.h \
 	lib/error.c lib/error.h \
+	lib/export.c lib/export.h \
 	lib/format.c lib/format.h \
 	lib/function.c \
+	lib/hostcall.c \
 	lib/ladder.c \
 	lib/map.c \
 	lib/memory.c \

@@ -59,6 +59,7 @@ typedef struct pycrew_function pycrew_function; /* "package.module:name.in.it" *
 typedef struct pycrew_call pycrew_call;         /* one call, from prepare to release */
 typedef struct pycrew_batch pycrew_batch;       /* a stream of calls of one function */
 typedef struct pycrew_queue pycrew_queue;       /* where finished calls are collected */
+typedef struct pycrew_host_call pycrew_host_call; /* Python's call of an exported function */
 
 /* A place in a result: passed by value, made by the library, valid as long as its result. */
 typedef struct pycrew_value {
@@ -129,10 +130,11 @@ typedef struct pycrew_options {
     int output;                 /* workers' stdout and stderr: PYCREW_LOG, _INHERIT, _DISCARD */
     void (*log)(void *data, int level, const char *line); /* from the crew's own thread; NULL: stderr */
     void *log_data;
+    unsigned export_threads;    /* that run exported functions, from the first pycrew_export on; 0: 1 */
 } pycrew_options;
 
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif
@@ -560,6 +562,67 @@ typedef struct pycrew_map_options {
  *               crew was closed; -ESHUTDOWN, -ENOMEM, -E2BIG, -EAGAIN, PYCREW_ESTART, PYCREW_EFORKED */
 PYCREW_API int pycrew_map(pycrew_crew *crew, const pycrew_function *function, const pycrew_array *inputs, unsigned ninputs,
                           pycrew_array *output, const pycrew_map_options *options);
+
+/* ---- exported functions: Python asks its host --------------------------------------------------
+ *
+ * Python code in a worker calls a function of this program's:
+ *
+ *     static int lookup(void *data, pycrew_host_call *call)
+ *     {
+ *         const char *key;
+ *         int rc = pycrew_host_arguments(call, "s", &key);
+ *         if (rc < 0)
+ *             return rc;                                    -> TypeError
+ *         if (!find(data, key))
+ *             return pycrew_host_fail(call, "KeyError", key);
+ *         return pycrew_host_return(call, "d", value);
+ *     }
+ *     pycrew_export(crew, "lookup", lookup, table);         Python: price = pycrew.host.lookup("bread")
+ *
+ * It runs on a thread of the crew's, of which there are options.export_threads: with one, no two exported functions
+ * run at the same time. All signals are blocked there. It may use the crew, but not close it. Calls that it waits for
+ * need a worker that does not wait for it; where all workers wait for functions that wait for calls, pycrew_run and
+ * pycrew_wait return -EDEADLK there. If they ask the host themselves, they need another thread.
+ *
+ * Python's thread waits without the GIL. A deadline or cancel of the call raises pycrew.DeadlineExceeded there;
+ * the function goes on, and nobody gets its answer. So it is if the worker dies: arguments stay
+ * readable until the function returns. */
+
+/* 0: what pycrew_host_return was given is the answer. Negative: Python's call raises, as pycrew_host_fail said; or for
+ * the codes TypeError (PYCREW_ETYPE), ValueError (-EINVAL), OverflowError (-ERANGE), MemoryError (-ENOMEM, -E2BIG),
+ * TimeoutError (-ETIME, -ETIMEDOUT), OSError (errno's others) or RuntimeError (ours), with the message of the
+ * thread's last error if that has this code. */
+typedef int (*pycrew_host_function)(void *data, pycrew_host_call *call);
+
+/* Offers function as pycrew.host.NAME to all workers, from now on until the crew is closed. name: an identifier of
+ * ASCII letters, digits and _, not beginning with __. data is given to it as it is. Also an init function may not call
+ * it yet; an exit function may. pycrew_close waits for the functions that run.
+ *   -EINVAL, -EEXIST: the name is taken, -ENOMEM, -EAGAIN: no thread can be started, -ESHUTDOWN, PYCREW_EFORKED */
+PYCREW_API int pycrew_export(pycrew_crew *crew, const char *name, pycrew_host_function function, void *data);
+
+/* Reads the arguments into pointers, as a result's format: a unit for each. `name=` before a unit: it may come by
+ * this keyword, too. `|`: those behind it may be missing, and what their pointers point to is left alone. Example: "s|max=i".
+ * Texts, bytes and arrays are valid until the function returns; arrays are numpy's, of numbers, copied once.
+ *   PYCREW_ETYPE: a wrong type, number or keyword; -ERANGE; -EINVAL: the format, or a NUL in s or z */
+PYCREW_API int pycrew_host_arguments(const pycrew_host_call *call, const char *format, ...);
+
+/* Or one by one, to be walked through: positional ones, and keywords. */
+PYCREW_API size_t pycrew_host_count(const pycrew_host_call *call);
+PYCREW_API pycrew_value pycrew_host_argument(const pycrew_host_call *call, size_t index); /* positional, from 0 */
+PYCREW_API pycrew_value pycrew_host_keyword(const pycrew_host_call *call, const char *name);
+
+/* Appends to the answer, as pycrew_add's format (no keywords, no A). No value: Python gets None; one: that; several: a
+ * tuple. 0, -EINVAL, -ENOMEM or -E2BIG. */
+PYCREW_API int pycrew_host_return(pycrew_host_call *call, const char *format, ...);
+PYCREW_API int pycrew_host_open(pycrew_host_call *call, int kind); /* PYCREW_LIST, ...: as pycrew_add_open */
+PYCREW_API int pycrew_host_close(pycrew_host_call *call);
+
+/* Python's call raises, whatever was or is answered: type is the name of one of Python's built-in exceptions ("KeyError"),
+ * of another RuntimeError is raised; text is its argument. Returns PYCREW_ERAISED, for the function to return. */
+PYCREW_API int pycrew_host_fail(pycrew_host_call *call, const char *type, const char *text);
+
+/* Whether nobody waits for the answer any more, or the crew is being closed: for functions that take long. */
+PYCREW_API bool pycrew_host_abandoned(const pycrew_host_call *call);
 
 /* ---- statistics ------------------------------------------------------------------------------ */
 

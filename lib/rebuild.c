@@ -23,6 +23,7 @@
 #include <stdlib.h>
 
 #include "lib/crew.h"
+#include "lib/export.h"
 #include "lib/shm/announce.h"
 
 #define MS ((int64_t)1000 * 1000)
@@ -191,6 +192,8 @@ static const char *audit_calls(pycrew_crew *crew)
 
 static const char *audit(pycrew_crew *crew)
 {
+    const char *what;
+
     if (!header_is_intact(crew))
         return "the header";
     if (!pc_ring_intact(&crew->segment, &crew->tail))
@@ -199,6 +202,8 @@ static const char *audit(pycrew_crew *crew)
         return "the functions' names";
     if (!pc_memory_intact(crew))
         return "the owners of memory";
+    if ((what = pc_exports_audit(crew)) != NULL)
+        return what;
     return audit_calls(crew);
 }
 
@@ -367,6 +372,7 @@ static void restore(pycrew_crew *crew)
     restore_header(crew);
     pc_functions_restore(crew);
     pc_memory_restore(crew);
+    pc_exports_restore(crew);
     for (uint32_t i = 0; i < crew->segment.config.slots; i++)
         restore_slot(&crew->calls[i]);
     for (unsigned i = 0; i < crew->segment.config.queues; i++)

@@ -323,7 +323,7 @@ static int get_array(pc_cursor cursor, const char *where, pycrew_call *call, boo
     if (!ret)
         return fail_null(where);
     pc_view view = first_view(cursor);
-    int code = pc_arrays_view(call, &view, take, ret);
+    int code = call ? pc_arrays_view(call, &view, take, ret) : pc_arrays_whole(&view, ret);
     return code < 0 ? pc_result_fail_array(code, where, &view) : 0;
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "lib/crew.h"
+#include "lib/shm/upcall.h"
 #include "lib/shm/announce.h"
 #include "lib/shm/control.h"
 
@@ -157,6 +158,7 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->calls, 0);
     atomic_store(&record->errors, 0);
     atomic_store(&record->idle, 0);
+    pc_upcall_reset(&crew->segment, worker);
 }
 
 /* A hint for the workers; they could not tell it from a lie. */

@@ -11,6 +11,7 @@
 
 #include "lib/array.h"
 #include "lib/crew.h"
+#include "lib/export.h"
 #include "lib/shm/budget.h"
 
 enum { TRIES = 1000 };
@@ -164,6 +165,7 @@ void pc_sweep(pycrew_crew *crew, unsigned worker)
     keep_answers(crew, worker);
     sweep_calls(crew, worker, &error);
     pc_lease_orphan(crew, worker);
+    pc_exports_forget(crew, worker);
     pc_arrays_settle(crew);
     pc_idle_forget(&crew->segment, worker);
     wake_everyone(crew);

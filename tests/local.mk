@@ -78,6 +78,8 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
+	tests/test-export \
+	tests/test-export-death \
 	tests/test-host \
 	tests/test-idle-cost \
 	tests/test-map \
@@ -211,6 +213,7 @@ test_data = \
 	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
+	tests/py/host_ops.py \
 	tests/py/imports_slowly.py \
 	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \
@@ -249,6 +252,8 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-batch-array \
 	tests/test-call \
 	tests/test-death \
+	tests/test-export \
+	tests/test-export-death \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \

@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..13
+echo 1..14
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -51,6 +51,10 @@ check a_bridge_whose_module_is_missing_names_it
 
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
+
+run examples/progress/progress && [ "$(tail -n 2 "$scratch/out")" = '3 of 10
+stopped after 3' ]
+check progress_is_told_by_python_and_stops_it
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

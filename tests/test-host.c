@@ -785,6 +785,25 @@ TEST(a_close_after_the_descriptors_were_closed_ends_calls_and_processes)
 }
 
 /* With the host's own under the numbers that were the crew's. */
+static int note_host_call(void *data, pycrew_host_call *call)
+{
+    (void)call;
+    atomic_fetch_add((_Atomic int *)data, 1);
+    return 0;
+}
+
+TEST(the_thread_of_exported_functions_ends_though_the_descriptors_were_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    _Atomic int calls = 0;
+
+    OK(pycrew_export(crew, "note", note_host_call, &calls));
+    OK(pycrew_run(crew, "host_ops:ask", "s>", "note"));
+    ASSERT_INT(atomic_load(&calls), 1);
+    closefrom(3);
+    pycrew_close(crew);
+}
+
 TEST(descriptors_that_took_the_place_of_the_crews_are_not_touched)
 {
     pycrew_crew *crew = open_crew(2);

@@ -260,6 +260,31 @@ TEST_LIMIT(threads_that_wait_in_queues_cost_nothing, 60)
 
 /* A call that was given a queue and lost it again, in each way there is, must not leave the queue
  * in the belief that one is still to come: it would look each 100 ms. */
+static int do_nothing(void *data, pycrew_host_call *call)
+{
+    (void)data;
+    (void)call;
+    return 0;
+}
+
+/* The one that listens sleeps, and so do those that wait for what it finds. */
+TEST_LIMIT(threads_of_exported_functions_cost_nothing_while_nobody_asks, 60)
+{
+    pycrew_options options = test_options(WORKERS);
+    pycrew_crew *crew;
+    int pids[16];
+
+    skip_if_tsan();
+    options.export_threads = 3;
+    crew = open_with(&options);
+    AWAIT(find_workers(pids, 16) == WORKERS);
+    OK(pycrew_export(crew, "nothing", do_nothing, NULL));
+    for (int i = 0; i < 50; i++)
+        OK(pycrew_run(crew, "host_ops:ask", "s>", "nothing"));
+    expect_nothing_for(2 * SECOND, crew_threads() + 3);
+    pycrew_close(crew);
+}
+
 TEST(a_queue_whose_calls_went_other_ways_costs_nothing)
 {
     pycrew_options options = test_options(WORKERS);

@@ -5,6 +5,7 @@
  * PYCREW_SCRIBBLE_ROUNDS rounds of each kind (some, if it is not set; with it the time of ends is
  * checked to the letter), from PYCREW_SCRIBBLE_SEED on. */
 #include "lib/shm/chunk.h"
+#include "lib/shm/upcall.h"
 #include "tests/harness/crew.h"
 
 enum { WORKERS = 2, ROUNDS = 8, IN_QUEUE = 8, ITEMS = 200, LARGE = 300 * 1000 };
@@ -28,7 +29,7 @@ typedef struct round_state {
 
 static const char *sizes(void)
 {
-    static char text[1024];
+    static char text[1400];
 
     snprintf(
         text, sizeof text,
@@ -37,7 +38,8 @@ static const char *sizes(void)
         "\"function_pages\":%zu,\"sleeps\":%zu,\"posted\":%zu,\"interrupt\":%zu,"
         "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
         "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
-        "\"results\":%zu,\"kind\":%zu,\"fault_item\":%zu}",
+        "\"results\":%zu,\"kind\":%zu,\"fault_item\":%zu,\"upcall\":%zu,\"places\":%d,"
+        "\"upcall_wakes\":%zu,\"upcall_armed\":%zu,\"exports\":%zu,\"upcall_bits\":%zu}",
         sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
         offsetof(pc_header, ring_head), offsetof(pc_header, closing), offsetof(pc_header, spinner),
         offsetof(pc_header, alive), offsetof(pc_header, idle), offsetof(pc_header, host_spinners),
@@ -47,7 +49,9 @@ static const char *sizes(void)
         offsetof(pc_chunk, progress), offsetof(pc_chunk, item_started_ns),
         offsetof(pc_chunk, busy_ns), offsetof(pc_chunk, block_count), offsetof(pc_chunk, blocks),
         offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel), offsetof(pc_chunk, results),
-        offsetof(pc_chunk, kind), offsetof(pc_chunk, fault_item));
+        offsetof(pc_chunk, kind), offsetof(pc_chunk, fault_item), sizeof(pc_upcall), PC_UPCALLS,
+        offsetof(pc_header, upcall_wakes), offsetof(pc_header, upcall_armed),
+        offsetof(pc_header, exports), offsetof(pc_header, upcalls));
     return text;
 }
 
@@ -326,6 +330,34 @@ static void *run_arrays(void *data)
     return NULL;
 }
 
+/* Calls to the host, whose arguments and answers are small and large. */
+static int echo(void *data, pycrew_host_call *call)
+{
+    const char *bytes;
+    size_t size;
+    int rc = pycrew_host_arguments(call, "y#", &bytes, &size);
+
+    (void)data;
+    return rc < 0 ? rc : pycrew_host_return(call, "y#", bytes, size);
+}
+
+static void *run_asking(void *data)
+{
+    round_state *s = data;
+
+    for (int i = 0; !atomic_load(&s->stop); i++) {
+        pycrew_call *call = prepare_here(s, "scribble_ops:asks");
+        int64_t begun;
+
+        pycrew_add(call, "i", i % 20 == 0 ? LARGE : i % 5 * 50);
+        begun = now_ns();
+        if (pycrew_submit(call) == 0)
+            await_end(s, call, "call that asks the host", begun);
+        pycrew_release(call);
+    }
+    return NULL;
+}
+
 /* ---- rounds ------------------------------------------------------------------------------------
  */
 
@@ -422,6 +454,8 @@ static void count_rebuilds(void *data, int level, const char *line)
 
 static pycrew_crew *open_small(round_state *s)
 {
+    pycrew_crew *crew;
+
     static const char *const preload[] = {"no_numpy", "array_ops", NULL}; /* so that workers start soon */
     pycrew_options options = test_options(WORKERS);
 
@@ -432,7 +466,9 @@ static pycrew_crew *open_small(round_state *s)
     options.grace_ns = GRACE;
     options.log = count_rebuilds;
     options.log_data = s;
-    return open_with(&options);
+    crew = open_with(&options);
+    OK(pycrew_export(crew, "echo", echo, NULL));
+    return crew;
 }
 
 static unsigned number_from(const char *variable, unsigned otherwise)
@@ -446,7 +482,7 @@ static unsigned number_from(const char *variable, unsigned otherwise)
 static void run_rounds(const char *const *how, unsigned otherwise)
 {
     static void *(*const bodies[])(void *) = {run_singles, run_queue, run_batches,
-                                              run_maps,    run_large, run_arrays};
+                                              run_maps,    run_large, run_arrays, run_asking};
     enum { THREADS = sizeof bodies / sizeof bodies[0] };
     unsigned rounds = number_from("PYCREW_SCRIBBLE_ROUNDS", otherwise);
     unsigned seed = number_from("PYCREW_SCRIBBLE_SEED", (unsigned)getpid() * 1000);
@@ -516,9 +552,35 @@ TEST_LIMIT(each_kind_of_lie_alone_harms_nobody, 7200)
 {
     static const char *const how[] = {"control", "swap_slots", "result", "request", "semaphore",
                                       "head",    "entry",      "owner",  "record",  "queue",
-                                      "header",  "names",      "chunk",  NULL};
+                                      "header",  "names",      "chunk",  "upcall", NULL};
 
-    run_rounds(how, 26);
+    run_rounds(how, 28);
+}
+
+/* Without a deadline, so that nothing but the asking worker's own look can help. */
+static void ask_scribbling(const char *function, int expected, unsigned rebuilds)
+{
+    round_state s = {.how = function};
+    char name[100];
+
+    s.crew = open_small(&s);
+    snprintf(name, sizeof name, "scribble_ops:%s", function);
+    GIVES(pycrew_run(s.crew, name, "j>", sizes()), expected);
+    expect_recovery(&s, 0);
+    for (int i = 0; i < 20; i++)
+        OK(pycrew_run(s.crew, "scribble_ops:asks", "i>", LARGE));
+    ASSERT_INT(atomic_load(&s.rebuilt), rebuilds);
+    pycrew_close(s.crew);
+}
+
+TEST(a_call_to_the_host_is_heard_though_its_announcement_was_written_over)
+{
+    ask_scribbling("asks_unheard", 0, 0);
+}
+
+TEST(an_answer_of_the_hosts_that_was_written_over_is_found)
+{
+    ask_scribbling("asks_beside_a_lie", PYCREW_EDIED, 1);
 }
 
 TAP_MAIN

@@ -933,6 +933,43 @@ int pc_array_encode(pc_writer *writer, PyObject *object)
     return Py_IS_TYPE(object, (PyTypeObject *)numpy.ndarray) ? encode_ndarray(writer, object) : 0;
 }
 
+/* ---- arguments of host functions ---- */
+
+static int write_whole(pc_writer *writer, const pc_interface *from)
+{
+    pc_array array, source;
+    void *elements;
+    bool fortran;
+    int rc = take_interface(from, &array);
+
+    if (rc <= 0 || array.dtype == PC_DTYPE_OTHER)
+        return rc < 0 ? rc : 0;
+    source = array;
+    fortran = !pc_array_is_contiguous(&array, false) && pc_array_is_contiguous(&array, true);
+    pc_array_set_strides(&array, fortran);
+    pc_array_measure(&array);
+    rc = pc_array_write_whole(writer, &array, &elements);
+    if (rc < 0)
+        return rc;
+    pc_array_copy(&array, elements, array.strides, from->data, source.strides);
+    return 1;
+}
+
+int pc_array_encode_whole(pc_writer *writer, PyObject *object)
+{
+    const pc_interface *interface;
+    PyObject *capsule;
+    int rc = find_numpy();
+
+    if (rc <= 0 || !Py_IS_TYPE(object, (PyTypeObject *)numpy.ndarray))
+        return rc < 0 ? rc : 0;
+    capsule = PyObject_GetAttrString(object, "__array_struct__");
+    interface = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, NULL);
+    rc = interface == NULL ? -1 : write_whole(writer, interface);
+    Py_XDECREF(capsule);
+    return rc;
+}
+
 /* ---- the end of a call ---- */
 
 static void take_back_given(void)

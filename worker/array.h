@@ -34,6 +34,9 @@ PyObject *pc_array_decode(const pc_view *view);
  * heap's negative errno with none. Its blocks are given to the host if the call then ends well. */
 int pc_array_encode(pc_writer *writer, PyObject *object);
 
+/* An argument of a host function's: one of numpy's arrays with a copy of its elements. As pc_array_encode. */
+int pc_array_encode_whole(pc_writer *writer, PyObject *object);
+
 /* Whether the present call, or item, had to do with arrays. */
 extern bool pc_array_used;
 

@@ -831,9 +831,36 @@ int pc_convert_plain(PyObject *object, PyObject **ret)
     return r > 0 && is_numpy(object) ? item_of(object, ret) : index_of(object, ret);
 }
 
+/* Pickling lets other threads run, which may be encoding a result. */
+static __thread bool without_arrays;
+
+/* 1, or as encode. */
+static int encode_copied(pc_writer *writer, PyObject *object, bool numpys)
+{
+    PyObject *bytes;
+    int r;
+
+    if (numpys) {
+        r = pc_array_encode_whole(writer, object);
+        if (r != 0)
+            return r;
+        PyErr_Format(PyExc_TypeError, "a host function takes no '%.200s' of this type: give it a plain ndarray of "
+                     "numbers, bytes (tobytes()) or a list (tolist())", Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    bytes = PyBytes_FromObject(object);
+    if (bytes == NULL)
+        return -1;
+    r = encode_bytes(writer, bytes);
+    Py_DECREF(bytes);
+    return r < 0 ? r : 1;
+}
+
 /* 1: written as one; 0; or as encode. */
 static int encode_array(pc_writer *writer, PyObject *object, bool numpys)
 {
+    if (without_arrays && (numpys || PyMemoryView_Check(object) || PyByteArray_Check(object)))
+        return encode_copied(writer, object, numpys);
     return numpys || PyMemoryView_Check(object) || PyByteArray_Check(object)
                ? pc_array_encode(writer, object)
                : 0;
@@ -915,5 +942,16 @@ int pc_encode(pc_writer *writer, PyObject *object, bool json)
     int r = json ? encode_json(writer, object) : encode(writer, object, 0);
     if (r < 0)
         writer->size = start; /* half a value is none */
+    return r;
+}
+
+int pc_encode_argument(pc_writer *writer, PyObject *object)
+{
+    bool before = without_arrays;
+    int r;
+
+    without_arrays = true;
+    r = pc_encode(writer, object, false);
+    without_arrays = before;
     return r;
 }

@@ -61,4 +61,8 @@ int pc_convert_plain(PyObject *object, PyObject **ret);
  * (-ENOMEM, -E2BIG: all below -1) with none set. After a failure the writer's size is as before. */
 int pc_encode(pc_writer *writer, PyObject *object, bool json);
 
+/* The same for a host function's argument: bytearrays and memoryviews as bytes, numpy's arrays with their elements;
+ * those of no plain numbers are a TypeError. */
+int pc_encode_argument(pc_writer *writer, PyObject *object);
+
 #endif

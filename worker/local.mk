@@ -5,6 +5,7 @@ worker_sources = \
 	worker/convert.c worker/convert.h \
 	worker/element.c worker/element.h \
 	worker/fault.c \
+	worker/host.c worker/host.h \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
 	worker/lifeline.c \

@@ -10,6 +10,7 @@
 
 #include "lib/shm/idle.h"
 #include "worker/array.h"
+#include "worker/host.h"
 #include "worker/items.h"
 #include "worker/run.h"
 
@@ -187,6 +188,7 @@ int pc_loop_run(pc_worker *worker)
     pc_current_call.record = &segment->workers[worker->number];
     pc_run_start();
     pc_array_start(worker);
+    pc_host_start(worker);
     while (!pc_current_call.interrupted && !worker->cut_off) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))

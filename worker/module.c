@@ -1,6 +1,7 @@
 /* module: the built-in module _pycrew; python/pycrew is its face. */
 #include "lib/shm/sleeper.h"
 #include "worker/array.h"
+#include "worker/host.h"
 #include "worker/worker.h"
 
 pc_current pc_current_call = {.call = UINT64_MAX, .deadline = INT64_MAX};
@@ -47,6 +48,7 @@ static PyMethodDef methods[] = {
     {"_interrupt", interrupt, METH_VARARGS, "handler of the interrupt's signal"},
     {"deadline", deadline, METH_NOARGS,
      "deadline() -> seconds left until this call's deadline (negative: passed), or None"},
+    {"_host_functions", pc_host_functions, METH_NOARGS, "what the host exports, by name"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
@@ -58,7 +60,7 @@ PyObject *pc_module_init(void)
 
     if (module == NULL)
         return NULL;
-    if (pc_array_init(module) < 0) {
+    if (pc_array_init(module) < 0 || pc_host_init() < 0) {
         Py_DECREF(module);
         return NULL;
     }

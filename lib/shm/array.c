@@ -244,18 +244,17 @@ static size_t words_of(unsigned flags, int ndim)
     return 2 + (flags & HAS_OFFSET ? 1u : 0u) + (size_t)ndim * per_dimension;
 }
 
-int pc_array_write(pc_writer *writer, const pc_array *array)
+static size_t description_bytes(const pc_array *array)
+{
+    return 8 * words_of(flags_of(array), array->ndim) + format_bytes(array) + TAIL;
+}
+
+static void put_description(uint8_t *to, const pc_array *array)
 {
     unsigned flags = flags_of(array);
     size_t format = format_bytes(array);
-    void *space;
-    uint8_t *to;
-    int r = pc_write_space(writer, PC_TAG_ARRAY, 8 * words_of(flags, array->ndim) + format + TAIL,
-                           &space);
 
-    if (r < 0)
-        return r;
-    to = put_word(put_word(space, array->base), array->cell);
+    to = put_word(put_word(to, array->base), array->cell);
     if (flags & HAS_OFFSET)
         to = put_word(to, array->data - array->base);
     to = put_words(to, array->shape, array->ndim);
@@ -270,7 +269,33 @@ int pc_array_write(pc_writer *writer, const pc_array *array)
     to[1] = (uint8_t)array->ndim;
     to[2] = (uint8_t)flags;
     memcpy(to + 3, &array->itemsize, sizeof array->itemsize);
-    return 0;
+}
+
+int pc_array_write(pc_writer *writer, const pc_array *array)
+{
+    void *space;
+    int r = pc_write_space(writer, PC_TAG_ARRAY, description_bytes(array), &space);
+
+    if (r == 0)
+        put_description(space, array);
+    return r;
+}
+
+#define NOWHERE UINT64_C(1) /* as base: of no block */
+
+int pc_array_write_whole(pc_writer *writer, const pc_array *array, void **ret)
+{
+    pc_array whole = *array;
+    size_t elements = pc_align8(array->bytes);
+    int r;
+
+    whole.base = whole.data = NOWHERE;
+    whole.cell = 0;
+    whole.writable = false;
+    r = pc_write_space(writer, PC_TAG_ARRAY, elements + description_bytes(&whole), ret);
+    if (r == 0)
+        put_description((uint8_t *)*ret + elements, &whole);
+    return r;
 }
 
 static const uint8_t *get_words(const uint8_t *from, int64_t *words, int count)
@@ -341,4 +366,25 @@ int pc_array_read(const pc_view *view, pc_array *ret)
     if (get_format(from, (size_t)(tail - from), ret) < 0)
         return -EBADMSG;
     return check(ret, offset);
+}
+
+int pc_array_read_whole(const pc_view *view, pc_array *ret, const void **ret_elements)
+{
+    const uint8_t *tail = (const uint8_t *)view->data + view->length - TAIL;
+    pc_view description = *view;
+    size_t size;
+
+    if (view->tag != PC_TAG_ARRAY || view->length < TAIL)
+        return -EBADMSG;
+    size = 8 * words_of(__atomic_load_n(tail + 2, __ATOMIC_RELAXED) & ALL_FLAGS,
+                        __atomic_load_n(tail + 1, __ATOMIC_RELAXED)) + TAIL;
+    if (view->length < size)
+        return -EBADMSG;
+    description.data += view->length - size;
+    description.length = size;
+    if (pc_array_read(&description, ret) < 0 || ret->dtype == PC_DTYPE_OTHER ||
+        ret->low != 0 || ret->bytes > view->length - size || (uint64_t)ret->high > ret->bytes)
+        return -EBADMSG;
+    *ret_elements = view->data;
+    return 0;
 }

@@ -97,4 +97,10 @@ int pc_array_write(pc_writer *writer, const pc_array *array);
 /* Reads and measures it: 0 or -EBADMSG. */
 int pc_array_read(const pc_view *view, pc_array *ret);
 
+/* The same with the elements in the value, before the description: for a message that is alone in its memory. A
+ * measured array whose elements stand without gaps, of a type that has no text; the caller fills in array->bytes at
+ * *ret. Such a value is none to pc_array_read, and the other way round. */
+int pc_array_write_whole(pc_writer *writer, const pc_array *array, void **ret);
+int pc_array_read_whole(const pc_view *view, pc_array *ret, const void **ret_elements);
+
 #endif

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/shm/upcall.h"
+
 #define NAME_PREFIX "pycrew."
 #define PAGE ((size_t)4096)
 enum { RESIDENCY_TRIES = 1000 };
@@ -32,7 +34,7 @@ static size_t place(size_t *offset, size_t size)
 }
 
 typedef struct layout {
-    size_t workers, queues, queue_stride, ring, span_owners, slots, spans;
+    size_t workers, upcalls, queues, queue_stride, ring, span_owners, slots, spans;
 } layout;
 
 static layout compute_layout(const pc_config *config)
@@ -42,6 +44,7 @@ static layout compute_layout(const pc_config *config)
 
     place(&offset, sizeof(pc_header));
     l.workers = place(&offset, config->workers * sizeof(pc_worker_record));
+    l.upcalls = place(&offset, config->workers * PC_UPCALLS * sizeof(pc_upcall));
     l.queue_stride = align_up(sizeof(pc_queue_record) + config->slots / 8, PC_CACHE_LINE);
     l.queues = place(&offset, config->queues * l.queue_stride);
     l.ring = place(&offset, config->slots * sizeof(uint64_t));
@@ -64,6 +67,7 @@ static void set_pointers(pc_segment *segment)
 
     segment->header = (pc_header *)(void *)base;
     segment->workers = (pc_worker_record *)(void *)(base + l.workers);
+    segment->upcalls = (pc_upcall *)(void *)(base + l.upcalls);
     segment->queues = base + l.queues;
     segment->queue_stride = l.queue_stride;
     segment->ring = (_Atomic uint64_t *)(void *)(base + l.ring);

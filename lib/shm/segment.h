@@ -1,6 +1,6 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
- * Overview. header | worker records | queues | ring | span owners | slots | spans, then a guard
+ * Overview. header | worker records | upcalls | queues | ring | span owners | slots | spans, then a guard
  * page that is never accessible (the host can read it: zeros, where a C string ends at the latest
  * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
@@ -47,6 +47,12 @@ typedef struct pc_header {
     _Atomic uint64_t idle[PC_IDLE_WORDS];             /* bit w: worker w sleeps or is about to */
 
     _Alignas(PC_CACHE_LINE) _Atomic uint32_t host_spinners; /* threads that spin for an end */
+
+    /* See upcall.h. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t upcall_wakes; /* what the host's listener sleeps on */
+    _Atomic uint32_t upcall_armed;
+    _Atomic uint32_t exports; /* functions that the host offers */
+    _Atomic uint64_t upcalls[PC_IDLE_WORDS]; /* bit w: worker w has a request */
 } pc_header;
 
 typedef struct pc_worker_record {
@@ -95,6 +101,7 @@ typedef struct pc_segment {
     pc_config config;
     pc_header *header;
     pc_worker_record *workers;
+    struct pc_upcall *upcalls; /* PC_UPCALLS for each worker */
     uint8_t *queues;
     size_t queue_stride;
     _Atomic uint64_t *ring;
@@ -104,7 +111,7 @@ typedef struct pc_segment {
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770005) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770006) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
 

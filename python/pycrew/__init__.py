@@ -5,12 +5,14 @@ deadline()        seconds left until this call's deadline, or None
 empty(shape, dtype=float)
                   an array in the crew's shared memory, not initialized: a call that returns it, or a
                   view of most of it, returns it without a copy
+host              the program that this worker belongs to: host.name(...) calls the function that it has
+                  exported by that name (pycrew_export), and waits for its answer
 DeadlineExceeded  raised in a call whose deadline passed, or that was cancelled; a BaseException,
                   so that `except Exception` does not swallow it
 """
 
 try:
-    from _pycrew import DeadlineExceeded, deadline, empty
+    from _pycrew import DeadlineExceeded, _host_functions, deadline, empty
 except ImportError as error:
     raise ImportError("the module pycrew is there only inside a pycrew worker") from error
 
@@ -21,9 +23,32 @@ import os as _os
 import signal as _signal
 import sys as _sys
 
-__all__ = ["DeadlineExceeded", "deadline", "empty", "worker"]
+__all__ = ["DeadlineExceeded", "deadline", "empty", "host", "worker"]
 
 worker = None
+
+
+class _Host:
+    """Functions of the host, asked for when first used, and kept."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__dict__.update(_host_functions())
+        if name not in self.__dict__:
+            known = ", ".join(sorted(self.__dict__)) or "nothing"
+            raise AttributeError(f"the host exports no function {name!r}; it exports {known}")
+        return self.__dict__[name]
+
+    def __dir__(self):
+        self.__dict__.update(_host_functions())
+        return sorted(self.__dict__)
+
+    def __repr__(self):
+        return "<pycrew.host>"
+
+
+host = _Host()
 
 
 # What follows is called by pycrew-worker. It is compiled before the fork, so that its pages are

@@ -624,6 +624,32 @@ static void run_bad_start(void)
         EXPECT(pycrew_last_error()->message[0] != '\0');
 }
 
+/* ---- Python asks its host ---- */
+
+static int echo_host(void *data, pycrew_host_call *call)
+{
+    const char *bytes;
+    size_t size;
+    int rc = pycrew_host_arguments(call, "y#", &bytes, &size);
+
+    (void)data;
+    return rc < 0 ? rc : pycrew_host_return(call, "y#", bytes, size);
+}
+
+static void run_asking(pycrew_crew *crew)
+{
+    int sizes[] = {10, 1000, LARGE_SIZE};
+
+    if (!STEP(pycrew_export(crew, "echo", echo_host, NULL), 0))
+        return;
+    for (int i = 0; i < 3; i++) {
+        int size = 0;
+
+        if (STEP(pycrew_run_within(crew, BOUND, "fail_ops:ask", "i>i", sizes[i], &size), 0))
+            EXPECT(size == sizes[i]);
+    }
+}
+
 static void run_scenario(void)
 {
     static const char *const preload[] = {"no_numpy", "fail_ops", NULL};
@@ -642,6 +668,7 @@ static void run_scenario(void)
         run_batch(crew);
         run_map(crew);
         run_arrays(crew);
+        run_asking(crew);
         run_exception(crew);
         STEP(pycrew_run_within(crew, BOUND, "fail_ops:say", "s>", "a line"), 0);
         run_deadlines(crew);

@@ -8,7 +8,8 @@ model_files = \
 	tests/model/idle.pml \
 	tests/model/retained.pml \
 	tests/model/ring.pml \
-	tests/model/slot.pml
+	tests/model/slot.pml \
+	tests/model/upcall.pml
 EXTRA_DIST += $(model_files)
 
 .PHONY: check-model check-model-full check-model-controls

@@ -25,6 +25,8 @@ RING = "lib/shm/ring.c"
 SLOT = "lib/shm/slot.c"
 CALL = "lib/call.c"
 CHUNK = "lib/chunk.c"
+EXPORT = "lib/export.c"
+HOST_CALL = "lib/hostcall.c"
 LADDER = "lib/ladder.c"
 MAP = "lib/map.c"
 MEMORY = "lib/memory.c"
@@ -39,6 +41,7 @@ RUN = "worker/run.c"
 WORKER_MAP = "worker/map.c"
 WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
+WORKER_HOST = "worker/host.c"
 
 TEST_ARRAY = "tests/test-array"
 TEST_BATCH_ARRAY = "tests/test-batch-array"
@@ -51,6 +54,9 @@ TEST_SLOT = "tests/shm/test-slot"
 TEST_CALL = "tests/test-call"
 TEST_DEADLINE = "tests/test-deadline"
 TEST_DEATH = "tests/test-death"
+TEST_EXPORT = "tests/test-export"
+TEST_EXPORT_DEATH = "tests/test-export-death"
+TEST_SCRIBBLE = "tests/test-scribble"
 TEST_MAP = "tests/test-map"
 TEST_MEMORY = "tests/big/test-memory"
 TEST_OVERDUE = "tests/test-overdue"
@@ -443,5 +449,55 @@ MUTATIONS = [
         [("lib/batch.c",
           "    if (chunk->yielded && chunk->finished > chunk->out)\n        return true;\n", "")],
         [(TEST_BATCH_ARRAY, "results_larger_than_the_memory_wait_until_those_before_are_taken_out")],
+    ),
+    Mutation(
+        "upcall-place-used-again",
+        "a place whose answer is still to come is used for the next request",
+        [(WORKER_HOST, "        host.places[place] = PLACE_LEFT;\n", "        free_place(place);\n")],
+        [(TEST_EXPORT_DEATH, "a_late_answer_does_not_reach_the_next_request")],
+    ),
+    Mutation(
+        "upcall-signals-unseen",
+        "who waits for the host does not look for signals",
+        [(WORKER_HOST, "        if (PyErr_CheckSignals() < 0)\n            return -1;\n        if (host.in_child)", "        if (host.in_child)")],
+        [(TEST_EXPORT_DEATH, "a_deadline_interrupts_a_function_that_waits_for_the_host")],
+    ),
+    Mutation(
+        "upcall-orphans-answered",
+        "the answer to a dead worker's request goes to its successor",
+        [(EXPORT, "            atomic_store(&place->call->orphaned, true);", "            (void)place->call;")],
+        [(TEST_EXPORT_DEATH, "a_worker_that_dies_lets_the_function_finish_and_gets_no_answer")],
+    ),
+    Mutation(
+        "upcall-arguments-unleased",
+        "the lease on the arguments ends before the function runs",
+        [(EXPORT, "    call->arguments = (pc_cursor){at, at + size};",
+          "    pc_lease_end(call->crew, &call->lease.lease);\n    call->arguments = (pc_cursor){at, at + size};")],
+        [(TEST_EXPORT_DEATH, "arguments_in_a_dead_workers_memory_stay_until_the_function_returns")],
+    ),
+    Mutation(
+        "upcall-left-requests-run",
+        "what nobody waits for is run",
+        [(HOST_CALL, "call->orphaned || pc_upcall_is_released(call->upcall, call->sequence))\n        return;",
+          "call->orphaned)\n        return;")],
+        [(TEST_EXPORT_DEATH, "a_request_that_nobody_waits_for_any_more_is_not_run")],
+    ),
+    Mutation(
+        "upcall-announced-once",
+        "who waits for the host trusts `armed` each time it announces",
+        [(WORKER_HOST, "host.worker->number, true);", "host.worker->number, false);")],
+        [(TEST_SCRIBBLE, "a_call_to_the_host_is_heard_though_its_announcement_was_written_over")],
+    ),
+    Mutation(
+        "upcall-answers-unlooked",
+        "an answer's number that was written over is not looked for",
+        [(EXPORT, "    if (place->call == NULL && !pc_upcall_is_answered(upcall, place->sequence))", "    if (false)")],
+        [(TEST_SCRIBBLE, "an_answer_of_the_hosts_that_was_written_over_is_found")],
+    ),
+    Mutation(
+        "upcall-answers-kept",
+        "the block of an answer is freed by the next one in its place alone",
+        [(EXPORT, "    if (place->block != 0 && pc_upcall_is_released(upcall, place->sequence))\n        free_answer(x, place);\n", "")],
+        [(TEST_EXPORT, "the_memory_of_a_large_answer_is_there_again_when_it_was_read")],
     ),
 ]

@@ -11,6 +11,11 @@ def add(a, b):
     return a + b
 
 
+def ask(size):
+    """The host gives back what it is given."""
+    return len(pycrew.host.echo(b"x" * size))
+
+
 def echo(value):
     return value
 

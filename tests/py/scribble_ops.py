@@ -31,6 +31,8 @@ class Segment:
         offset = self.up(sizes["header"])
         self.records = offset
         offset = self.up(offset + self.workers * sizes["record"])
+        self.upcalls = offset
+        offset = self.up(offset + self.workers * sizes["places"] * sizes["upcall"])
         self.stride = self.up(sizes["queue_bits"] + self.slots // 8)
         self.queue_records = offset
         offset = self.up(offset + self.queues * self.stride)
@@ -219,6 +221,63 @@ def lie_names(r, s):
         s.write(s.get64(place) + r.randrange(40), r.randbytes(4))
 
 
+def lie_upcall(r, s):
+    """Calls to the host: of a place that is in use, rather."""
+    for _ in range(20):
+        place = s.upcalls + r.randrange(s.workers * s.at["places"]) * s.at["upcall"]
+        request, released = struct.unpack("2I", s.read(place, 8))
+        if request != released:
+            break
+    which = r.randrange(9)
+    if which == 0:
+        s.put32(place, r.choice((0, request + 1, request + 2, released, MASK, r.getrandbits(32))))
+    elif which == 1:
+        s.put32(place + 4, r.choice((0, request, request + 1, request - 1, MASK)))
+    elif which == 2:
+        s.put32(place + 8, r.choice((0, 1, 2, 1000, MASK)))
+    elif which == 3:
+        s.put64(place + 16, an_offset(r, s))
+        s.put64(place + 24, a_size(r, s))
+    elif which == 4:
+        s.write(place + 32 + 8 * r.randrange(12), r.randbytes(8))
+    elif which == 5:
+        s.put32(place + 128, r.choice((0, request, request + 1, request - 1, MASK)))
+    elif which == 6:
+        s.put32(place + 132, r.choice((0, 1, 2, 3, 4, 99)))
+        s.put64(place + 136, an_offset(r, s))
+        s.put64(place + 144, a_size(r, s))
+    elif which == 7:
+        s.put64(place + 256, r.choice((0, 1, 3, MASK, r.getrandbits(64))))
+        s.put64(place + 264, r.choice((0, 128, 1, MASK)))
+    else:
+        field = r.choice(("upcall_wakes", "upcall_armed", "exports", "upcall_bits"))
+        s.put32(s.at[field], r.choice((0, 1, MASK, r.getrandbits(32))))
+
+
+def asks(size):
+    """Whether the host gives back what it is given."""
+    import pycrew
+    data = b"x" * size
+    return pycrew.host.echo(data) == data
+
+
+def asks_unheard(sizes):
+    """Writes over what says that the host's listener sleeps, then asks."""
+    import pycrew
+    pycrew.host.echo(b"")
+    time.sleep(0.1)  # it sleeps by then
+    Segment(sizes).put32(sizes["upcall_armed"], 0)
+    return pycrew.host.echo(b"heard") == b"heard"
+
+
+def asks_beside_a_lie(sizes):
+    """Writes over the answer's number of another place of this worker's, then asks."""
+    import pycrew
+    s = Segment(sizes)
+    s.put32(s.upcalls + (pycrew.worker * sizes["places"] + 5) * sizes["upcall"] + 128, 77)
+    return pycrew.host.echo(b"heard") == b"heard"
+
+
 def lie_chunk(r, s):
     for _ in range(200):
         slot = s.slot_area + 256 * r.randrange(s.slots)
@@ -272,7 +331,7 @@ def not_each_third(x):
 
 
 LIES = [lie_control, lie_swap_slots, lie_result, lie_request, lie_semaphore, lie_head, lie_entry,
-        lie_owner, lie_record, lie_queue, lie_header, lie_names, lie_chunk]
+        lie_owner, lie_record, lie_queue, lie_header, lie_names, lie_chunk, lie_upcall]
 
 
 def lies(r, segment, kinds=LIES):

@@ -235,4 +235,79 @@ TEST(copies_between_layouts_are_right)
     free(expected);
 }
 
+/* ---- with the elements ---- */
+
+static pc_view written_whole(const pc_array *array)
+{
+    pc_writer writer = writer_new();
+    void *elements;
+    pc_cursor cursor;
+    pc_view view;
+
+    ASSERT_INT(pc_array_write_whole(&writer, array, &elements), 0);
+    memset(elements, 0x5a, array->bytes);
+    cursor = (pc_cursor){writer.data, writer.data + writer.size};
+    ASSERT_INT(pc_value_next(&cursor, &view), 1);
+    ASSERT(elements == view.data);
+    return view;
+}
+
+TEST(an_array_with_its_elements_is_read_in_its_place)
+{
+    for (int ndim = 0; ndim <= 3; ndim++)
+        for (int fortran = 0; fortran < 2; fortran++) {
+            pc_array array = array_of(ndim, (int64_t[]){3, 5, 7}), back;
+            const void *elements = NULL;
+            pc_view view;
+
+            ASSERT_INT(pc_array_set_strides(&array, fortran), PC_ARRAY_GOOD);
+            view = written_whole(&array);
+            ASSERT_INT(pc_array_read_whole(&view, &back, &elements), 0);
+            ASSERT(elements == view.data);
+            ASSERT_INT(back.ndim, ndim);
+            ASSERT_INT(back.bytes, array.bytes);
+            ASSERT_MEM(back.shape, array.shape, (size_t)ndim * sizeof back.shape[0]);
+            ASSERT_MEM(back.strides, array.strides, (size_t)ndim * sizeof back.strides[0]);
+            ASSERT(!back.writable);
+        }
+}
+
+TEST(an_array_with_its_elements_and_one_without_are_not_taken_for_each_other)
+{
+    pc_array array = array_of(2, (int64_t[]){3, 5}), back;
+    const void *elements;
+    pc_view view = written_whole(&array);
+
+    ASSERT_INT(pc_array_read(&view, &back), -EBADMSG);
+    view = written(&array);
+    ASSERT_INT(pc_array_read_whole(&view, &back, &elements), -EBADMSG);
+}
+
+/* Whatever stands there: what is read as an array has its elements inside of the value. */
+TEST(a_scribbled_array_with_its_elements_is_read_inside_of_it_or_not_at_all)
+{
+    uint64_t state = 1;
+    unsigned read = 0;
+
+    for (int round = 0; round < 20000; round++) {
+        pc_array array = array_of((int)random_below(&state, 3), (int64_t[]){3, 5}), back;
+        const void *elements;
+        pc_view view = written_whole(&array);
+        uint8_t *bytes = (uint8_t *)(uintptr_t)view.data;
+
+        if (round % 3 == 0)
+            view.length = random_below(&state, view.length + 1);
+        else if (view.length > 0)
+            for (uint64_t i = 0; i <= random_below(&state, 3); i++)
+                bytes[view.length - 1 - random_below(&state, view.length < 64 ? view.length : 64)] =
+                    (uint8_t)random_next(&state);
+        if (pc_array_read_whole(&view, &back, &elements) < 0)
+            continue;
+        read++;
+        ASSERT(elements == view.data && back.low == 0 && back.high >= 0);
+        ASSERT((uint64_t)back.high <= view.length && back.bytes <= view.length);
+    }
+    ASSERT(read > 0);
+}
+
 TAP_MAIN
