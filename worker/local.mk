@@ -7,6 +7,7 @@ worker_sources = \
 	worker/fault.c \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
+	worker/life.c \
 	worker/lifeline.c \
 	worker/loop.c \
 	worker/map.c worker/map.h \

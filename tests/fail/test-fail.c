@@ -575,7 +575,7 @@ static int worker_pids(pycrew_crew *crew, int pids[WORKERS])
 /* Its workers die with it, one by one: each may take a call before. */
 static void kill_zygote(pycrew_crew *crew)
 {
-    int zygote = atomic_load(&crew->zygote_pid), sum = 0, rc, pids[WORKERS];
+    int zygote = atomic_load(&crew->zygote->pid), sum = 0, rc, pids[WORKERS];
     int count = worker_pids(crew, pids);
 
     begin("after the zygote's death");
