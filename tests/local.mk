@@ -80,10 +80,12 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-death \
 	tests/test-host \
 	tests/test-idle-cost \
+	tests/test-life \
 	tests/test-map \
 	tests/test-misbehaviour \
 	tests/test-open \
 	tests/test-queue \
+	tests/test-reload \
 	tests/test-scribble \
 	tests/test-stats \
 	tests/test-threads \
@@ -186,6 +188,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
@@ -206,12 +209,14 @@ test_data = \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
+	tests/py/debug_ops.py \
 	tests/py/dies_at_import.py \
 	tests/py/exits_at_import.py \
 	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \
 	tests/py/imports_slowly.py \
+	tests/py/life_ops.py \
 	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \
 	tests/py/no_numpy.py \
