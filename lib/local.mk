@@ -55,6 +55,7 @@ lib_libpccore_la_SOURCES = \
 	lib/stats.c \
 	lib/supervisor.c lib/supervisor.h \
 	lib/sweep.c \
+	lib/terminal.c \
 	lib/zygote.c
 lib_libpccore_la_CPPFLAGS = $(lib_cppflags)
 lib_libpccore_la_CFLAGS = $(lib_cflags)

@@ -588,6 +588,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
     if (!w->told)
         w->signal = SIGKILL; /* by its PDEATHSIG */
     hear_worker(crew, worker);
+    pc_terminal_take_back(crew, w->pid);
     /* Before anything is believed: what it left may be what killed it. */
     if (!crew->rebuilding && (damage = pc_crew_audit(crew)) != NULL)
         pc_crew_distrust(crew, damage);

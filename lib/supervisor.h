@@ -64,6 +64,11 @@ void pc_zygote_kill(const pc_zygote *z);
 /* Tells z to exit; it is killed when it has not after a second. */
 void pc_zygote_tell_to_exit(pc_zygote *z);
 
+/* ---- terminal.c ---- */
+
+/* A process that led this group is dead: if it was in front of the terminal, the host is again. */
+void pc_terminal_take_back(const pycrew_crew *crew, int group);
+
 /* ---- reload.c ---- */
 
 /* Goes on with a reload, or begins one that was asked for; gives when to come again. */

@@ -226,6 +226,7 @@ void pc_zygote_died(pycrew_crew *crew, pc_zygote *z)
     z->failures++;
     z->not_before = pc_now() + pc_back_off(z->failures);
     pc_worker_forget_asked(crew, z);
+    pc_terminal_take_back(crew, z->pid);
     if (planned || pc_crew_is_closing(crew) || z->told || (crew->lost && crew->ready_code != 0))
         return;
     death_in_words(z, &info, text, sizeof text);

@@ -1,5 +1,6 @@
 /* life: what a worker may use, when it has had enough of it, and the terminal of a worker that is debugged. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -175,9 +176,23 @@ void pc_terminal_give_back(const pc_worker_options *options)
         exchange(getpgrp(), options->debug);
 }
 
+/* stdin and stdout may be the host's data. Without a terminal they stay what they are. */
+static void open_terminal(int fd)
+{
+    int terminal = isatty(fd) ? -1 : open("/dev/tty", O_RDWR);
+
+    if (terminal < 0)
+        return;
+    dup2(terminal, fd);
+    close(terminal);
+}
+
 void pc_terminal_begin(const pc_worker_options *options)
 {
+    if (!options->debug)
+        return;
+    open_terminal(STDIN_FILENO);
+    open_terminal(STDOUT_FILENO);
     /* Stopped alone, behind the back of the shell, it could not be continued. */
-    if (options->debug)
-        signal(SIGTSTP, SIG_IGN);
+    signal(SIGTSTP, SIG_IGN);
 }
