@@ -23,8 +23,9 @@ PROMPT = "(Pdb) "
 class Session:
     """A program with a terminal of its own. stdin: the terminal, or this end of a pipe."""
 
-    def __init__(self, *words, stdin=None):
+    def __init__(self, *words, stdin=None, program=None):
         self.seen = ""
+        words = [program] if program else command(*words)
         reader = writer = None
         if stdin == "pipe":
             reader, writer = os.pipe()
@@ -35,7 +36,7 @@ class Session:
                 os.close(reader)
                 os.close(writer)
             os.environ["TERM"] = "dumb"
-            os.execv(command(*words)[0], command(*words))
+            os.execv(words[0], words)
         if reader is not None:
             os.close(reader)
         self.input = writer
@@ -178,6 +179,7 @@ def the_terminal_is_the_hosts_between_calls_and_the_interrupt_too():
         session.read_until(str(2 * value + 1))
         session.await_host_in_front()
     session.send("\x03")
+    session.read_until("^C")  # echoed when the signal has been sent
     equal(session.end()[0], 130)
 
 
@@ -198,6 +200,16 @@ def a_worker_that_dies_at_the_prompt_leaves_the_terminal_to_the_host():
 @test
 def without_a_terminal_it_is_a_crew_of_one():
     check(run("call", "--debug", "debug_ops:spins", "0", start_new_session=True), 0)
+
+
+@test
+def the_example_does_what_its_readme_says():
+    session = Session(program=os.path.join(BUILD, "examples", "debug", "debug"))
+    session.read_until(PROMPT)
+    session.send("total += 9\n")
+    session.read_until(PROMPT)
+    session.send("c\n")
+    ended(session, 0, "the mean is 6")
 
 
 @test

@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..13
+echo 1..14
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -51,6 +51,11 @@ check a_bridge_whose_module_is_missing_names_it
 
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
+
+(cd "$scratch" && timeout 60 "$OLDPWD/run" "$OLDPWD/examples/reload/reload" >out 2>err </dev/null)
+[ "$(cat "$scratch/out")" = "80 cost 16
+80 cost 20" ]
+check a_reload_gives_the_workers_the_modules_new_text
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library
