@@ -589,6 +589,12 @@ static void kill_zygote(pycrew_crew *crew)
     run_small(crew);
 }
 
+static void reload(pycrew_crew *crew)
+{
+    STEP(pycrew_reload(crew, BOUND), 0);
+    run_small(crew);
+}
+
 static void look_at_stats(pycrew_crew *crew)
 {
     pycrew_worker_stats workers[WORKERS];
@@ -646,6 +652,7 @@ static void run_scenario(void)
         STEP(pycrew_run_within(crew, BOUND, "fail_ops:say", "s>", "a line"), 0);
         run_deadlines(crew);
         look_at_stats(crew);
+        reload(crew);
         run_death(crew);
         kill_zygote(crew);
         STEP(pycrew_drain(crew, BOUND), 0);
