@@ -30,11 +30,13 @@ static void write_file(const char *path, const char *text)
 
 static void write_version(int version)
 {
-    char text[400];
+    char text[600];
 
     snprintf(text, sizeof text,
-             "import os\nVERSION = %d\n\n\ndef version(x=0):\n    return VERSION\n\n\n"
-             "def tagged(x):\n    return (VERSION, x)\n\n\ndef version_float(x):\n    return float(VERSION)\n",
+             "import time\nVERSION = %d\n\n\ndef version(x=0):\n    return VERSION\n\n\n"
+             "def tagged(x):\n    return (VERSION, x)\n\n\n"
+             "def tagged_slowly(x):\n    time.sleep(x %% 3 * 0.001)\n    return (VERSION, x)\n\n\n"
+             "def version_float(x):\n    return float(VERSION)\n",
              version);
     write_file(w.module, text);
 }
@@ -203,6 +205,7 @@ typedef struct caller {
     pthread_t thread;
     _Atomic bool *stop;
     _Atomic int *at_least; /* the version that has been reloaded for sure */
+    const char *function;
     unsigned long calls;
     int64_t longest;
 } caller;
@@ -215,7 +218,7 @@ static void *call_all_the_time(void *data)
         int least = atomic_load(c->at_least), version = 0, number = 0;
         int64_t begin = now_ns(), took;
 
-        OK(pycrew_run(c->crew, "changing:tagged", "i>ii", i, &version, &number));
+        OK(pycrew_run(c->crew, c->function, "i>ii", i, &version, &number));
         took = now_ns() - begin;
         ASSERT_INT(number, i);
         if (version < least)
@@ -238,7 +241,11 @@ TEST_LIMIT(no_call_fails_or_sees_old_text_while_the_crew_is_reloaded_again_and_a
     pycrew_crew *crew = open_with(&options);
 
     for (int i = 0; i < CALLERS; i++) {
-        callers[i] = (caller){.crew = crew, .stop = &stop, .at_least = &at_least};
+        /* The slow ones are in the middle of a call most of the time. */
+        callers[i] = (caller){.crew = crew,
+                              .stop = &stop,
+                              .at_least = &at_least,
+                              .function = i % 2 ? "changing:tagged" : "changing:tagged_slowly"};
         ASSERT(pthread_create(&callers[i].thread, NULL, call_all_the_time, &callers[i]) == 0);
     }
     for (int version = 2; version < 2 + TIMES; version++) {
@@ -264,7 +271,7 @@ TEST(with_one_worker_calls_go_on_too)
     pycrew_crew *crew = open_changing(1);
     _Atomic bool stop = false;
     _Atomic int at_least = 1;
-    caller c = {.crew = crew, .stop = &stop, .at_least = &at_least};
+    caller c = {.crew = crew, .stop = &stop, .at_least = &at_least, .function = "changing:tagged_slowly"};
 
     ASSERT(pthread_create(&c.thread, NULL, call_all_the_time, &c) == 0);
     for (int version = 2; version < 6; version++) {
@@ -497,6 +504,22 @@ static int begin_slow_reload(reloader *r, pycrew_crew *crew, int old)
     begin_reload(r, crew, BOUND);
     AWAIT(file_size(w.slow) == 1 && count_zygotes(zygotes) == 2);
     return other_zygote(old);
+}
+
+TEST(who_asks_in_the_middle_of_a_reload_gets_one_of_its_own)
+{
+    pycrew_crew *crew = open_changing(2);
+    reloader first, second;
+
+    begin_slow_reload(&first, crew, find_zygote()); /* its text is read */
+    write_version(3);
+    begin_reload(&second, crew, BOUND);
+    pause_ns(50 * MS); /* were it later, it would be no harder */
+    write_file(w.go, "");
+    OK(end_reload(&second));
+    ASSERT_INT(version_of(crew), 3);
+    OK(end_reload(&first));
+    pycrew_close(crew);
 }
 
 TEST(a_close_in_the_middle_of_a_reload_ends_it)

@@ -497,7 +497,7 @@ MUTATIONS = [
         "reload-serves-later-ones",
         "who asks while a reload is under way is told that it is done with that one",
         [(RELOAD, "if (w->done || w->ticket > crew->reload.serves)", "if (w->done)")],
-        [(TEST_RELOAD, "each_of_several_threads_that_reload_gets_the_text_of_its_time")], by_chance=True),
+        [(TEST_RELOAD, "who_asks_in_the_middle_of_a_reload_gets_one_of_its_own")]),
     Mutation(
         "reload-kills",
         "workers of the old zygote are killed instead of told to leave",
