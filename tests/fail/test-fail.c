@@ -30,7 +30,7 @@ enum { ELEMENTS = 20000, ROWS = 100 };
 
 /* A run that takes as long hangs; a whole one takes half a second. */
 #define RUN_LIMIT (20 * SECOND)
-#define DROP_LIMIT (4 * SECOND)
+#define DROP_LIMIT (8 * SECOND)
 
 struct row {
     enum shim_kind kind;
