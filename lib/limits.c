@@ -1,6 +1,6 @@
-/* limits: the options that say what each worker may use: checked and copied here, applied by the workers
- * (worker/life.c). What the kernel refuses, a lower nice value or a limit above the hard one, is open's
- * error, by the first worker that cannot start. */
+/* limits: the options that say what each worker may use: checked and copied here, applied by the
+ * workers (worker/life.c). What the kernel refuses, a lower nice value or a limit above the hard
+ * one, is open's error, by the first worker that cannot start. */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -67,18 +67,23 @@ static int read_cpus(const char *text, const cpu_set_t *allowed, unsigned *cpus,
     *count = 0;
     do {
         if (at != NULL && !read_range(&at, &first, &last))
-            return pc_fail(-EINVAL, "options.cpus is \"%s\"; \"one\", a list as \"0-3,8\", or \"one:0-3,8\"", text);
+            return pc_fail(-EINVAL,
+                           "options.cpus is \"%s\"; \"one\", a list as \"0-3,8\", or \"one:0-3,8\"",
+                           text);
         for (unsigned cpu = first; cpu <= last; cpu++) {
             bool may = cpu < CPU_SETSIZE && CPU_ISSET(cpu, allowed);
 
             if (!may && at != NULL)
-                return pc_fail(-EINVAL, "options.cpus has CPU %u, which this process may not use", cpu);
+                return pc_fail(-EINVAL, "options.cpus has CPU %u, which this process may not use",
+                               cpu);
             if (may && *count < CPU_SETSIZE)
                 cpus[(*count)++] = cpu;
         }
     } while (at != NULL && *at == ',' && at++ != NULL);
     if (at != NULL && *at != '\0')
-        return pc_fail(-EINVAL, "options.cpus is \"%s\"; \"one\", a list as \"0-3,8\", or \"one:0-3,8\"", text);
+        return pc_fail(-EINVAL,
+                       "options.cpus is \"%s\"; \"one\", a list as \"0-3,8\", or \"one:0-3,8\"",
+                       text);
     return 0;
 }
 
@@ -110,10 +115,14 @@ int pc_limits_check(const pycrew_options *o)
         return rc;
     if (o->limit_memory != 0 && o->memory != 0 &&
         (uint64_t)o->limit_memory < (uint64_t)o->memory + (uint64_t)MEMORY_MIN)
-        return pc_fail(-EINVAL, "options.limit_memory is %lld bytes; options.memory, which all workers map, and Python "
-                       "need %zu", (long long)o->limit_memory, o->memory + (size_t)MEMORY_MIN);
+        return pc_fail(
+            -EINVAL,
+            "options.limit_memory is %lld bytes; options.memory, which all workers map, and Python "
+            "need %zu",
+            (long long)o->limit_memory, o->memory + (size_t)MEMORY_MIN);
     if (o->debug && o->workers > 1)
-        return pc_fail(-EINVAL, "options.workers is %u; with options.debug there is one", o->workers);
+        return pc_fail(-EINVAL, "options.workers is %u; with options.debug there is one",
+                       o->workers);
     return o->cpus == NULL ? 0 : parse_cpus(o->cpus, cpus, &count, &one);
 }
 

@@ -1,18 +1,19 @@
 /* reload: from one zygote to the next, so that the workers have fresh imports, and no call is lost.
  *
  *   1. A second zygote is started, and imports. The crew works on.
- *   2. It proves itself: a worker of it, as the successor of some place, runs init. Up to here whatever
- *      fails is the reload's error, the new zygote is ended, and nothing has changed.
- *   3. It becomes the crew's zygote: who dies or is recycled from here on is replaced by a worker of its.
- *      Place by place, a successor is forked; when it has run init, the place's worker is told to
- *      leave, which it does between two calls. One successor starts at a time, but a worker with a call
- *      that takes long holds up nobody but the reload.
+ *   2. It proves itself: a worker of it, as the successor of some place, runs init. Whatever fails
+ *      up to here is the reload's error: the new zygote is ended, and nothing has changed.
+ *   3. It becomes the crew's zygote: who dies or is replaced from here on has a worker of its after
+ *      it. Place by place a successor is forked; when it has run init, the place's worker is told
+ *      to leave, which it does between two calls. One successor starts at a time, but a worker
+ *      with a call that takes long holds up nobody but the reload.
  *   4. When the last worker of the old zygote is buried, that is ended.
  *
- * From 3 on there is no way back and nothing to undo: each place has either worker, and both serve. So a
- * zygote that dies then is what it always is, and the reload goes on when it has been started again; and
- * a time that runs out ends the waiting, not the reload. A thread that asks while a reload is under way wants
- * modules as of now, so it waits for one more, with all who ask meanwhile. */
+ * From 3 on there is no way back and nothing to undo: each place has either worker, and both serve.
+ * So a zygote that dies then is what it always is, and the reload goes on when it has been started
+ * again; and a time that runs out ends the waiting, not the reload. A thread that asks while a
+ * reload is under way wants modules as of now, so it waits for one more, with all who ask
+ * meanwhile. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,9 +96,11 @@ static int outcome(pycrew_crew *crew, const pc_reload_waiter *waiter, bool moves
         return waiter->code < 0 ? pc_fail_error(&waiter->error.public) : 0;
     if (atomic_load(&crew->ending) == 2)
         return pc_fail(-ECANCELED, "the crew was closed");
-    return pc_fail(-ETIME, moves ? "new modules are in use, and workers that still run a call with the old ones "
-                                   "are replaced after it"
-                                 : "the reload took too long and was given up: nothing has changed");
+    return pc_fail(
+        -ETIME, moves
+                    ? "new modules are in use, and workers that still run a call with the old ones "
+                      "are replaced after it"
+                    : "the reload took too long and was given up: nothing has changed");
 }
 
 int pycrew_reload(pycrew_crew *crew, int64_t timeout_ns)
@@ -163,7 +166,8 @@ void pc_reload_failed(pycrew_crew *crew, int code, const char *message, const ch
 {
     char text[1000];
 
-    snprintf(text, sizeof text, "the crew was not reloaded, its workers are as before: %s", message);
+    snprintf(text, sizeof text, "the crew was not reloaded, its workers are as before: %s",
+             message);
     end_candidate(crew);
     finish(crew, code, text, traceback);
 }
@@ -222,7 +226,8 @@ static bool prove(pycrew_crew *crew)
             pc_worker_fork(crew, i, other(crew));
             return false;
         }
-    end_worker(&crew->crew_workers[crew->workers]); /* each place has a successor: this is the better one */
+    end_worker(&crew->crew_workers[crew->workers]); /* each place has a successor: this is the
+                                                       better one */
     return false;
 }
 

@@ -21,8 +21,8 @@ bool pc_crew_is_closing(const pycrew_crew *crew);
 /* Nothing is there, or no memory to take it: it stays for the next turn. */
 bool pc_is_for_later(int rc);
 
-/* No worker of z's can start, and why. Where z is a reload's, that is the reload's error; else open's, or
- * it is logged, and where no worker is left the queued calls end with it. */
+/* No worker of z's can start, and why. Where z is a reload's, that is the reload's error; else
+ * open's, or it is logged, and where no worker is left the queued calls end with it. */
 void pc_start_failed(pycrew_crew *crew, const pc_zygote *z, int code, const char *message,
                      const char *traceback);
 void pc_start_failed_in_python(pycrew_crew *crew, const pc_zygote *z, const char *what,
@@ -51,7 +51,8 @@ static inline unsigned pc_place_of(const pycrew_crew *crew, unsigned worker)
 
 /* ---- zygote.c ---- */
 
-/* Starts the crew's zygote, if there is none; ends one that is not needed any more. When to come again. */
+/* Starts the crew's zygote, if there is none; ends one that is not needed any more. When to come
+ * again. */
 int64_t pc_zygote_run(pycrew_crew *crew, int64_t now);
 
 /* Spawns z. 0, or the last error's code. */

@@ -1,5 +1,5 @@
-/* terminal: of a crew that is debugged. The worker's process group is in front of the terminal while it runs code
- * of the user's (worker/life.c); one that died there has given nothing back. */
+/* terminal: of a crew that is debugged. The worker's process group is in front of the terminal
+ * while it runs code of the user's (worker/life.c); one that died there has given nothing back. */
 #include <fcntl.h>
 #include <unistd.h>
 

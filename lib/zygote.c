@@ -1,8 +1,9 @@
-/* zygote: the host's side of the process that forks the workers: its options, what it says, its end.
+/* zygote: the host's side of the process that forks the workers: its options, what it says, its
+ * end.
  *
- * There is one, but while the crew is reloaded (reload.c): then the new one is a candidate, and after it
- * has proven itself the old one stays until the last of its workers has left. One that dies takes
- * its workers with it; the crew's own is started again when they are buried. */
+ * There is one, but while the crew is reloaded (reload.c): then the new one is a candidate, and
+ * after it has proven itself the old one stays until the last of its workers has left. One that
+ * dies takes its workers with it; the crew's own is started again when they are buried. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -111,15 +112,18 @@ static void greet(pycrew_crew *crew, pc_zygote *z, const pc_message *message)
 
     z->spoke = true;
     if (message->value != PC_LAYOUT_HASH) {
-        snprintf(text, sizeof text, "the worker program is of another version: it is pycrew %.100s, "
-                 "this library is pycrew %s", crew->text, pycrew_version());
+        snprintf(text, sizeof text,
+                 "the worker program is of another version: it is pycrew %.100s, "
+                 "this library is pycrew %s",
+                 crew->text, pycrew_version());
         pc_start_failed(crew, z, PYCREW_ESTART, text, NULL);
         kill(z->pid, SIGKILL); /* it has just spoken to us, so it is ours */
         return;
     }
     size = config_text(crew, crew->text);
     if (size > PC_MESSAGE_TEXT_MAX)
-        pc_start_failed(crew, z, -E2BIG, "the options path and preload are too long together", NULL);
+        pc_start_failed(crew, z, -E2BIG, "the options path and preload are too long together",
+                        NULL);
     else if ((rc = pc_control_send(z->control, &config, crew->text, size, NULL, 0)) < 0)
         give_up(crew, z, rc);
 }
@@ -129,7 +133,9 @@ static void greet(pycrew_crew *crew, pc_zygote *z, const pc_message *message)
 static void hear_message(pycrew_crew *crew, pc_zygote *z, const pc_message *message, int *fd)
 {
     switch (message->kind) {
-    case PC_MESSAGE_HELLO: greet(crew, z, message); break;
+    case PC_MESSAGE_HELLO:
+        greet(crew, z, message);
+        break;
     case PC_MESSAGE_READY:
         z->state = PC_ZYGOTE_READY;
         z->failures = 0;
@@ -138,8 +144,11 @@ static void hear_message(pycrew_crew *crew, pc_zygote *z, const pc_message *mess
         z->told = true;
         pc_start_failed_in_python(crew, z, "Python workers cannot start", crew->text);
         break;
-    case PC_MESSAGE_WARNING: pc_crew_log(crew, PYCREW_LOG_WARNING, "%s", crew->text); break;
-    default: pc_worker_hear_of(crew, z, message, fd);
+    case PC_MESSAGE_WARNING:
+        pc_crew_log(crew, PYCREW_LOG_WARNING, "%s", crew->text);
+        break;
+    default:
+        pc_worker_hear_of(crew, z, message, fd);
     }
 }
 

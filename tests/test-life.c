@@ -1,5 +1,5 @@
-/* How long a worker lives and what it may use: it is replaced after so many calls or when it has grown,
- * without a call that fails; CPUs, nice value and limits are those of the options. */
+/* How long a worker lives and what it may use: it is replaced after so many calls or when it has
+ * grown, without a call that fails; CPUs, nice value and limits are those of the options. */
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -125,7 +125,8 @@ TEST(elements_of_a_map_count_as_calls)
     map_options.chunk = 50;
     OK(pycrew_array_init(&input, in, PYCREW_F64, 1, &count, 0));
     OK(pycrew_array_init(&output, out, PYCREW_F64, 1, &count, 0));
-    OK(pycrew_map(crew, function_of(crew, "life_ops:pid_of_float"), &input, 1, &output, &map_options));
+    OK(pycrew_map(crew, function_of(crew, "life_ops:pid_of_float"), &input, 1, &output,
+                  &map_options));
     for (int i = 1; i < ELEMENTS; i++)
         different += out[i] != out[i - 1];
     ASSERT(out[0] > 1);
@@ -478,7 +479,8 @@ static void refused(const pycrew_options *options, int code, const char *part)
 
 TEST(cpus_that_are_none_are_refused)
 {
-    static const char *const lists[] = {"", "x", "0,", ",0", "0-", "3-1", "-1", "one:", "ones", "0 1", "0;1"};
+    static const char *const lists[] = {"",   "x",    "0,",   ",0",  "0-", "3-1",
+                                        "-1", "one:", "ones", "0 1", "0;1"};
     pycrew_options options = test_options(1);
 
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {

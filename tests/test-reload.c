@@ -1,12 +1,13 @@
-/* pycrew_reload: fresh imports in all workers, worker by worker, and no call notices; what fails leaves the
- * workers as they were; deaths, closes and clocks in the middle of it. */
+/* pycrew_reload: fresh imports in all workers, worker by worker, and no call notices; what fails
+ * leaves the workers as they were; deaths, closes and clocks in the middle of it. */
 #include <pthread.h>
 
 #include "tests/harness/crew.h"
 
 enum { CALLERS = 4, WAIT = 0, TIMES = 20 };
 
-/* ---- a module that changes -------------------------------------------------------------------- */
+/* ---- a module that changes --------------------------------------------------------------------
+ */
 
 typedef struct world {
     char module[128], inits[128], exits[128], slow[128], go[128], broken[128];
@@ -115,7 +116,8 @@ static int other_zygote(int zygote)
     return 0;
 }
 
-/* ---- a thread that reloads -------------------------------------------------------------------- */
+/* ---- a thread that reloads --------------------------------------------------------------------
+ */
 
 typedef struct reloader {
     pycrew_crew *crew;
@@ -150,7 +152,8 @@ static int end_reload(reloader *r)
     return r->rc;
 }
 
-/* ---- what it does ----------------------------------------------------------------------------- */
+/* ---- what it does -----------------------------------------------------------------------------
+ */
 
 TEST(a_reload_imports_everything_anew)
 {
@@ -271,7 +274,8 @@ TEST(with_one_worker_calls_go_on_too)
     pycrew_crew *crew = open_changing(1);
     _Atomic bool stop = false;
     _Atomic int at_least = 1;
-    caller c = {.crew = crew, .stop = &stop, .at_least = &at_least, .function = "changing:tagged_slowly"};
+    caller c = {
+        .crew = crew, .stop = &stop, .at_least = &at_least, .function = "changing:tagged_slowly"};
 
     ASSERT(pthread_create(&c.thread, NULL, call_all_the_time, &c) == 0);
     for (int version = 2; version < 6; version++) {
@@ -368,7 +372,8 @@ TEST(a_time_that_runs_out_behind_the_import_ends_the_waiting_alone)
     pycrew_close(crew);
 }
 
-/* ---- what fails ------------------------------------------------------------------------------- */
+/* ---- what fails -------------------------------------------------------------------------------
+ */
 
 static void stays_as_it_was(pycrew_crew *crew, int code, const char *message, int pid)
 {
@@ -449,7 +454,8 @@ TEST(a_reload_whose_import_takes_too_long_is_given_up)
     pycrew_close(crew);
 }
 
-/* ---- several at a time ------------------------------------------------------------------------ */
+/* ---- several at a time ------------------------------------------------------------------------
+ */
 
 static void *reload_for_versions(void *data)
 {
@@ -486,14 +492,16 @@ TEST_LIMIT(each_of_several_threads_that_reload_gets_the_text_of_its_time, 120)
     pycrew_close(crew);
 }
 
-/* ---- in the middle of it ---------------------------------------------------------------------- */
+/* ---- in the middle of it ----------------------------------------------------------------------
+ */
 
 /* The new zygote imports until LIFE_GO is there. */
 static void write_slow_version(void)
 {
-    write_file(w.module, "import os, sys\nsys.path.append(os.path.dirname(__file__))\nimport api_ops\n"
-                         "api_ops.note(os.environ['LIFE_SLOW'])\napi_ops.wait_for(os.environ['LIFE_GO'])\n"
-                         "VERSION = 2\n\n\ndef version(x=0):\n    return VERSION\n");
+    write_file(w.module,
+               "import os, sys\nsys.path.append(os.path.dirname(__file__))\nimport api_ops\n"
+               "api_ops.note(os.environ['LIFE_SLOW'])\napi_ops.wait_for(os.environ['LIFE_GO'])\n"
+               "VERSION = 2\n\n\ndef version(x=0):\n    return VERSION\n");
 }
 
 static int begin_slow_reload(reloader *r, pycrew_crew *crew, int old)
@@ -814,11 +822,13 @@ TEST(reloads_and_replacements_and_kills_together_lose_no_call)
     pycrew_close(crew);
 }
 
-/* ---- functions from text ---------------------------------------------------------------------- */
+/* ---- functions from text ----------------------------------------------------------------------
+ */
 
 TEST(a_function_from_text_shows_its_lines_in_new_workers_and_after_a_reload)
 {
-    static const char source[] = "def outer(x):\n    return inner(x)\n\n\ndef inner(x):\n    raise KeyError(x)  # line six\n";
+    static const char source[] = "def outer(x):\n    return inner(x)\n\n\ndef inner(x):\n    raise "
+                                 "KeyError(x)  # line six\n";
     pycrew_options options = changing_options(1);
     const pycrew_function *function;
     pycrew_crew *crew;

@@ -1,4 +1,5 @@
-/* life: what a worker may use, when it has had enough of it, and the terminal of a worker that is debugged. */
+/* life: what a worker may use, when it has had enough of it, and the terminal of a worker that is
+ * debugged. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -145,10 +146,11 @@ bool pc_life_look(pc_worker *worker, uint64_t calls)
 
 /* ---- the terminal ---- */
 
-/* A worker has a process group of its own, so in the background: it may not read from the terminal, and ^C
- * goes to the host. While it runs code of the user's, its group is in front: ^C is for pdb, or ends the
- * function with KeyboardInterrupt, and the host, whose own group is in the background, does not see it.
- * Only who finds the host's group there takes its place, and only who has it gives it back. */
+/* A worker has a process group of its own, so in the background: it may not read from the terminal,
+ * and ^C goes to the host. While it runs code of the user's, its group is in front: ^C is for pdb,
+ * or ends the function with KeyboardInterrupt, and the host, whose own group is in the background,
+ * does not see it. Only who finds the host's group there takes its place, and only who has it gives
+ * it back. */
 static bool exchange(pid_t from, pid_t to)
 {
     sigset_t block, before;
