@@ -46,7 +46,7 @@ static int start(pycrew_crew **ret, const struct options *options, unsigned work
     /* Ints are exact, however long: Python's limit on decimal digits is for servers. */
     setenv("PYTHONINTMAXSTRDIGITS", "0", 0);
     pycrew_options crew = PYCREW_OPTIONS_INIT;
-    crew.workers = options->workers > 0 ? options->workers : workers;
+    crew.workers = options->workers > 0 ? options->workers : options->debug ? 1 : workers;
     crew.python = options->python;
     crew.path = path;
     crew.env = (const char *const *)options->env.items;
@@ -56,6 +56,11 @@ static int start(pycrew_crew **ret, const struct options *options, unsigned work
     crew.timeout_ns = options->timeout_ns;
     crew.grace_ns = options->grace_ns;
     crew.retries = options->retries;
+    crew.max_calls_per_worker = options->max_calls;
+    crew.max_worker_rss = options->max_rss;
+    crew.nice = (int)options->nice;
+    crew.cpus = options->cpus;
+    crew.debug = options->debug;
     crew.log = on_log;
     crew.log_data = (void *)(uintptr_t)options; /* only read */
     int r = pycrew_open(ret, &crew);

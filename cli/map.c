@@ -527,7 +527,9 @@ int command_map(const struct options *options)
     if (code == 0)
         code = begin(&map);
     if (code == 0) {
-        progress_start(&map.progress, options->quiet ? PROGRESS_NONE : options->progress);
+        progress_start(&map.progress, options->quiet || (options->debug && options->progress == PROGRESS_AUTO)
+                                          ? PROGRESS_NONE
+                                          : options->progress);
         loop(&map);
         code = finish(&map);
     } else {

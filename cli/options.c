@@ -62,6 +62,16 @@ static const char *set_count(void *field, const char *text)
     return NULL;
 }
 
+static const char *set_calls(void *field, const char *text)
+{
+    char *end;
+    uint64_t number;
+    if (!read_number(text, &end, INT64_MAX, &number) || *end != '\0')
+        return "a number of calls";
+    *(uint64_t *)field = number;
+    return NULL;
+}
+
 static const char *set_size(void *field, const char *text)
 {
     static const char units[] = "KMGT", expected[] = "a size: bytes, or 64K, 512M, 2G, 1T";
@@ -254,6 +264,15 @@ static const struct option_row {
     {"memory", 0, BOTH, "SIZE", set_size, FIELD(memory), "shared memory at most: 512M, 2G"},
     {"env", 0, BOTH, "NAME=VALUE", add_to_list, FIELD(env),
      "in the workers' environment; NAME alone: not there"},
+    {"max-calls", 0, BOTH, "N", set_calls, FIELD(max_calls),
+     "a worker is replaced after so many calls or records; 0: never"},
+    {"max-rss", 0, BOTH, "SIZE", set_size, FIELD(max_rss),
+     "or when its memory has grown beyond: 512M, 2G"},
+    {"nice", 0, BOTH, "N", set_count, FIELD(nice), "added to the workers' nice value: 1 to 19"},
+    {"cpus", 0, BOTH, "LIST", set_text, FIELD(cpus),
+     "the workers' CPUs: 0-3,8; one: each uses one; one:0-3,8"},
+    {"debug", 0, BOTH, NULL, set_flag, FIELD(debug),
+     "one worker on the terminal, for breakpoint(); no deadlines"},
     {"quiet", 'q', BOTH, NULL, set_flag, FIELD(quiet),
      "no progress, and no word about single failed records"},
     {"verbose", 'v', BOTH, NULL, set_flag, FIELD(verbose),

@@ -35,7 +35,11 @@ struct options {
     const char *python, *init;
     struct list path, preload, env;
     int64_t timeout_ns, grace_ns;
-    size_t memory;
+    size_t memory, max_rss;
+    uint64_t max_calls;
+    unsigned nice;
+    const char *cpus;
+    bool debug;
     bool quiet, verbose;
 
     /* call */

@@ -37,6 +37,18 @@ examples_progress_progress_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DPROGRESS_FOLDER='"$(abs_top_srcdir)/examples/progress"'
 examples_progress_progress_LDADD = lib/libpycrew.la
 
+# A module's new text for workers that serve, and a function that is debugged.
+noinst_PROGRAMS += examples/reload/reload
+examples_reload_reload_SOURCES = examples/reload/reload.c
+examples_reload_reload_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_reload_reload_LDADD = lib/libpycrew.la
+
+noinst_PROGRAMS += examples/debug/debug
+examples_debug_debug_SOURCES = examples/debug/debug.c
+examples_debug_debug_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DDEBUG_FOLDER='"$(abs_top_srcdir)/examples/debug"'
+examples_debug_debug_LDADD = lib/libpycrew.la
+
 # On real data: scikit-learn's digits, and a picture of scipy's.
 noinst_PROGRAMS += examples/digits/digits
 examples_digits_digits_SOURCES = examples/digits/digits.c
@@ -67,8 +79,8 @@ examples_service_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DSERVICE_FOLDER='"$(abs_top_srcdir)/examples/service"'
 examples_service_service_LDADD = lib/libpycrew.la -levent_extra -levent_core
 
-EXTRA_DIST += examples/README.md \
-	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py examples/progress/progress_ops.py \
+EXTRA_DIST += examples/README.md examples/debug/means.py examples/progress/progress_ops.py \
+	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py

@@ -103,6 +103,15 @@ module pycrew
         type(c_funptr) :: log = c_null_funptr
         type(c_ptr) :: log_data = c_null_ptr
         integer(c_int) :: export_threads = 0
+        integer(c_int64_t) :: max_calls_per_worker = 0
+        integer(c_size_t) :: max_worker_rss = 0
+        type(c_ptr) :: cpus = c_null_ptr
+        integer(c_int) :: nice = 0
+        integer(c_int64_t) :: limit_memory = 0
+        integer(c_int64_t) :: limit_files = 0
+        integer(c_int64_t) :: limit_core = 0
+        integer(c_int64_t) :: limit_cpu_s = 0
+        logical(c_bool) :: debug = .false.
     end type
 
     type, bind(c) :: pycrew_error

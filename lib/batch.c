@@ -113,7 +113,7 @@ static void init(pycrew_batch *batch, pycrew_crew *crew, const pycrew_function *
     batch->limit = o->chunk != 0 ? o->chunk : LIMIT_FIRST;
     batch->fixed_limit = o->chunk != 0;
     batch->unordered = o->unordered;
-    batch->timeout_ns = o->timeout_ns == 0 ? crew->timeout_ns : pc_timeout(o->timeout_ns);
+    batch->timeout_ns = o->timeout_ns == 0 || crew->debug ? crew->timeout_ns : pc_timeout(o->timeout_ns);
     batch->last_size = BLOCK_FIRST;
     batch->retries = o->retries < 0 ? crew->retries : (unsigned)o->retries;
     batch->retries_given = o->retries >= 0;

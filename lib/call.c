@@ -458,7 +458,7 @@ int pycrew_set_timeout(pycrew_call *call, int64_t timeout_ns)
 
     if (rc < 0)
         return rc;
-    call->timeout_ns = timeout_ns < 0 ? PYCREW_FOREVER : timeout_ns;
+    call->timeout_ns = timeout_ns < 0 || call->crew->debug ? PYCREW_FOREVER : timeout_ns;
     return 0;
 }
 

@@ -139,6 +139,8 @@ static int check_options(const pycrew_options *o)
         return rc;
     if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
+    if ((rc = pc_limits_check(o)) < 0)
+        return rc;
     for (const char *const *at = o->env; at != NULL && *at != NULL; at++)
         if (**at == '\0' || **at == '=')
             return pc_fail(-EINVAL, "options.env has \"%s\": the form is NAME=value, or NAME", *at);
@@ -185,19 +187,32 @@ static int copy_options(pycrew_crew *crew, const pycrew_options *o)
     return pc_fail(-ENOMEM, "no memory is left");
 }
 
+static unsigned usable_cpus(const pycrew_crew *crew)
+{
+    unsigned cpus = pc_budget_cpus();
+
+    return crew->cpu_count != 0 && crew->cpu_count < cpus ? crew->cpu_count : cpus;
+}
+
 static int take_options(pycrew_crew *crew, const pycrew_options *o)
 {
-    crew->workers = o->workers != 0 ? o->workers : pc_budget_cpus();
-    crew->timeout_ns = o->timeout_ns > 0 ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
+    int rc = pc_limits_take(crew, o);
+
+    if (rc < 0)
+        return rc;
+    crew->workers = o->workers != 0 ? o->workers : o->debug ? 1 : usable_cpus(crew);
+    crew->timeout_ns = o->timeout_ns > 0 && !o->debug ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
     crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
     if (crew->grace_ns > GRACE_MAX_NS)
         crew->grace_ns = GRACE_MAX_NS;
-    crew->start_timeout_ns = o->start_timeout_ns != 0 ? o->start_timeout_ns : START_TIMEOUT_NS;
+    crew->start_timeout_ns = o->debug                   ? PYCREW_FOREVER
+                             : o->start_timeout_ns != 0 ? o->start_timeout_ns
+                                                        : START_TIMEOUT_NS;
     crew->retries = o->retries;
     crew->call_limit = o->calls != 0 ? o->calls : CALLS_DEFAULT;
     crew->queue_limit = o->queues != 0 ? o->queues : QUEUES_DEFAULT;
     crew->export_threads = o->export_threads != 0 ? o->export_threads : 1;
-    crew->output = o->output;
+    crew->output = o->debug ? PYCREW_INHERIT : o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
     return copy_options(crew, o);
@@ -211,12 +226,13 @@ static void free_options(pycrew_crew *crew)
     free_list(crew->path);
     free_list(crew->env);
     free_list(crew->preload);
+    pc_limits_free(crew);
 }
 
 /* ---- memory ---- */
 
 /* The cap, and whether /dev/shm can hold it. */
-static size_t memory_cap(size_t asked, bool *prefer_memfd)
+static size_t memory_cap(const pycrew_crew *crew, size_t asked, bool *prefer_memfd)
 {
     struct statvfs status;
     uint64_t shm = 0, free_bytes = pc_budget_free();
@@ -232,6 +248,8 @@ static size_t memory_cap(size_t asked, bool *prefer_memfd)
         /* All of it is mapped, by the workers too, which need room for Python. */
         if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur / 4 < cap)
             cap = limit.rlim_cur / 4;
+        if (crew->limits[PC_LIMIT_MEMORY] > 0 && (uint64_t)crew->limits[PC_LIMIT_MEMORY] / 4 < cap)
+            cap = (uint64_t)crew->limits[PC_LIMIT_MEMORY] / 4;
         if (cap < MEMORY_MIN)
             cap = MEMORY_MIN;
         if (cap > MEMORY_MAX)
@@ -255,11 +273,11 @@ static int create_segment(pycrew_crew *crew, size_t memory)
     pc_config config = {.slots = power_of_two(2 * crew->call_limit),
                         .workers = crew->workers,
                         .queues = crew->queue_limit + 1,
-                        .cpus = pc_budget_cpus(),
+                        .cpus = usable_cpus(crew),
                         .host_pid = (uint32_t)getpid(),
                         .spin_ns = SPIN_NS};
     bool prefer_memfd;
-    size_t cap = memory_cap(memory, &prefer_memfd), fixed;
+    size_t cap = memory_cap(crew, memory, &prefer_memfd), fixed;
     int rc;
 
     fixed = pc_segment_fixed_size(&config);
@@ -353,13 +371,16 @@ static int make_calls(pycrew_crew *crew)
 
 static int make_workers(pycrew_crew *crew)
 {
-    crew->crew_workers = calloc(crew->workers, sizeof crew->crew_workers[0]);
+    crew->crew_workers = calloc(2 * (size_t)crew->workers, sizeof crew->crew_workers[0]);
     if (crew->crew_workers == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
-    for (unsigned i = 0; i < crew->workers; i++) {
+    crew->processes = 2 * crew->workers;
+    for (unsigned i = 0; i < crew->processes; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
         pthread_mutex_init(&w->lock, NULL);
+        w->zygote = crew->zygote;
+        w->fault_part = i;
         w->pidfd = w->lifeline = w->open_lifeline = w->output = -1;
     }
     return 0;
@@ -386,7 +407,10 @@ static pycrew_crew *new_crew(void)
     if (crew == NULL)
         return NULL;
     memset(crew, 0, sizeof *crew);
-    crew->segment.fd = crew->zygote_fd = crew->control = crew->zygote_output = crew->fault_fd = -1;
+    crew->segment.fd = crew->fault_fd = -1;
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        crew->zygotes[i].pidfd = crew->zygotes[i].control = crew->zygotes[i].output = -1;
+    crew->zygote = &crew->zygotes[0];
     crew->oom_kills = pc_oom_kills();
     crew->next_give_back = INT64_MAX;
     pthread_mutex_init(&crew->lock, NULL);
@@ -481,12 +505,14 @@ int pc_crew_refuse(const pycrew_crew *crew)
  * descriptors the zygote is of no more use. */
 static void wake_by_zygote(const pycrew_crew *crew)
 {
-    int pidfd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++) {
+        int pidfd = pc_pidfd_of(crew->zygotes[i].pid, crew->zygotes[i].start_time);
 
-    if (pidfd < 0)
-        return;
-    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-    close(pidfd);
+        if (pidfd < 0)
+            continue;
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        close(pidfd);
+    }
 }
 
 void pc_crew_kick(pycrew_crew *crew)
@@ -497,12 +523,14 @@ void pc_crew_kick(pycrew_crew *crew)
 
 void pc_crew_forget_descriptors(pycrew_crew *crew)
 {
-    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->processes; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
         w->pidfd = w->lifeline = w->open_lifeline = w->output = -1;
     }
-    crew->control = crew->zygote_fd = crew->zygote_output = crew->fault_fd = crew->segment.fd = -1;
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        crew->zygotes[i].pidfd = crew->zygotes[i].control = crew->zygotes[i].output = -1;
+    crew->fault_fd = crew->segment.fd = -1;
     crew->queues[PC_QUEUE_SUPERVISOR].fd = -1;
 }
 
@@ -603,7 +631,7 @@ static void free_crew(pycrew_crew *crew)
     pc_arrays_free(crew);
     free_calls(crew);
     pc_functions_free(crew);
-    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++)
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->processes; i++)
         pthread_mutex_destroy(&crew->crew_workers[i].lock);
     free(crew->crew_workers);
     pc_queues_free(crew);
@@ -632,14 +660,16 @@ static void close_in_fork(pycrew_crew *crew)
 {
     if (!pc_queue_is_ours(&crew->queues[PC_QUEUE_SUPERVISOR]))
         pc_crew_forget_descriptors(crew);
-    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->processes; i++) {
         close_fd(&crew->crew_workers[i].pidfd);
         close_fd(&crew->crew_workers[i].lifeline);
         close_fd(&crew->crew_workers[i].output);
     }
-    close_fd(&crew->control);
-    close_fd(&crew->zygote_fd);
-    close_fd(&crew->zygote_output);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++) {
+        close_fd(&crew->zygotes[i].control);
+        close_fd(&crew->zygotes[i].pidfd);
+        close_fd(&crew->zygotes[i].output);
+    }
     crew->supervising = false;
     pc_supervisor_stop(crew);
     pc_exports_stop(crew, true);

@@ -154,6 +154,7 @@ typedef struct pc_worker_totals {
 typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
+    unsigned last_incarnation; /* of the place: its successor's has been given out too */
     bool alive; /* admitted and not swept: its memory can be given back */
     size_t given_back; /* bytes, since the supervisor was last told; under lock */
     uint32_t audited_call; /* the audit's: index + 1 */
@@ -161,6 +162,12 @@ typedef struct pc_host_worker {
 
     /* the supervisor's; what stats.c reads is changed under crew->lock */
     enum pc_worker_state state;
+    struct pc_zygote *zygote; /* that forked it, or is to */
+    unsigned fault_part;      /* of the fault file: the one that its predecessor has not */
+    struct pollfd *polls;     /* its place in the supervisor's, or NULL */
+    bool waiting;  /* a successor: its init is done */
+    bool retiring; /* it will leave soon, by its own limits */
+    int64_t told_to_leave; /* when it was last told; 0: not */
     int pid, pidfd, lifeline, output;
     unsigned long long start_time; /* with pid it names the process */
     bool vanished; /* dead, and no pidfd is left to say so */
@@ -203,6 +210,44 @@ enum pc_zygote_state {
     PC_ZYGOTE_READY,
     PC_ZYGOTE_DEAD      /* its workers are being waited for */
 };
+
+/* The process that imports once and forks the workers. There is one; while the crew is reloaded two. */
+typedef struct pc_zygote {
+    enum pc_zygote_state state;
+    _Atomic int pid;
+    _Atomic uint64_t start_time;
+    int pidfd, control, output;
+    char *line; /* of its output, read and not passed on */
+    size_t line_size;
+    int64_t not_before;
+    unsigned failures;
+    bool told;     /* why it cannot start */
+    bool spoke;    /* it is a worker program: it said HELLO */
+    int64_t leave_until; /* it was told to exit, and is killed then; 0: not */
+    struct pollfd *polls; /* its place in the supervisor's, or NULL */
+} pc_zygote;
+
+enum { PC_ZYGOTES = 2 };
+
+/* A reload. See reload.c. */
+enum pc_reload_step {
+    PC_RELOAD_NONE = 0,
+    PC_RELOAD_IMPORTS, /* the new zygote starts */
+    PC_RELOAD_PROVES,  /* its first worker starts */
+    PC_RELOAD_MOVES    /* it is the crew's zygote; place by place gets a worker of its */
+};
+
+typedef struct pc_reload_waiter pc_reload_waiter;
+
+typedef struct pc_reload {
+    enum pc_reload_step step;        /* the supervisor's */
+    uint64_t serves;                 /* all who asked up to this one; under lock, as the rest */
+    uint64_t asked;                  /* how often */
+    pc_reload_waiter *waiters;
+} pc_reload;
+
+/* options.limit_memory and its kin, in the order of limits.c. */
+enum { PC_LIMIT_MEMORY, PC_LIMIT_FILES, PC_LIMIT_CORE, PC_LIMIT_CPU_S, PC_LIMITS };
 
 /* Descriptors that a crew needs, also at its start, and more for each worker. */
 enum { PC_CREW_FDS = 8, PC_WORKER_FDS = 3 };
@@ -258,24 +303,17 @@ struct pycrew_crew {
     _Atomic(const char *) distrusted;
     _Atomic bool suspected;
 
-    pc_host_worker *crew_workers;
+    pc_host_worker *crew_workers; /* of each place the process, then of each place its successor */
+    unsigned processes;           /* how many: twice the places */
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
     pycrew_batch *batches;  /* open ones; under lock */
 
     /* the supervisor's */
     pthread_t supervisor;
     bool supervising;
-    enum pc_zygote_state zygote;
-    _Atomic int zygote_pid;
-    _Atomic uint64_t zygote_start_time;
-    int zygote_fd, control;
-    int zygote_output;
-    char *zygote_line;
-    size_t zygote_line_size;
-    int64_t zygote_not_before;
-    unsigned zygote_failures;
-    bool zygote_told; /* why it cannot start */
-    bool zygote_spoke; /* it is a worker program: it said HELLO */
+    pc_zygote zygotes[PC_ZYGOTES];
+    pc_zygote *zygote;  /* that forks; the other one is to be its successor, or has been it */
+    pc_reload reload;
     int fault_fd;
     char *text; /* a message's */
     uint32_t alive;         /* workers admitted: what the header is told */
@@ -294,6 +332,13 @@ struct pycrew_crew {
     char **path, **env, **preload;
     char *python, *init, *exit;
     int output;
+    uint64_t max_calls_per_worker, max_worker_rss;
+    int nice;
+    int64_t limits[PC_LIMITS];
+    unsigned *cpus; /* that the workers may use; NULL: all that the host may */
+    unsigned cpu_count;
+    bool one_cpu; /* each uses one of them */
+    bool debug;
     int64_t start_timeout_ns;
     void (*log)(void *data, int level, const char *line);
     void *log_data;
@@ -334,6 +379,12 @@ void pc_crew_kick(pycrew_crew *crew);
 /* The descriptors are not ours any more, by closefrom(3): their numbers may be somebody's, so they
  * are not closed. */
 void pc_crew_forget_descriptors(pycrew_crew *crew);
+
+/* ---- limits.c: what each worker may use ---- */
+
+int pc_limits_check(const pycrew_options *options);
+int pc_limits_take(pycrew_crew *crew, const pycrew_options *options);
+void pc_limits_free(pycrew_crew *crew);
 
 /* ---- function.c ---- */
 
@@ -609,7 +660,7 @@ pycrew_call *pc_deadline_first(pycrew_crew *crew); /* or NULL */
 
 int pc_supervisor_start(pycrew_crew *crew);
 void pc_supervisor_stop(pycrew_crew *crew);
-void pc_worker_kill(pc_host_worker *w);
+void pc_worker_kill(pc_host_worker *w); /* more of it: supervisor.h */
 bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker);
 
 /* ---- stats.c ---- */
@@ -634,7 +685,7 @@ const char *pc_worker_path(void);
 
 /* Starts the worker program as a zygote: its PID, pidfd, control socket and output (or -1). The
  * last error is set on failure. */
-int pc_spawn_zygote(pycrew_crew *crew);
+int pc_spawn_zygote(pycrew_crew *crew, pc_zygote *zygote);
 
 /* ---- rebuild.c: the segment holds what nobody of ours wrote ---- */
 

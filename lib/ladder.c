@@ -96,7 +96,8 @@ char *pc_fault_read(pycrew_crew *crew, unsigned worker)
         free(text);
         return NULL;
     }
-    size = pread(crew->fault_fd, text, PC_FAULT_SIZE, (off_t)worker * PC_FAULT_SIZE);
+    size = pread(crew->fault_fd, text, PC_FAULT_SIZE,
+                 (off_t)crew->crew_workers[worker].fault_part * PC_FAULT_SIZE);
     text[size < 0 ? 0 : size] = '\0';
     if (text[0] != '\0')
         return text;
@@ -107,7 +108,7 @@ char *pc_fault_read(pycrew_crew *crew, unsigned worker)
 void pc_fault_erase(pycrew_crew *crew, unsigned worker)
 {
     fallocate(crew->fault_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-              (off_t)worker * PC_FAULT_SIZE, PC_FAULT_SIZE);
+              (off_t)crew->crew_workers[worker].fault_part * PC_FAULT_SIZE, PC_FAULT_SIZE);
 }
 
 /* ---- a worker's ladder; under crew->lock ---- */

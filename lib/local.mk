@@ -44,18 +44,22 @@ lib_libpccore_la_SOURCES = \
 	lib/function.c \
 	lib/hostcall.c \
 	lib/ladder.c \
+	lib/limits.c \
 	lib/map.c \
 	lib/memory.c \
 	lib/overlap.c lib/overlap.h \
 	lib/queue.c \
 	lib/rebuild.c \
 	lib/record.c lib/record.h \
+	lib/reload.c \
 	lib/result.c lib/result.h \
 	lib/run.c \
 	lib/spawn.c \
 	lib/stats.c \
-	lib/supervisor.c \
-	lib/sweep.c
+	lib/supervisor.c lib/supervisor.h \
+	lib/sweep.c \
+	lib/terminal.c \
+	lib/zygote.c
 lib_libpccore_la_CPPFLAGS = $(lib_cppflags)
 lib_libpccore_la_CFLAGS = $(lib_cflags)
 lib_libpccore_la_LDFLAGS = $(base_link_flags)

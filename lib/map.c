@@ -119,7 +119,7 @@ static void set_options(pc_map *map)
 {
     map->whole = map->o.flags & PYCREW_MAP_WHOLE;
     map->timeout_ns =
-        map->o.timeout_ns == 0 ? map->crew->timeout_ns : pc_timeout(map->o.timeout_ns);
+        map->o.timeout_ns == 0 || map->crew->debug ? map->crew->timeout_ns : pc_timeout(map->o.timeout_ns);
     map->retries = map->o.retries < 0 ? map->crew->retries : (unsigned)map->o.retries;
 }
 

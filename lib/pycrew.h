@@ -131,10 +131,26 @@ typedef struct pycrew_options {
     void (*log)(void *data, int level, const char *line); /* from the crew's own thread; NULL: stderr */
     void *log_data;
     unsigned export_threads;    /* that run exported functions, from the first pycrew_export on; 0: 1 */
+    uint64_t max_calls_per_worker; /* after so many calls, items of batches and elements of maps, a worker is
+                                   replaced; looked at between calls and chunks, so a chunk may
+                                   go beyond. 0: never */
+    size_t max_worker_rss;      /* or when its own resident memory, what is shared with the host not counted, is
+                                   more than this, in bytes; looked at each 10 ms, between calls. 0: never */
+    const char *cpus;           /* CPUs for the workers, of those that this process may use: "0-3,8"; "one", or
+                                   "one:0-3,8": each worker uses one of them, in turn. NULL: all */
+    int nice;                   /* added to the host's nice value */
+    int64_t limit_memory;       /* RLIMIT_AS of a worker in bytes, shared memory included; 0: as the host's, */
+    int64_t limit_files;        /* RLIMIT_NOFILE, */
+    int64_t limit_core;         /* RLIMIT_CORE in bytes, or PYCREW_NO_CORE, */
+    int64_t limit_cpu_s;        /* RLIMIT_CPU in seconds: a worker that has used so much dies by SIGXCPU */
+    bool debug;                 /* one worker, with the host's terminal, where breakpoint() works; no
+                                   deadlines. See pycrew_open(3) */
 } pycrew_options;
 
+#define PYCREW_NO_CORE ((int64_t)-1)
+
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif
@@ -152,6 +168,18 @@ PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 
 /* New calls get -ESHUTDOWN from here on; returns when none is in flight any more, or -ETIME. */
 PYCREW_API int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns);
+
+/* Replaces the workers by ones that have imported everything anew, worker by worker: calls go on meanwhile,
+ * none is lost and none waits longer than for a worker's start. A worker leaves between two calls, after its
+ * exit function; its successor has run init before. Returns when all are replaced.
+ *   PYCREW_ESTART   a preload module or the init function failed: why, with the traceback. The
+ *                   workers are as before, also after other errors
+ *   -ETIME          before the new modules were seen to import: nothing has changed, as with a timeout of 0;
+ *                   or behind that: the workers that are left are replaced when their calls have ended
+ *   -EMFILE         a reload needs 6 descriptors more
+ *   -ESHUTDOWN      the crew drains         -ECANCELED  it was closed         -ENOMEM, PYCREW_EFORKED
+ * Calls of several threads at a time are served by as few reloads as see all files as they were then. */
+PYCREW_API int pycrew_reload(pycrew_crew *crew, int64_t timeout_ns);
 
 /* Ends the crew: threads waiting in it come back with -ECANCELED (from prepare: -ESHUTDOWN), running
  * calls are interrupted and after the grace killed, the workers end. Its calls, batches and queues are

@@ -235,13 +235,13 @@ static void begin(pycrew_crew *crew, const char *what)
     for (unsigned i = 0; i < crew->workers; i++)
         pc_ladder_forget(crew, i);
     pthread_mutex_unlock(&crew->lock);
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         pc_worker_kill(&crew->crew_workers[i]);
 }
 
 static bool all_dead(const pycrew_crew *crew)
 {
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         if (crew->crew_workers[i].state != PC_WORKER_NONE)
             return false;
     return true;

@@ -29,7 +29,7 @@ static int run_inside(pycrew_crew *crew, const int64_t *timeout_ns, const char *
     if (rc < 0 || (rc = pycrew_prepare(crew, function, PYCREW_FOREVER, &call)) < 0)
         return rc;
     if (timeout_ns != NULL)
-        call->timeout_ns = *timeout_ns < 0 ? PYCREW_FOREVER : *timeout_ns;
+        call->timeout_ns = *timeout_ns < 0 || crew->debug ? PYCREW_FOREVER : *timeout_ns;
     rc = pc_format_build(&call->builder, format, arguments, &result);
     if (rc == 0)
         rc = finish(call, result, arguments);

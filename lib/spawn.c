@@ -88,10 +88,12 @@ static int prepare_attributes(posix_spawnattr_t *attributes)
 
 /* output: where stdout and stderr go; -1: they are inherited. A descriptor may have any number, also
  * 0 to 3, so all are moved up first by the caller. */
-static int prepare_files(posix_spawn_file_actions_t *actions, int control, int output)
+static int prepare_files(posix_spawn_file_actions_t *actions, int control, int output, bool debug)
 {
-    int rc = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    int rc = 0;
 
+    if (!debug) /* else the host's own */
+        rc = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (rc == 0 && output >= 0)
         rc = posix_spawn_file_actions_adddup2(actions, output, STDOUT_FILENO);
     if (rc == 0 && output >= 0)
@@ -119,7 +121,7 @@ static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
     if (rc == 0) {
         rc = prepare_attributes(&attributes);
         if (rc == 0)
-            rc = prepare_files(&actions, control, output);
+            rc = prepare_files(&actions, control, output, crew->debug);
         if (rc == 0)
             rc = posix_spawn(pid, pc_worker_path(), &actions, &attributes, arguments, environment);
         posix_spawnattr_destroy(&attributes);
@@ -205,7 +207,7 @@ bool pc_pidfd_is_dead(int pidfd)
     return count == 1;
 }
 
-int pc_spawn_zygote(pycrew_crew *crew)
+int pc_spawn_zygote(pycrew_crew *crew, pc_zygote *zygote)
 {
     int ends[2], theirs, output = -1, ours = -1, pidfd = -1, rc;
     pid_t pid = -1;
@@ -234,10 +236,10 @@ int pc_spawn_zygote(pycrew_crew *crew)
             return pc_fail(PYCREW_ESTART, "this kernel has no pidfd; Linux 5.14 or newer is needed");
         return fail_spawn(rc);
     }
-    crew->zygote_start_time = pc_process_start_time(pid);
-    crew->zygote_pid = pid;
-    crew->zygote_fd = pidfd;
-    crew->control = ends[0];
-    crew->zygote_output = ours;
+    zygote->start_time = pc_process_start_time(pid);
+    zygote->pid = pid;
+    zygote->pidfd = pidfd;
+    zygote->control = ends[0];
+    zygote->output = ours;
     return 0;
 }

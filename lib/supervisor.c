@@ -1,5 +1,12 @@
-/* supervisor: the crew's own thread: starts the zygote and the workers, hears of their deaths,
- * keeps deadlines, passes their output on. It sleeps in poll() and has no periodic wake-up. */
+/* supervisor: the crew's own thread: starts the workers, hears of their deaths, keeps deadlines, passes
+ * their output on. It sleeps in poll() and has no periodic wake-up. Zygotes are zygote.c's.
+ *
+ * A place has one worker, and may have a successor to it, a process of the next incarnation, which stands
+ * behind all places in crew_workers. It is forked when the worker is about to leave (its limits are near,
+ * or its exit function runs) or is to (a reload), runs init, and waits: it touches neither slots nor the
+ * worker's record. When the worker's death has been confirmed and swept, it moves to the place, and is
+ * admitted as any worker is. So a recycled worker costs no call more than the time that its exit
+ * function takes, and the host has one owner of each record, as ever. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,22 +23,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/crew.h"
-#include "lib/shm/upcall.h"
 #include "lib/shm/announce.h"
-#include "lib/shm/control.h"
+#include "lib/shm/upcall.h"
+#include "lib/supervisor.h"
 
-#define MS ((int64_t)1000 * 1000)
+#define MS PC_MS
 
 enum { BACKOFF_STEPS = 9, READY_BACKOFF_STEPS = 4 };
-enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ZYGOTE_EXIT_MS = 1000, ADMISSION_MS = 100 };
+enum { HOPELESS_FAILURES = 3, HOPELESS_MS = 1000, ADMISSION_MS = 100 };
 enum { LOST_LOOK_MS = 50 }; /* without descriptors that can be relied on, it looks around */
-enum { ID_IS_PIDFD = 3 }; /* waitid's P_PIDFD, which glibc has a name for since 2.36 */
-enum { POLL_WAKE, POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_WORKERS };
+enum { POLL_CONTROL, POLL_ZYGOTE, POLL_ZYGOTE_OUTPUT, POLL_PER_ZYGOTE };
+enum { POLL_WAKE, POLL_OTHERS };
 enum { POLL_PIDFD, POLL_LIFELINE, POLL_OUTPUT, POLL_PER_WORKER };
 
-/* 10 ms after the first failure, doubled with each, up to 5 s. */
-static int64_t back_off(unsigned failures)
+int64_t pc_back_off(unsigned failures)
 {
     int64_t delay = 10 * MS << (failures > BACKOFF_STEPS ? BACKOFF_STEPS : failures - 1);
 
@@ -45,7 +50,7 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-static bool closing(const pycrew_crew *crew)
+bool pc_crew_is_closing(const pycrew_crew *crew)
 {
     return atomic_load(&crew->ending) == 2;
 }
@@ -69,7 +74,7 @@ static void end_queued(pycrew_crew *crew, const pc_error *error)
 
 static bool any_worker(const pycrew_crew *crew, enum pc_worker_state state)
 {
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         if (crew->crew_workers[i].state == state)
             return true;
     return false;
@@ -83,10 +88,17 @@ static bool is_hopeless(const pycrew_crew *crew)
            pc_now() - crew->failing_since >= HOPELESS_MS * MS;
 }
 
-static void start_failed(pycrew_crew *crew, int code, const char *message, const char *traceback)
+void pc_start_failed(pycrew_crew *crew, const pc_zygote *z, int code, const char *message,
+                     const char *traceback)
 {
     pc_error error = {0};
 
+    if (z == pc_reload_candidate(crew)) {
+        pc_reload_failed(crew, code, message, traceback);
+        return;
+    }
+    if (z != crew->zygote) /* it is on its way out, and what it has with it */
+        return;
     if (crew->lost) { /* whatever failed, that is why */
         code = PYCREW_ESTART;
         message = PC_LOST_TEXT;
@@ -106,7 +118,7 @@ static void start_failed(pycrew_crew *crew, int code, const char *message, const
         return;
     }
     pthread_mutex_unlock(&crew->lock);
-    if (!closing(crew)) {
+    if (!pc_crew_is_closing(crew)) {
         pc_crew_log(crew, PYCREW_LOG_ERROR, "%s%s%s", message, traceback ? "\n" : "",
                     traceback ? traceback : "");
         if (is_hopeless(crew))
@@ -127,13 +139,14 @@ static void last_line(const char *text, char *line, size_t capacity)
     snprintf(line, capacity, "%.*s", (int)(end - start), text + start);
 }
 
-static void start_failed_in_python(pycrew_crew *crew, const char *what, const char *traceback)
+void pc_start_failed_in_python(pycrew_crew *crew, const pc_zygote *z, const char *what,
+                               const char *traceback)
 {
     char line[512], message[700];
 
     last_line(traceback, line, sizeof line);
     snprintf(message, sizeof message, "%s: %s", what, line);
-    start_failed(crew, PYCREW_ESTART, message, traceback);
+    pc_start_failed(crew, z, PYCREW_ESTART, message, traceback);
 }
 
 /* ---- workers ---- */
@@ -159,6 +172,7 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->errors, 0);
     atomic_store(&record->idle, 0);
     pc_upcall_reset(&crew->segment, worker);
+    atomic_store(&record->leave, 0);
 }
 
 /* A hint for the workers; they could not tell it from a lie. */
@@ -176,10 +190,11 @@ static void worker_gone(pycrew_crew *crew, unsigned worker, bool failed)
     close_fd(&w->lifeline);
     if (w->state == PC_WORKER_READY || w->was_ready)
         count_alive(crew, -1);
-    w->was_ready = w->vanished = false;
+    w->was_ready = w->vanished = w->waiting = w->retiring = w->gone = false;
+    w->told_to_leave = 0;
     w->state = PC_WORKER_NONE;
     w->failures = failed ? w->failures + 1 : 0;
-    w->not_before = failed && !crew->rebuilding ? pc_now() + back_off(w->failures) : 0;
+    w->not_before = failed && !crew->rebuilding ? pc_now() + pc_back_off(w->failures) : 0;
 }
 
 /* The read end of its output stays until all is read: see pass_output. */
@@ -212,47 +227,61 @@ static const char *fork_hint(int error)
 }
 
 /* While others are on their way, that one could not be forked is no reason for open to fail. */
-static void not_started(pycrew_crew *crew, int code, const char *text)
+static void not_started(pycrew_crew *crew, unsigned worker, int code, const char *text)
 {
+    const pc_zygote *z = crew->crew_workers[worker].zygote;
     bool others = any_worker(crew, PC_WORKER_FORKING);
 
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         others |= crew->crew_workers[i].state == PC_WORKER_STARTING && !crew->crew_workers[i].vanished;
-    if (others)
-        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
+    if (z == pc_reload_candidate(crew) || !others)
+        pc_start_failed(crew, z, code, text, NULL);
     else
-        start_failed(crew, code, text, NULL);
+        pc_crew_log(crew, PYCREW_LOG_ERROR, "%s", text);
 }
 
 static void fork_failed(pycrew_crew *crew, unsigned worker, int error)
 {
     char text[200];
 
-    snprintf(text, sizeof text, "worker %u cannot be started: %s%s", worker, pycrew_strerror(-error),
-             fork_hint(error));
+    snprintf(text, sizeof text, "worker %u cannot be started: %s%s", pc_place_of(crew, worker),
+             pycrew_strerror(-error), fork_hint(error));
     pthread_mutex_lock(&crew->lock);
     worker_gone(crew, worker, true);
     pthread_mutex_unlock(&crew->lock);
     close_fd(&crew->crew_workers[worker].output);
-    not_started(crew, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text);
+    not_started(crew, worker, error == EMFILE || error == ENOMEM ? -error : PYCREW_ESTART, text);
 }
 
-static void fork_worker(pycrew_crew *crew, unsigned worker)
+/* A place's own record stands still while it has no process; that of one with a successor is the
+ * worker's until it is buried. */
+static unsigned next_incarnation(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *place = &crew->crew_workers[pc_place_of(crew, worker)];
+
+    if (worker < crew->workers)
+        reset_record(crew, worker);
+    pthread_mutex_lock(&place->lock);
+    crew->crew_workers[worker].incarnation = ++place->last_incarnation;
+    pthread_mutex_unlock(&place->lock);
+    return place->last_incarnation;
+}
+
+void pc_worker_fork(pycrew_crew *crew, unsigned worker, pc_zygote *z)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
-    pc_message message = {.kind = PC_MESSAGE_FORK, .worker = worker};
+    pc_message message = {.kind = PC_MESSAGE_FORK, .worker = pc_place_of(crew, worker)};
     int lifeline = -1, output = -1;
     int rc = make_pipes(w, crew->output == PYCREW_LOG, &lifeline, &output);
 
+    w->zygote = z;
     if (rc == 0) {
         int fds[] = {crew->segment.fd, lifeline, crew->fault_fd, output};
 
-        reset_record(crew, worker);
         pc_fault_erase(crew, worker);
-        pthread_mutex_lock(&w->lock);
-        message.incarnation = ++w->incarnation;
-        pthread_mutex_unlock(&w->lock);
-        rc = pc_control_send(crew->control, &message, NULL, 0, fds, output >= 0 ? 4 : 3);
+        message.incarnation = next_incarnation(crew, worker);
+        message.number = (int32_t)w->fault_part;
+        rc = pc_control_send(z->control, &message, NULL, 0, fds, output >= 0 ? 4 : 3);
     }
     close_fd(&lifeline);
     close_fd(&output);
@@ -269,29 +298,137 @@ static void fork_worker(pycrew_crew *crew, unsigned worker)
     w->state = PC_WORKER_FORKING;
     pthread_mutex_unlock(&crew->lock);
     w->started = pc_now();
-    w->told = w->exec = false;
+    w->told = w->exec = w->waiting = w->retiring = false;
     atomic_store(&w->killed, false);
-    w->leave_until = 0;
+    w->leave_until = w->told_to_leave = 0;
     w->signal = w->status = 0;
+}
+
+static bool may_fork(const pycrew_crew *crew)
+{
+    return crew->zygote->state == PC_ZYGOTE_READY && !pc_crew_is_closing(crew) && !crew->rebuilding;
+}
+
+/* A successor of the crew's zygote is on its way to the place. */
+static bool has_heir(const pycrew_crew *crew, unsigned place)
+{
+    const pc_host_worker *s = &crew->crew_workers[place + crew->workers];
+
+    return s->state != PC_WORKER_NONE && s->zygote != pc_reload_candidate(crew);
 }
 
 static int64_t fork_workers(pycrew_crew *crew, int64_t now)
 {
     int64_t next = INT64_MAX;
 
-    if (crew->zygote != PC_ZYGOTE_READY || closing(crew) || crew->rebuilding)
+    if (!may_fork(crew))
         return next;
     for (unsigned i = 0; i < crew->workers; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
-        if (w->state != PC_WORKER_NONE || w->output >= 0)
+        if (w->state != PC_WORKER_NONE || w->output >= 0 || has_heir(crew, i))
             continue;
         if (w->not_before <= now)
-            fork_worker(crew, i);
+            pc_worker_fork(crew, i, crew->zygote);
         if (w->state == PC_WORKER_NONE && w->not_before < next)
             next = w->not_before;
     }
     return next;
+}
+
+/* ---- successors ---- */
+
+/* By its own will; who is to leave for a reload is reload.c's. */
+static bool is_to_be_followed(const pycrew_crew *crew, const pc_host_worker *w)
+{
+    return w->state == PC_WORKER_READY && w->zygote == crew->zygote && !w->killed &&
+           (w->retiring || w->leave_until != 0);
+}
+
+static int64_t fork_successors(pycrew_crew *crew, int64_t now)
+{
+    int64_t next = INT64_MAX;
+
+    if (!may_fork(crew))
+        return next;
+    for (unsigned i = 0; i < crew->workers; i++) {
+        const pc_host_worker *s = &crew->crew_workers[i + crew->workers];
+
+        if (!is_to_be_followed(crew, &crew->crew_workers[i]) || s->state != PC_WORKER_NONE ||
+            s->output >= 0)
+            continue;
+        if (s->not_before <= now)
+            pc_worker_fork(crew, i + crew->workers, crew->zygote);
+        if (s->state == PC_WORKER_NONE && s->not_before < next)
+            next = s->not_before;
+    }
+    return next;
+}
+
+static void admit(pycrew_crew *crew, unsigned worker);
+
+/* The place's worker is buried. What is the process's goes along; what is the place's stays. */
+static void move_to_place(pycrew_crew *crew, unsigned place)
+{
+    pc_host_worker *w = &crew->crew_workers[place], *s = w + crew->workers;
+    unsigned part = w->fault_part;
+    size_t size = w->line_size;
+    char *line = w->line;
+
+    reset_record(crew, place);
+    pthread_mutex_lock(&crew->lock);
+    pthread_mutex_lock(&w->lock);
+    w->incarnation = s->incarnation;
+    pthread_mutex_unlock(&w->lock);
+    w->state = s->state;
+    w->zygote = s->zygote;
+    w->pid = s->pid;
+    w->start_time = s->start_time;
+    w->pidfd = s->pidfd;
+    w->lifeline = s->lifeline;
+    w->output = s->output;
+    w->line = s->line;
+    w->line_size = s->line_size;
+    w->fault_part = s->fault_part;
+    w->vanished = s->vanished;
+    w->waiting = s->waiting;
+    w->gone = s->gone;
+    w->told = s->told;
+    w->signal = s->signal;
+    w->status = s->status;
+    w->started = s->started;
+    atomic_store(&w->killed, s->killed);
+    w->exec = w->retiring = false;
+    w->leave_until = w->told_to_leave = 0;
+    s->fault_part = part;
+    s->line = line;
+    s->line_size = size;
+    s->pidfd = s->lifeline = s->output = -1;
+    worker_gone(crew, place + crew->workers, false);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void move_successors(pycrew_crew *crew)
+{
+    if (pc_crew_is_closing(crew) || crew->rebuilding)
+        return;
+    for (unsigned i = 0; i < crew->workers; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->state != PC_WORKER_NONE || w->output >= 0 || !has_heir(crew, i))
+            continue;
+        move_to_place(crew, i);
+        if (w->waiting && !w->killed && !w->gone)
+            admit(crew, i);
+    }
+}
+
+void pc_worker_tell_to_leave(pycrew_crew *crew, unsigned worker)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    w->told_to_leave = pc_now();
+    pc_idle_tell_to_leave(&crew->segment, worker, w->incarnation);
 }
 
 static bool has_room(int lifeline)
@@ -353,11 +490,11 @@ static bool read_program(int pid, struct stat *ret)
 
 /* User code closed its lifeline, which may do no harm, or ran another program over the worker: that
  * ends no call. */
-static void look_at_program(pycrew_crew *crew, pc_host_worker *w)
+static void look_at_program(pc_host_worker *w)
 {
     struct stat zygote, worker;
 
-    if (w->state != PC_WORKER_READY || w->gone || !read_program(crew->zygote_pid, &zygote) ||
+    if (w->state != PC_WORKER_READY || w->gone || !read_program(w->zygote->pid, &zygote) ||
         !read_program(w->pid, &worker) ||
         (zygote.st_dev == worker.st_dev && zygote.st_ino == worker.st_ino))
         return;
@@ -365,8 +502,7 @@ static void look_at_program(pycrew_crew *crew, pc_host_worker *w)
     syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
 }
 
-/* Nothing is there, or no memory to take it: it stays for the next turn. */
-static bool is_for_later(int rc)
+bool pc_is_for_later(int rc)
 {
     return rc == -EAGAIN || rc == -ENOMEM || rc == -ENOBUFS;
 }
@@ -380,27 +516,32 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
     while (w->lifeline >= 0) {
         int rc = pc_control_receive(w->lifeline, &message, crew->text, fds, MSG_DONTWAIT);
 
-        if (is_for_later(rc))
+        if (pc_is_for_later(rc))
             return;
         if (rc != 1) {
             close_lifeline(crew, w);
-            look_at_program(crew, w);
+            look_at_program(w);
             return;
         }
+        if (message.kind == PC_MESSAGE_WORKER_RETIRES)
+            w->retiring = true;
         if (message.kind == PC_MESSAGE_WORKER_LEAVING)
-            w->leave_until = pc_now() + crew->grace_ns;
+            w->leave_until = crew->debug ? INT64_MAX : pc_now() + crew->grace_ns;
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
-            !closing(crew) && !crew->rebuilding)
-            admit(crew, worker);
+            !pc_crew_is_closing(crew) && !crew->rebuilding) {
+            w->waiting = true;
+            if (worker < crew->workers)
+                admit(crew, worker);
+        }
         if (message.kind == PC_MESSAGE_WORKER_FAILED && w->state == PC_WORKER_STARTING)
-            start_failed_in_python(crew, "a worker's start failed", crew->text);
+            pc_start_failed_in_python(crew, w->zygote, "a worker's start failed", crew->text);
     }
 }
 
 /* Whether its death is confirmed, and its cause known as far as it will be. */
-static bool death_is_complete(const pycrew_crew *crew, const pc_host_worker *w)
+static bool death_is_complete(const pc_host_worker *w)
 {
-    if ((w->pidfd < 0 && !w->vanished) || (!w->told && crew->zygote != PC_ZYGOTE_DEAD))
+    if ((w->pidfd < 0 && !w->vanished) || (!w->told && w->zygote->state != PC_ZYGOTE_DEAD))
         return false;
     return w->vanished || pc_pidfd_is_dead(w->pidfd);
 }
@@ -422,7 +563,7 @@ static void died_starting(pycrew_crew *crew, const pc_host_worker *w)
 
     snprintf(text, sizeof text, "a worker died while it was starting (%s %d)",
              w->signal != 0 ? "signal" : "exit status", w->signal != 0 ? w->signal : w->status);
-    start_failed(crew, PYCREW_ESTART, text, NULL);
+    pc_start_failed(crew, w->zygote, PYCREW_ESTART, text, NULL);
 }
 
 /* Whether it came to nothing, so that its successor is to wait: it did not get ready, or died soon
@@ -449,6 +590,7 @@ static void bury(pycrew_crew *crew, unsigned worker)
     if (!w->told)
         w->signal = SIGKILL; /* by its PDEATHSIG */
     hear_worker(crew, worker);
+    pc_terminal_take_back(crew, w->pid);
     /* Before anything is believed: what it left may be what killed it. */
     if (!crew->rebuilding && (damage = pc_crew_audit(crew)) != NULL)
         pc_crew_distrust(crew, damage);
@@ -456,12 +598,12 @@ static void bury(pycrew_crew *crew, unsigned worker)
     failed &= !crew->rebuilding;
     if (w->was_ready && !crew->rebuilding)
         pc_sweep(crew, worker);
-    if (!planned && !w->killed && !closing(crew) && w->status != PC_EXIT_INIT_FAILED)
+    if (!planned && !w->killed && !pc_crew_is_closing(crew) && w->status != PC_EXIT_INIT_FAILED)
         pc_crew_log(crew, PYCREW_LOG_WARNING,
                     w->signal ? "worker %u (PID %d) was killed by signal %d and is replaced"
                               : "worker %u (PID %d) exited with status %d and is replaced",
-                    worker, w->pid, w->signal ? w->signal : w->status);
-    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !closing(crew) && !crew->rebuilding &&
+                    pc_place_of(crew, worker), w->pid, w->signal ? w->signal : w->status);
+    if (!w->was_ready && w->status != PC_EXIT_INIT_FAILED && !pc_crew_is_closing(crew) && !crew->rebuilding &&
         (!w->vanished || crew->lost)) /* of that one is told already: end_unseen */
         died_starting(crew, w);
     close_lifeline(crew, w);
@@ -470,7 +612,8 @@ static void bury(pycrew_crew *crew, unsigned worker)
     /* It can start, so others' calls are not to wait for it for seconds. */
     if (w->was_ready && w->failures >= READY_BACKOFF_STEPS)
         w->failures = READY_BACKOFF_STEPS - 1;
-    pc_stats_keep(crew, worker, planned || w->killed);
+    if (worker < crew->workers)
+        pc_stats_keep(crew, worker, planned || w->killed);
     worker_gone(crew, worker, failed);
     pthread_mutex_unlock(&crew->lock);
 }
@@ -483,7 +626,7 @@ static int64_t end_leaving(pycrew_crew *crew, int64_t now)
     for (unsigned i = 0; i < crew->workers; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
-        if (w->leave_until == 0)
+        if (w->leave_until == 0 || w->leave_until == INT64_MAX)
             continue;
         if (w->leave_until <= now) {
             w->leave_until = 0;
@@ -495,94 +638,29 @@ static int64_t end_leaving(pycrew_crew *crew, int64_t now)
     return next;
 }
 
-/* ---- the zygote ---- */
-
-static void append_item(char *text, size_t *size, char letter, const char *value)
-{
-    size_t length = strlen(value) + 2;
-
-    if (*size + length <= PC_MESSAGE_TEXT_MAX) {
-        text[*size] = letter;
-        memcpy(text + *size + 1, value, length - 1);
-    }
-    *size += length;
-}
-
-/* Items, each a letter and a string with its NUL: see parse_options in worker/zygote.c. */
-static size_t config_text(const pycrew_crew *crew, char *text)
-{
-    static const char *const outputs[] = {"l", "i", "d"};
-    size_t size = 0;
-
-    append_item(text, &size, 'o', outputs[crew->output]);
-    if (crew->python != NULL)
-        append_item(text, &size, 'p', crew->python);
-    for (char **at = crew->path; at != NULL && *at != NULL; at++)
-        append_item(text, &size, 's', *at);
-    for (char **at = crew->preload; at != NULL && *at != NULL; at++)
-        append_item(text, &size, 'm', *at);
-    if (crew->init != NULL)
-        append_item(text, &size, 'i', crew->init);
-    if (crew->exit != NULL)
-        append_item(text, &size, 'x', crew->exit);
-    return size;
-}
-
-/* It waits for an answer that it does not get. */
-static void give_up_zygote(pycrew_crew *crew, int error)
-{
-    char text[200];
-
-    if (error == -EPIPE || error == -ECONNRESET) /* it has died: we shall hear of it */
-        return;
-    snprintf(text, sizeof text, "the worker program cannot be told its options: %s",
-             pycrew_strerror(error));
-    crew->zygote_told = true;
-    start_failed(crew, error == -ENOMEM ? error : PYCREW_ESTART, text, NULL);
-    kill(crew->zygote_pid, SIGKILL); /* it has just spoken to us, so it is ours */
-}
-
-static void greet(pycrew_crew *crew, const pc_message *message)
-{
-    pc_message config = {.kind = PC_MESSAGE_CONFIG};
-    char text[500];
-    size_t size;
-    int rc;
-
-    crew->zygote_spoke = true;
-    if (message->value != PC_LAYOUT_HASH) {
-        snprintf(text, sizeof text, "the worker program is of another version: it is pycrew %.100s, "
-                 "this library is pycrew %s", crew->text, pycrew_version());
-        start_failed(crew, PYCREW_ESTART, text, NULL);
-        kill(crew->zygote_pid, SIGKILL); /* it has just spoken to us, so it is ours */
-        return;
-    }
-    size = config_text(crew, crew->text);
-    if (size > PC_MESSAGE_TEXT_MAX)
-        start_failed(crew, -E2BIG, "the options path and preload are too long together", NULL);
-    else if ((rc = pc_control_send(crew->control, &config, crew->text, size, NULL, 0)) < 0)
-        give_up_zygote(crew, rc);
-}
+/* ---- what zygotes say of workers ---- */
 
 /* Its pidfd came and found no place among this process's descriptors: nobody could see it die, so it
  * is not admitted, and the zygote is to end it. It has touched no slot. */
 static void end_unseen(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
-    pc_message message = {.kind = PC_MESSAGE_KILL, .worker = worker, .incarnation = w->incarnation};
+    pc_message message = {.kind = PC_MESSAGE_KILL,
+                          .worker = pc_place_of(crew, worker),
+                          .incarnation = w->incarnation};
 
     w->vanished = true;
     w->killed = true;
     close_fd(&w->lifeline);
-    if (!closing(crew))
-        not_started(crew, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for each "
+    if (!pc_crew_is_closing(crew))
+        not_started(crew, worker, -EMFILE, "no descriptor is left to follow a worker: a crew needs 8, 3 for each "
                     "worker and 1 for each open queue");
-    pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
+    pc_control_send(w->zygote->control, &message, NULL, 0, NULL, 0);
 }
 
-static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
+static void note_forked(pycrew_crew *crew, unsigned worker, const pc_message *message, int pidfd)
 {
-    pc_host_worker *w = &crew->crew_workers[message->worker];
+    pc_host_worker *w = &crew->crew_workers[worker];
 
     pthread_mutex_lock(&crew->lock);
     w->pid = message->number;
@@ -591,25 +669,29 @@ static void note_forked(pycrew_crew *crew, const pc_message *message, int pidfd)
     w->state = PC_WORKER_STARTING;
     pthread_mutex_unlock(&crew->lock);
     if (pidfd < 0)
-        end_unseen(crew, message->worker);
-    else if (closing(crew) || crew->rebuilding)
+        end_unseen(crew, worker);
+    else if (pc_crew_is_closing(crew) || crew->rebuilding)
         pc_worker_kill(w);
 }
 
-static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd)
+void pc_worker_hear_of(pycrew_crew *crew, const pc_zygote *z, const pc_message *message, int *fd)
 {
+    unsigned worker = message->worker;
     pc_host_worker *w;
 
-    if (message->worker >= crew->workers)
+    if (worker >= crew->workers)
         return;
-    w = &crew->crew_workers[message->worker];
-    if (w->incarnation != message->incarnation)
+    if (crew->crew_workers[worker].incarnation != message->incarnation ||
+        crew->crew_workers[worker].zygote != z)
+        worker += crew->workers;
+    w = &crew->crew_workers[worker];
+    if (w->incarnation != message->incarnation || w->zygote != z)
         return;
     if (message->kind == PC_MESSAGE_FORKED && w->state == PC_WORKER_FORKING) {
-        note_forked(crew, message, *fd);
+        note_forked(crew, worker, message, *fd);
         *fd = -1;
     } else if (message->kind == PC_MESSAGE_FORK_FAILED && w->state == PC_WORKER_FORKING) {
-        fork_failed(crew, message->worker, message->number);
+        fork_failed(crew, worker, message->number);
     } else if (message->kind == PC_MESSAGE_DIED) {
         w->told = true;
         w->signal = message->number;
@@ -617,97 +699,26 @@ static void hear_of_worker(pycrew_crew *crew, const pc_message *message, int *fd
     }
 }
 
-static void hear_zygote_message(pycrew_crew *crew, const pc_message *message, int *fd)
+void pc_worker_forget_asked(pycrew_crew *crew, const pc_zygote *z)
 {
-    switch (message->kind) {
-    case PC_MESSAGE_HELLO: greet(crew, message); break;
-    case PC_MESSAGE_READY:
-        crew->zygote = PC_ZYGOTE_READY;
-        crew->zygote_failures = 0;
-        break;
-    case PC_MESSAGE_FAILED:
-        crew->zygote_told = true;
-        start_failed_in_python(crew, "Python workers cannot start", crew->text);
-        break;
-    case PC_MESSAGE_WARNING: pc_crew_log(crew, PYCREW_LOG_WARNING, "%s", crew->text); break;
-    default: hear_of_worker(crew, message, fd);
+    for (unsigned i = 0; i < crew->processes; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        if (w->state != PC_WORKER_FORKING || w->zygote != z)
+            continue;
+        pthread_mutex_lock(&crew->lock);
+        worker_gone(crew, i, false);
+        pthread_mutex_unlock(&crew->lock);
+        close_fd(&w->output);
     }
 }
 
-/* What it sent is no message, so it is no worker program. */
-static void end_stranger(pycrew_crew *crew)
+bool pc_worker_any_of(const pycrew_crew *crew, const pc_zygote *z)
 {
-    char text[500];
-
-    snprintf(text, sizeof text, "%.400s does not answer as the worker program does",
-             pc_worker_path());
-    crew->zygote_told = true;
-    start_failed(crew, PYCREW_ESTART, text, NULL);
-    if (crew->zygote_fd >= 0)
-        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
-}
-
-static void hear_zygote(pycrew_crew *crew)
-{
-    pc_message message;
-    int fds[PC_MESSAGE_FDS];
-
-    while (crew->control >= 0) {
-        int rc = pc_control_receive(crew->control, &message, crew->text, fds, MSG_DONTWAIT);
-
-        if (is_for_later(rc))
-            return;
-        if (rc != 1) {
-            if (rc < 0)
-                end_stranger(crew);
-            close_fd(&crew->control);
-            return;
-        }
-        hear_zygote_message(crew, &message, &fds[0]);
-        for (unsigned i = 0; i < PC_MESSAGE_FDS; i++)
-            close_fd(&fds[i]);
-    }
-}
-
-static void zygote_death_in_words(const pycrew_crew *crew, const siginfo_t *info, char *text,
-                                  size_t capacity)
-{
-    char how[80] = "how is not known, because this process ignores SIGCHLD or waits for all";
-
-    if (info->si_pid != 0)
-        snprintf(how, sizeof how, "%s %d", info->si_code == CLD_EXITED ? "exit status" : "signal",
-                 info->si_status);
-    if (crew->zygote_spoke)
-        snprintf(text, capacity, "the process that starts the workers died (%s)", how);
-    else
-        snprintf(text, capacity, "%.400s is no worker program: it ended without a word (%s)",
-                 pc_worker_path(), how);
-}
-
-static void zygote_died(pycrew_crew *crew)
-{
-    siginfo_t info = {0};
-    char text[600];
-
-    hear_zygote(crew); /* its last words */
-    /* Someone else may have reaped it: then how it died is not known. */
-    waitid((idtype_t)ID_IS_PIDFD, (id_t)crew->zygote_fd, &info, WEXITED | WNOHANG);
-    close_fd(&crew->control);
-    close_fd(&crew->zygote_fd);
-    crew->zygote = PC_ZYGOTE_DEAD;
-    crew->zygote_failures++;
-    crew->zygote_not_before = pc_now() + back_off(crew->zygote_failures);
-    for (unsigned i = 0; i < crew->workers; i++)
-        if (crew->crew_workers[i].state == PC_WORKER_FORKING) {
-            pthread_mutex_lock(&crew->lock);
-            worker_gone(crew, i, false);
-            pthread_mutex_unlock(&crew->lock);
-            close_fd(&crew->crew_workers[i].output);
-        }
-    if (closing(crew) || crew->zygote_told || (crew->lost && crew->ready_code != 0))
-        return;
-    zygote_death_in_words(crew, &info, text, sizeof text);
-    start_failed(crew, PYCREW_ESTART, text, NULL);
+    for (unsigned i = 0; i < crew->processes; i++)
+        if (crew->crew_workers[i].state != PC_WORKER_NONE && crew->crew_workers[i].zygote == z)
+            return true;
+    return false;
 }
 
 /* No process is left of a crew without descriptors. */
@@ -719,33 +730,6 @@ static void end_lost(pycrew_crew *crew)
                  pc_text_of(NULL));
     end_queued(crew, &error);
     pc_error_clear(&error);
-}
-
-static int64_t start_zygote(pycrew_crew *crew, int64_t now)
-{
-    if (crew->zygote == PC_ZYGOTE_DEAD) { /* its workers are being killed by their PDEATHSIG */
-        for (unsigned i = 0; i < crew->workers; i++)
-            if (crew->crew_workers[i].state != PC_WORKER_NONE)
-                return INT64_MAX;
-        if (crew->zygote_output >= 0)
-            return INT64_MAX;
-        crew->zygote = PC_ZYGOTE_NONE;
-    }
-    if (crew->lost)
-        end_lost(crew);
-    if (crew->zygote != PC_ZYGOTE_NONE || closing(crew) || crew->lost)
-        return INT64_MAX;
-    if (crew->zygote_not_before > now)
-        return crew->zygote_not_before;
-    crew->zygote_told = crew->zygote_spoke = false;
-    if (pc_spawn_zygote(crew) < 0) {
-        crew->zygote_failures++;
-        crew->zygote_not_before = now + back_off(crew->zygote_failures);
-        start_failed(crew, pycrew_last_error()->code, pycrew_last_error()->message, NULL);
-        return crew->zygote_not_before;
-    }
-    crew->zygote = PC_ZYGOTE_STARTING;
-    return INT64_MAX;
 }
 
 /* ---- output ---- */
@@ -774,7 +758,8 @@ static void log_line(pycrew_crew *crew, int worker, char *line, size_t size)
     for (char *at = line; (at = memchr(at, '\0', size - (size_t)(at - line))) != NULL;)
         *at = '?';
     if (worker >= 0)
-        pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[w%d] %.*s", worker, (int)size, line);
+        pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[w%u] %.*s", pc_place_of(crew, (unsigned)worker),
+                    (int)size, line);
     else
         pc_crew_log(crew, PYCREW_LOG_OUTPUT, "[zygote] %.*s", (int)size, line);
 }
@@ -855,17 +840,20 @@ static void end_output(pycrew_crew *crew, unsigned worker)
         return;
     if (holds_lines(w->line, w->line_size))
         pc_crew_log(crew, PYCREW_LOG_WARNING, "worker %u died, and the log is too slow for all its "
-                    "output: what follows is lost", worker);
+                    "output: what follows is lost", pc_place_of(crew, worker));
     drop_output(crew, (int)worker, &w->output, &w->line, &w->line_size);
 }
 
 static bool any_lines(const pycrew_crew *crew)
 {
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         if (holds_lines(crew->crew_workers[i].line, crew->crew_workers[i].line_size) ||
             (crew->crew_workers[i].state == PC_WORKER_NONE && crew->crew_workers[i].output >= 0))
             return true;
-    return holds_lines(crew->zygote_line, crew->zygote_line_size);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        if (holds_lines(crew->zygotes[i].line, crew->zygotes[i].line_size))
+            return true;
+    return false;
 }
 
 /* ---- descriptors closed by the host ---- */
@@ -887,7 +875,7 @@ static void lose_descriptors(pycrew_crew *crew)
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
     pc_crew_log(crew, PYCREW_LOG_ERROR, PC_LOST_TEXT);
-    for (unsigned i = 0; i < crew->workers; i++) {
+    for (unsigned i = 0; i < crew->processes; i++) {
         pc_host_worker *w = &crew->crew_workers[i];
 
         if (w->state != PC_WORKER_STARTING && w->state != PC_WORKER_READY)
@@ -896,11 +884,17 @@ static void lose_descriptors(pycrew_crew *crew)
         w->vanished = w->pidfd < 0;
         pc_worker_kill(w);
     }
-    crew->zygote_fd = pc_pidfd_of(crew->zygote_pid, crew->zygote_start_time);
-    if (crew->zygote_fd >= 0)
-        syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
-    else if (crew->zygote == PC_ZYGOTE_STARTING || crew->zygote == PC_ZYGOTE_READY)
-        zygote_died(crew);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++) {
+        pc_zygote *z = &crew->zygotes[i];
+
+        if (z->state != PC_ZYGOTE_STARTING && z->state != PC_ZYGOTE_READY)
+            continue;
+        z->pidfd = pc_pidfd_of(z->pid, z->start_time);
+        if (z->pidfd < 0)
+            pc_zygote_died(crew, z);
+        else
+            pc_zygote_kill(z);
+    }
 }
 
 /* ---- the loop ---- */
@@ -910,22 +904,37 @@ static void set_poll(struct pollfd *poll, int fd)
     *poll = (struct pollfd){.fd = fd, .events = POLLIN};
 }
 
+/* What has no process has no place: poll() takes no more of them than descriptors may be open. */
 static unsigned set_polls(pycrew_crew *crew)
 {
-    struct pollfd *at = crew->polls + POLL_WORKERS;
+    struct pollfd *at = crew->polls + POLL_OTHERS;
 
     set_poll(&crew->polls[POLL_WAKE], crew->queues[0].fd);
-    set_poll(&crew->polls[POLL_CONTROL], crew->control);
-    set_poll(&crew->polls[POLL_ZYGOTE], crew->zygote_fd);
-    set_poll(&crew->polls[POLL_ZYGOTE_OUTPUT], crew->zygote_output);
-    for (unsigned i = 0; i < crew->workers; i++, at += POLL_PER_WORKER) {
-        const pc_host_worker *w = &crew->crew_workers[i];
+    for (unsigned i = 0; i < PC_ZYGOTES; i++) {
+        pc_zygote *z = &crew->zygotes[i];
 
+        z->polls = NULL;
+        if (z->pidfd < 0 && z->control < 0 && z->output < 0)
+            continue;
+        z->polls = at;
+        set_poll(&at[POLL_CONTROL], z->control);
+        set_poll(&at[POLL_ZYGOTE], z->pidfd);
+        set_poll(&at[POLL_ZYGOTE_OUTPUT], z->output);
+        at += POLL_PER_ZYGOTE;
+    }
+    for (unsigned i = 0; i < crew->processes; i++) {
+        pc_host_worker *w = &crew->crew_workers[i];
+
+        w->polls = NULL;
+        if (w->state == PC_WORKER_NONE && w->output < 0)
+            continue;
+        w->polls = at;
         /* Seen dead, and the zygote's word on it to come: no spinning on a readable pidfd. */
         set_poll(&at[POLL_PIDFD], w->gone ? -1 : w->pidfd);
         /* A new worker may speak before the zygote has told us that it is there: not heard yet. */
         set_poll(&at[POLL_LIFELINE], w->state == PC_WORKER_FORKING ? -1 : w->lifeline);
         set_poll(&at[POLL_OUTPUT], w->output);
+        at += POLL_PER_WORKER;
     }
     return (unsigned)(at - crew->polls);
 }
@@ -943,12 +952,27 @@ static void handle_worker(pycrew_crew *crew, unsigned worker, const struct pollf
         hear_worker(crew, worker);
     if (polls[POLL_PIDFD].revents != 0)
         w->gone = true;
-    if (!death_is_complete(crew, w))
+    if (!death_is_complete(w))
         return;
     bury(crew, worker);
     w->gone = false;
     w->output_until = pc_now() + LAST_OUTPUT_MS * MS;
     end_output(crew, worker);
+}
+
+static void handle_zygote(pycrew_crew *crew, pc_zygote *z, const struct pollfd *polls)
+{
+    if (z->output >= 0 &&
+        (polls[POLL_ZYGOTE_OUTPUT].revents != 0 || holds_lines(z->line, z->line_size)))
+        pass_output(crew, -1, &z->output, &z->line, &z->line_size);
+    if (polls[POLL_CONTROL].revents != 0)
+        pc_zygote_hear(crew, z);
+    if (polls[POLL_ZYGOTE].revents == 0)
+        return;
+    pc_zygote_died(crew, z);
+    if (z->output >= 0)
+        pass_output(crew, -1, &z->output, &z->line, &z->line_size);
+    drop_output(crew, -1, &z->output, &z->line, &z->line_size);
 }
 
 static void handle(pycrew_crew *crew)
@@ -958,19 +982,12 @@ static void handle(pycrew_crew *crew)
     if (crew->polls[POLL_WAKE].revents != 0)
         while (read(crew->queues[0].fd, &count, sizeof count) < 0 && errno == EINTR)
             continue;
-    if (crew->zygote_output >= 0 && (crew->polls[POLL_ZYGOTE_OUTPUT].revents != 0 ||
-                                     holds_lines(crew->zygote_line, crew->zygote_line_size)))
-        pass_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
-    if (crew->polls[POLL_CONTROL].revents != 0)
-        hear_zygote(crew);
-    if (crew->polls[POLL_ZYGOTE].revents != 0) {
-        zygote_died(crew);
-        if (crew->zygote_output >= 0)
-            pass_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
-        drop_output(crew, -1, &crew->zygote_output, &crew->zygote_line, &crew->zygote_line_size);
-    }
-    for (unsigned i = 0; i < crew->workers; i++)
-        handle_worker(crew, i, crew->polls + POLL_WORKERS + i * POLL_PER_WORKER);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        if (crew->zygotes[i].polls != NULL)
+            handle_zygote(crew, &crew->zygotes[i], crew->zygotes[i].polls);
+    for (unsigned i = 0; i < crew->processes; i++)
+        if (crew->crew_workers[i].polls != NULL)
+            handle_worker(crew, i, crew->crew_workers[i].polls);
 }
 
 static int poll_ms(int64_t next, int64_t now)
@@ -998,8 +1015,13 @@ static void turn(pycrew_crew *crew, int64_t extra)
     next = least(next, pc_ladder_run(crew, now));
     next = least(next, end_leaving(crew, now));
     next = least(next, pc_memory_run(crew, now));
-    next = least(next, start_zygote(crew, now));
+    next = least(next, pc_zygote_run(crew, now));
+    next = least(next, pc_reload_run(crew, now));
+    if (crew->lost && crew->zygote->state == PC_ZYGOTE_NONE)
+        end_lost(crew);
+    move_successors(crew);
     next = least(next, fork_workers(crew, now));
+    next = least(next, fork_successors(crew, now));
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
     pc_call_reclaim_released(crew);
     count = poll(crew->polls, set_polls(crew), any_lines(crew) ? 0 : poll_ms(next, pc_now()));
@@ -1027,7 +1049,7 @@ static void cancel_all(pycrew_crew *crew)
 /* Or dead, with last words to be passed on. */
 static bool any_alive(const pycrew_crew *crew)
 {
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->processes; i++)
         if (crew->crew_workers[i].state != PC_WORKER_NONE || crew->crew_workers[i].output >= 0)
             return true;
     return false;
@@ -1036,11 +1058,11 @@ static bool any_alive(const pycrew_crew *crew)
 /* Workers end by themselves when idle; what has not ended after the grace is killed. */
 static void end_workers(pycrew_crew *crew)
 {
-    int64_t until = pc_now() + crew->grace_ns;
+    int64_t until = crew->debug ? INT64_MAX : pc_now() + crew->grace_ns;
     bool killed = false;
 
     atomic_store(&crew->segment.header->closing, 1);
-    for (unsigned i = 0; i < crew->workers; i++) /* they would wait for their admission */
+    for (unsigned i = 0; i < crew->processes; i++) /* they would wait for their admission */
         if (crew->crew_workers[i].state == PC_WORKER_STARTING)
             close_fd(&crew->crew_workers[i].lifeline);
     cancel_all(crew);
@@ -1048,40 +1070,31 @@ static void end_workers(pycrew_crew *crew)
     while (any_alive(crew)) {
         if (!killed && pc_now() >= until) {
             killed = true;
-            for (unsigned i = 0; i < crew->workers; i++)
+            for (unsigned i = 0; i < crew->processes; i++)
                 pc_worker_kill(&crew->crew_workers[i]);
         }
         turn(crew, killed ? INT64_MAX : until);
     }
 }
 
-static void end_zygote(pycrew_crew *crew)
+static void end_zygotes(pycrew_crew *crew)
 {
-    pc_message message = {.kind = PC_MESSAGE_EXIT};
-    int64_t until = pc_now() + ZYGOTE_EXIT_MS * MS;
-
-    if (crew->control >= 0)
-        pc_control_send(crew->control, &message, NULL, 0, NULL, 0);
-    /* Before it is ready it may be deep in an import. */
-    if (crew->zygote == PC_ZYGOTE_STARTING)
-        until = pc_now();
-    while (crew->zygote_fd >= 0) {
-        if (pc_now() >= until) {
-            syscall(SYS_pidfd_send_signal, crew->zygote_fd, SIGKILL, NULL, 0);
-            until = INT64_MAX;
-        }
-        turn(crew, until);
-    }
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        if (crew->zygotes[i].pidfd >= 0)
+            pc_zygote_tell_to_exit(&crew->zygotes[i]);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        while (crew->zygotes[i].pidfd >= 0)
+            turn(crew, INT64_MAX);
 }
 
 static void *supervise(void *data)
 {
     pycrew_crew *crew = data;
 
-    while (!closing(crew))
+    while (!pc_crew_is_closing(crew))
         turn(crew, INT64_MAX);
     end_workers(crew);
-    end_zygote(crew);
+    end_zygotes(crew);
     return NULL;
 }
 
@@ -1091,10 +1104,11 @@ int pc_supervisor_start(pycrew_crew *crew)
     int rc;
 
     crew->text = malloc(PC_MESSAGE_TEXT_MAX + 1);
-    crew->polls = calloc(POLL_WORKERS + crew->workers * POLL_PER_WORKER, sizeof crew->polls[0]);
+    crew->polls = calloc(POLL_OTHERS + PC_ZYGOTES * POLL_PER_ZYGOTE + crew->processes * POLL_PER_WORKER,
+                         sizeof crew->polls[0]);
     crew->fault_fd = memfd_create("pycrew-fault", MFD_CLOEXEC);
     if (crew->fault_fd >= 0 &&
-        ftruncate(crew->fault_fd, (off_t)crew->workers * PC_FAULT_SIZE) < 0)
+        ftruncate(crew->fault_fd, (off_t)crew->processes * PC_FAULT_SIZE) < 0)
         close_fd(&crew->fault_fd);
     if (crew->fault_fd < 0)
         return pc_fail(-errno, "no descriptor is left: a crew needs 8, 3 for each worker and 1 for "
@@ -1117,11 +1131,12 @@ void pc_supervisor_stop(pycrew_crew *crew)
     if (crew->supervising)
         pthread_join(crew->supervisor, NULL);
     crew->supervising = false;
-    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->workers; i++) {
+    for (unsigned i = 0; crew->crew_workers != NULL && i < crew->processes; i++) {
         free(crew->crew_workers[i].line);
         free(crew->crew_workers[i].stack);
     }
-    free(crew->zygote_line);
+    for (unsigned i = 0; i < PC_ZYGOTES; i++)
+        free(crew->zygotes[i].line);
     free(crew->polls);
     free(crew->text);
     close_fd(&crew->fault_fd);

@@ -142,7 +142,7 @@ def a_malformed_function_is_exit_2():
 def wrong_usage_is_exit_2():
     for words in [[], ["--whole", "3", ":add"], ["--timeout", "10x", ":add"], ["--timeout", "-1", ":add"],
                   ["--memory", "2X", ":add"], ["--memory", "0", ":add"], ["-j", "x", ":add"], ["-Z"],
-                  ["--retries"], ["--quiet=1", ":add"], ["--star", ":add"], ["--debug", ":add"],
+                  ["--retries"], ["--quiet=1", ":add"], ["--star", ":add"], ["--engine", ":add"],
                   ["--timeout", "inf", ":add"], ["--memory", "99999999999999999999", ":add"]]:
         ended = check(run("call", *words), 2, "")
         assert ended.err.startswith("pycrew: ") and ended.err.count("\n") == 1, (words, ended)

@@ -82,10 +82,12 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-export-death \
 	tests/test-host \
 	tests/test-idle-cost \
+	tests/test-life \
 	tests/test-map \
 	tests/test-misbehaviour \
 	tests/test-open \
 	tests/test-queue \
+	tests/test-reload \
 	tests/test-scribble \
 	tests/test-stats \
 	tests/test-threads \
@@ -188,6 +190,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
@@ -208,6 +211,7 @@ test_data = \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
+	tests/py/debug_ops.py \
 	tests/py/dies_at_import.py \
 	tests/py/exits_at_import.py \
 	tests/py/fail_ops.py \
@@ -215,6 +219,7 @@ test_data = \
 	tests/py/fails_at_import.py \
 	tests/py/host_ops.py \
 	tests/py/imports_slowly.py \
+	tests/py/life_ops.py \
 	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \
 	tests/py/no_numpy.py \

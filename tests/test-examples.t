@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..14
+echo 1..15
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -55,6 +55,10 @@ check hello_prints_its_number
 run examples/progress/progress && [ "$(tail -n 2 "$scratch/out")" = '3 of 10
 stopped after 3' ]
 check progress_is_told_by_python_and_stops_it
+(cd "$scratch" && timeout 60 "$OLDPWD/run" "$OLDPWD/examples/reload/reload" >out 2>err </dev/null)
+[ "$(cat "$scratch/out")" = "80 cost 16
+80 cost 20" ]
+check a_reload_gives_the_workers_the_modules_new_text
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

@@ -126,12 +126,15 @@ void pc_lifeline_tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
         worker->cut_off = true;
 }
 
-bool pc_lifeline_say_leaving(pc_worker *worker)
+bool pc_lifeline_say(pc_worker *worker, enum pc_message_kind kind)
 {
-    pc_message message = {.kind = PC_MESSAGE_WORKER_LEAVING,
-                          .worker = worker->number,
-                          .incarnation = worker->incarnation};
+    pc_message message = {.kind = kind, .worker = worker->number, .incarnation = worker->incarnation};
 
     return pc_lifeline_is_ours(worker) &&
            pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) == 0;
+}
+
+bool pc_lifeline_say_leaving(pc_worker *worker)
+{
+    return pc_lifeline_say(worker, PC_MESSAGE_WORKER_LEAVING);
 }

@@ -8,6 +8,7 @@ worker_sources = \
 	worker/host.c worker/host.h \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
+	worker/life.c \
 	worker/lifeline.c \
 	worker/loop.c \
 	worker/map.c worker/map.h \

@@ -162,7 +162,8 @@ static void idle_awhile(pc_loop *l)
     if (worker->heap.kept != NULL)
         until = pc_now() + PC_KEEP_NS;
     if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
-        !pc_heap_is_given_back(&worker->segment, worker->number))
+        !pc_heap_is_given_back(&worker->segment, worker->number) &&
+        !pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation)) /* I5 */
         sleep_idle(worker, until);
     pc_idle_retract(&worker->segment, worker->number);
     if (until != INT64_MAX && pc_now() >= until)
@@ -189,11 +190,16 @@ int pc_loop_run(pc_worker *worker)
     pc_run_start();
     pc_array_start(worker);
     pc_host_start(worker);
-    while (!pc_current_call.interrupted && !worker->cut_off) {
+    pc_life_begin(worker);
+    while (!pc_current_call.interrupted && !worker->cut_off && !pc_life_is_over(worker, l.calls)) {
         if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
             if (pc_ring_pending(segment))
                 pc_idle_wake_one(segment);
+            if (__builtin_expect(worker->life.debug, 0))
+                pc_terminal_take(worker->options);
             run_slot(&l, slot, word);
+            if (__builtin_expect(worker->life.debug, 0))
+                pc_terminal_give_back(worker->options);
             pc_run_yield_to_threads(&l);
         } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
             return PC_EXIT_CLOSED;
@@ -201,6 +207,9 @@ int pc_loop_run(pc_worker *worker)
             idle(&l);
         }
     }
-    /* The exception may have left locks held or imports half done; or our descriptors are gone. */
+    /* The exception may have left locks held or imports half done; or our descriptors are gone; or it was
+     * our time. A call may have woken us that we leave to others. */
+    if (pc_ring_pending(segment))
+        pc_idle_wake_one(segment);
     return PC_EXIT_RECYCLED;
 }

@@ -21,7 +21,24 @@ typedef struct pc_worker_options {
     const char *init, *exit;
     char output;                /* 'l'og, 'i'nherit, 'd'iscard */
     const char **path, **preload; /* NULL-terminated */
+    uint64_t max_calls, max_rss;  /* 0: none */
+    int nice;
+    int64_t limit_memory, limit_files, limit_core, limit_cpu_s; /* 0: as they are; negative: none */
+    unsigned *cpus, cpu_count; /* that it may use; none: all */
+    bool one_cpu;              /* one of them, in turn */
+    pid_t debug;               /* the host's process group, if it lends its terminal; else 0 */
 } pc_worker_options;
+
+/* When a worker is to end. See life.c. */
+typedef struct pc_life {
+    uint64_t next_look; /* at so many calls */
+    uint64_t max_calls, max_rss;
+    bool retires;          /* the host was told that the end is near */
+    int64_t looked;        /* at its size, when */
+    uint64_t looked_calls; /* and after how many calls */
+    const pc_worker_record *record;
+    bool debug; /* it is debugged */
+} pc_life;
 
 /* The worker this process is, after the fork. */
 typedef struct pc_worker {
@@ -33,6 +50,7 @@ typedef struct pc_worker {
     bool cut_off;            /* an end could not be announced: our death has to do it */
     uint64_t allocated;      /* bytes of shared memory, for results, since its start */
     const pc_worker_options *options;
+    pc_life life;
     int *queue_fds; /* by queue; -1: not received yet */
     uint64_t *queue_ids; /* the eventfd-id of each */
 } pc_worker;
@@ -71,6 +89,9 @@ void pc_interpreter_end(void);
 /* Reads one message of the lifeline: 0; -EAGAIN; -EPIPE when the host is gone. */
 int pc_lifeline_receive(pc_worker *worker, char *text, int flags, pc_message *message);
 
+/* Tells the host something about this worker. False: it cannot be told. */
+bool pc_lifeline_say(pc_worker *worker, enum pc_message_kind kind);
+
 /* Tells the host that what follows is user code at the worker's end, so that it is not waited for
  * for ever. False: it cannot be told. */
 bool pc_lifeline_say_leaving(pc_worker *worker);
@@ -83,6 +104,31 @@ void pc_lifeline_tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
 
 /* Claims and runs calls until the crew closes: an exit status. */
 int pc_loop_run(pc_worker *worker);
+
+/* ---- life.c ---- */
+
+/* Applies the limits to this process: 0 or -1 with an exception. */
+int pc_life_limit(const pc_worker_options *options, unsigned worker);
+
+void pc_life_begin(pc_worker *worker);
+bool pc_life_look(pc_worker *worker, uint64_t calls);
+
+/* Between two calls, of which there were so many: whether this worker is to end. Two compares, of words
+ * that are at hand. */
+static inline bool pc_life_is_over(pc_worker *worker, uint64_t calls)
+{
+    const pc_life *life = &worker->life;
+
+    return __builtin_expect(atomic_load_explicit(&life->record->leave, memory_order_relaxed) ==
+                                worker->incarnation, 0) ||
+           (__builtin_expect(calls >= life->next_look, 0) && pc_life_look(worker, calls));
+}
+
+/* Around the user's code, where the worker is debugged: its group is in front of the terminal, and
+ * behind it the host's again. */
+void pc_terminal_begin(const pc_worker_options *options);
+void pc_terminal_take(const pc_worker_options *options);
+void pc_terminal_give_back(const pc_worker_options *options);
 
 /* ---- module.c: the built-in module _pycrew ---- */
 

@@ -26,6 +26,9 @@
 
 #include "worker/worker.h"
 
+/* A worker's number may be two processes': the worker, and its successor. */
+enum { PER_WORKER = 2, CHILDREN_MAX = PER_WORKER * PC_WORKERS_MAX };
+
 typedef struct child {
     pid_t pid; /* 0: none */
     unsigned incarnation;
@@ -36,8 +39,8 @@ typedef struct zygote {
     pid_t pid;
     pc_worker_options options;
     char *text; /* of the message at hand */
-    child children[PC_WORKERS_MAX];
-    struct pollfd polls[PC_WORKERS_MAX + 2]; /* control, host, then a pidfd for each child, or -1 */
+    child children[CHILDREN_MAX];
+    struct pollfd polls[CHILDREN_MAX + 2]; /* control, host, then a pidfd for each child, or -1 */
     unsigned count;                          /* of polls in use */
     sigset_t mask;                           /* as it was before SIGCHLD was blocked */
     bool cut_off;                            /* the host could not be told something */
@@ -205,6 +208,26 @@ static void forget_handler(const zygote *z)
 
 /* ---- configuration ---- */
 
+/* What a worker may use. False: no such letter. */
+static bool parse_life(char letter, const char *value, pc_worker_options *options)
+{
+    long long number = strtoll(value, NULL, 10);
+
+    switch (letter) {
+    case 'C': options->max_calls = (uint64_t)number; return true;
+    case 'R': options->max_rss = (uint64_t)number; return true;
+    case 'n': options->nice = (int)number; return true;
+    case 'a': options->limit_memory = number; return true;
+    case 'f': options->limit_files = number; return true;
+    case 'c': options->limit_core = number; return true;
+    case 't': options->limit_cpu_s = number; return true;
+    case 'u': options->cpus[options->cpu_count++] = (unsigned)number; return true;
+    case '1': options->one_cpu = true; return true;
+    case 'd': options->debug = (pid_t)number; return true;
+    default: return false;
+    }
+}
+
 /* The CONFIG message is items, each a letter and a string with its NUL. */
 static int parse_options(const char *text, size_t size, pc_worker_options *options)
 {
@@ -213,7 +236,8 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
 
     options->path = calloc(size + 1, sizeof(char *));
     options->preload = calloc(size + 1, sizeof(char *));
-    if (copy == NULL || options->path == NULL || options->preload == NULL)
+    options->cpus = calloc(size + 1, sizeof options->cpus[0]);
+    if (copy == NULL || options->path == NULL || options->preload == NULL || options->cpus == NULL)
         return -ENOMEM;
     memcpy(copy, text, size);
     copy[size] = '\0';
@@ -240,7 +264,8 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
             options->output = at[1];
             break;
         default:
-            return -EPROTO;
+            if (!parse_life(*at, at + 1, options))
+                return -EPROTO;
         }
     return 0;
 }
@@ -296,7 +321,10 @@ static int start(zygote *z)
         return -1;
     take_host_affinity();
     limit_threads();
+    pc_terminal_begin(&z->options);
+    pc_terminal_take(&z->options);
     failure = pc_interpreter_start(&z->options);
+    pc_terminal_give_back(&z->options);
     if (failure != NULL) {
         tell(z, PC_MESSAGE_FAILED, NULL, failure);
         return -1;
@@ -328,8 +356,8 @@ static void set_output(const pc_worker_options *options, int output)
         close(output);
 }
 
-/* A description of its own, so that the offset is: each worker writes its own part of the file. */
-static int open_fault_file(int shared, unsigned worker)
+/* A description of its own, so that the offset is: each process writes its own part of the file. */
+static int open_fault_file(int shared, unsigned part)
 {
     char path[64];
     int fd;
@@ -338,7 +366,7 @@ static int open_fault_file(int shared, unsigned worker)
     fd = open(path, O_RDWR | O_CLOEXEC);
     close(shared);
     if (fd >= 0)
-        lseek(fd, (off_t)worker * PC_FAULT_SIZE, SEEK_SET);
+        lseek(fd, (off_t)part * PC_FAULT_SIZE, SEEK_SET);
     return fd;
 }
 
@@ -391,18 +419,20 @@ static void follow_zygote(pid_t pid)
         _exit(PC_EXIT_ORPHANED);
 }
 
-/* The host holds our pidfd once it admits us: from then on our death is seen, whatever we hold. */
-static void await_admission(pc_worker *worker, char *text)
+/* The host holds our pidfd once it admits us: from then on our death is seen, whatever we hold. False:
+ * it closes, or is gone. */
+static bool await_admission(pc_worker *worker, char *text)
 {
     pc_message message = {.kind = PC_MESSAGE_WORKER_READY,
                           .worker = worker->number,
                           .incarnation = worker->incarnation};
 
     if (pc_control_send(worker->lifeline, &message, NULL, 0, NULL, 0) < 0)
-        _exit(PC_EXIT_ORPHANED);
+        return false;
     while (message.kind != PC_MESSAGE_ADMIT)
         if (pc_lifeline_receive(worker, text, 0, &message) < 0)
-            _exit(PC_EXIT_ORPHANED);
+            return false;
+    return true;
 }
 
 /* The host cannot be told that we leave, and would not know an exit function that does not end from
@@ -418,6 +448,31 @@ static void limit_leaving(void)
     alarm(LEAVING_S);
 }
 
+/* What of the user's runs before the first call. False: with an exception. */
+static bool prepare_worker(const zygote *z, const pc_worker *worker, int fault_fd)
+{
+    bool ready;
+
+    if (pc_interpreter_after_fork(worker->number, fault_fd) < 0 ||
+        pc_life_limit(&z->options, worker->number) < 0)
+        return false;
+    pc_terminal_take(&z->options);
+    ready = z->options.init == NULL || pc_interpreter_hook(z->options.init) == 0;
+    pc_terminal_give_back(&z->options);
+    return ready;
+}
+
+static void end_worker(const zygote *z, pc_worker *worker)
+{
+    if (!pc_lifeline_say_leaving(worker))
+        limit_leaving();
+    pc_terminal_take(&z->options);
+    if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
+        PyErr_WriteUnraisable(NULL);
+    pc_interpreter_end();
+    pc_terminal_give_back(&z->options);
+}
+
 static int worker_main(zygote *z, const pc_message *request, const int *fds)
 {
     pc_worker worker = {.number = request->worker,
@@ -425,7 +480,7 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
                         .lifeline = fds[1],
                         .options = &z->options};
     struct stat status_of_lifeline;
-    int status;
+    int status = PC_EXIT_CLOSED;
 
     worker.lifeline_inode = inode_of(worker.lifeline);
     follow_zygote(z->pid);
@@ -436,28 +491,31 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
     PyOS_AfterFork_Child();
     set_output(&z->options, fds[3]);
     map_segment(&worker, fds[0]);
-    if (pc_interpreter_after_fork(worker.number, open_fault_file(fds[2], worker.number)) < 0 ||
-        (z->options.init != NULL && pc_interpreter_hook(z->options.init) < 0))
+    if (!prepare_worker(z, &worker, open_fault_file(fds[2], (unsigned)request->number)))
         fail_worker(&worker);
     follow_zygote(z->pid);
     if (fstat(worker.lifeline, &status_of_lifeline) == 0)
         worker.lifeline_inode = status_of_lifeline.st_ino;
-    await_admission(&worker, z->text);
-    status = pc_loop_run(&worker);
-    if (!pc_lifeline_say_leaving(&worker))
-        limit_leaving();
-    if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
-        PyErr_WriteUnraisable(NULL);
-    pc_interpreter_end();
+    if (await_admission(&worker, z->text))
+        status = pc_loop_run(&worker);
+    end_worker(z, &worker); /* init has run, so exit does, also where no call came in between */
     return status;
 }
 
 /* ---- forking and reaping ---- */
 
+/* The worker's other process, if there is one, is about to end. */
+static unsigned free_place(const zygote *z, unsigned worker)
+{
+    unsigned place = worker * PER_WORKER;
+
+    return z->children[place].pid == 0 ? place : place + 1;
+}
+
 static void reply_forked(zygote *z, const pc_message *request, pid_t pid)
 {
     pc_message reply = *request;
-    unsigned place = request->worker + 2;
+    unsigned number = free_place(z, request->worker), place = number + 2;
     int pidfd = pidfd_of(pid);
 
     if (pidfd < 0) { /* no descriptor left: nobody could follow it */
@@ -468,7 +526,7 @@ static void reply_forked(zygote *z, const pc_message *request, pid_t pid)
         fork_failed(z, request, error);
         return;
     }
-    z->children[request->worker] = (child){.pid = pid, .incarnation = request->incarnation};
+    z->children[number] = (child){.pid = pid, .incarnation = request->incarnation};
     z->polls[place] = (struct pollfd){.fd = pidfd, .events = POLLIN};
     for (; z->count <= place; z->count++)
         if (z->count != place)
@@ -503,10 +561,10 @@ static bool fork_worker(zygote *z, const pc_message *request, const int *fds, in
     return false;
 }
 
-static void reap(zygote *z, unsigned worker)
+static void reap(zygote *z, unsigned number)
 {
-    child *c = &z->children[worker];
-    pc_message message = {.worker = worker, .incarnation = c->incarnation};
+    child *c = &z->children[number];
+    pc_message message = {.worker = number / PER_WORKER, .incarnation = c->incarnation};
     siginfo_t info = {0};
     char mark[MARK_SIZE + 1];
 
@@ -518,17 +576,17 @@ static void reap(zygote *z, unsigned worker)
         message.status = info.si_status;
     else
         message.number = info.si_status;
-    close(z->polls[worker + 2].fd);
-    z->polls[worker + 2].fd = -1;
+    close(z->polls[number + 2].fd);
+    z->polls[number + 2].fd = -1;
     c->pid = 0;
     tell(z, PC_MESSAGE_DIED, &message, NULL);
-    write_mark(mark, worker, message.incarnation);
+    write_mark(mark, message.worker, message.incarnation);
     kill_orphans(z, mark);
 }
 
 static void kill_all(zygote *z)
 {
-    for (unsigned i = 0; i < PC_WORKERS_MAX; i++)
+    for (unsigned i = 0; i < CHILDREN_MAX; i++)
         if (z->children[i].pid != 0) {
             kill(-z->children[i].pid, SIGKILL);
             kill(z->children[i].pid, SIGKILL);
@@ -541,10 +599,12 @@ static void kill_all(zygote *z)
 /* Not reaped, so its PID is its own. */
 static void kill_worker(const zygote *z, const pc_message *request)
 {
-    const child *c = &z->children[request->worker];
+    for (unsigned i = 0; i < PER_WORKER; i++) {
+        const child *c = &z->children[request->worker * PER_WORKER + i];
 
-    if (c->pid != 0 && c->incarnation == request->incarnation)
-        kill(c->pid, SIGKILL);
+        if (c->pid != 0 && c->incarnation == request->incarnation)
+            kill(c->pid, SIGKILL);
+    }
 }
 
 /* One request. False: the end, with *status. */

@@ -7,7 +7,7 @@
  *   host    -> zygote  CONFIG FORK KILL EXIT
  *   zygote  -> host    HELLO READY FAILED WARNING FORKED FORK_FAILED DIED
  *   host    -> worker  ADMIT QUEUE
- *   worker  -> host    WORKER_READY WORKER_FAILED WORKER_LEAVING */
+ *   worker  -> host    WORKER_READY WORKER_FAILED WORKER_RETIRES WORKER_LEAVING */
 #ifndef PC_SHM_CONTROL_H
 #define PC_SHM_CONTROL_H
 
@@ -20,7 +20,7 @@ enum pc_message_kind {
     PC_MESSAGE_READY,         /* preload done */
     PC_MESSAGE_FAILED,        /* text: why, with the traceback; the zygote ends */
     PC_MESSAGE_WARNING,       /* text */
-    PC_MESSAGE_FORK,          /* worker, incarnation; fds: segment, lifeline, fault file[, output] */
+    PC_MESSAGE_FORK,          /* worker, incarnation, number: its part of the fault file; fds: segment, lifeline, fault file[, output] */
     PC_MESSAGE_FORKED,        /* worker, incarnation, number: PID; fd: pidfd */
     PC_MESSAGE_FORK_FAILED,   /* worker, incarnation, number: errno */
     PC_MESSAGE_DIED,          /* worker, incarnation, number: signal, status: exit status */
@@ -30,6 +30,7 @@ enum pc_message_kind {
     PC_MESSAGE_WORKER_READY,  /* init is done */
     PC_MESSAGE_WORKER_FAILED, /* text: the init function's traceback; the worker ends */
     PC_MESSAGE_WORKER_LEAVING, /* it claims no more; its exit functions run */
+    PC_MESSAGE_WORKER_RETIRES, /* it is near the end of its life: a successor may be started */
     PC_MESSAGE_KILL /* worker, incarnation: the host has no pidfd to kill it by */
 };
 
@@ -38,8 +39,8 @@ enum { PC_MESSAGE_FDS = 4, PC_MESSAGE_TEXT_MAX = 96 << 10 };
 /* Exit statuses of a worker that ended by its own decision. */
 enum { PC_EXIT_CLOSED = 0, PC_EXIT_RECYCLED = 97, PC_EXIT_INIT_FAILED = 98, PC_EXIT_ORPHANED = 99 };
 
-/* Each worker's part of the fault file, where faulthandler writes Python stacks: worker n's begins
- * at n times this. */
+/* Each worker's part of the fault file, where faulthandler writes Python stacks: part n begins at n
+ * times this. A place has two, its worker's and the successor's. */
 #define PC_FAULT_SIZE (256 << 10)
 
 typedef struct pc_message {

@@ -88,7 +88,7 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
                              memory_order_release);
     /* I1: pairs with the fence in pc_idle_wake_one. Without it the look could be older than the
      * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
-     * the shortages, and pc_idle_call_for_memory. */
+     * the shortages, and pc_idle_call_for_memory. I5: for its look whether it is to leave. */
     atomic_thread_fence(memory_order_seq_cst);
     return !pc_ring_ready(segment) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
@@ -169,6 +169,16 @@ void pc_idle_wake_sleep(pc_segment *segment, unsigned worker, uint32_t sleep)
     uint32_t now;
 
     if (pc_idle_is_asleep(segment, worker, &now) && now == sleep)
+        post(segment, worker);
+}
+
+void pc_idle_tell_to_leave(pc_segment *segment, unsigned worker, uint32_t incarnation)
+{
+    atomic_store_explicit(&segment->workers[worker].leave, incarnation, memory_order_relaxed);
+    /* I5: pairs with the fence in pc_idle_publish: either we see the bit, or the worker the word. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&segment->header->idle[worker / 64], memory_order_acquire) >>
+            worker % 64 & 1)
         post(segment, worker);
 }
 

@@ -50,6 +50,15 @@ enum { PC_SHORTAGE_NS = 1000 * 1000 }; /* for how long it is worth to try again 
 /* Host: wakes worker if it sleeps its sleep number `sleep`. */
 void pc_idle_wake_sleep(pc_segment *segment, unsigned worker, uint32_t sleep);
 
+/* Host: the process of that incarnation is to leave, and is woken if it sleeps. */
+void pc_idle_tell_to_leave(pc_segment *segment, unsigned worker, uint32_t incarnation);
+
+/* Worker: whether it was told to. Between pc_idle_publish and its sleep it looks once more (I5). */
+static inline bool pc_idle_is_to_leave(const pc_segment *segment, unsigned worker, uint32_t incarnation)
+{
+    return atomic_load_explicit(&segment->workers[worker].leave, memory_order_relaxed) == incarnation;
+}
+
 /* Which sleep worker is in: its number; false: by the hints it is awake. */
 bool pc_idle_is_asleep(const pc_segment *segment, unsigned worker, uint32_t *ret);
 

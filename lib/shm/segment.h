@@ -67,13 +67,16 @@ typedef struct pc_worker_record {
     /* Blocks given back to it: offset of the first, each with the next one's in its first 8 bytes. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t returned;
 
-    /* What the worker counts, for statistics; nobody else writes this line while it lives. */
+    /* What the worker counts, for statistics; nobody else writes these while it lives. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t calls; /* and items, that it ended, ... */
     _Atomic uint64_t errors;                        /* ... and those that did not return */
     /* How long it was idle, by the coarse clock: right on average, however short each time is. In one
      * word, so that no reader sees half a change: twice the nanoseconds; while it is idle, less the
      * time it began, and 1 more. */
     _Atomic int64_t idle;
+    /* The host's word to the process of this incarnation: to end after its call. In this line, because
+     * the worker has it at hand and the host writes it once in a worker's life. */
+    _Atomic uint32_t leave;
 } pc_worker_record;
 
 /* A queue's bitmap of ended slots, and whether its reader sleeps. See announce.h. */

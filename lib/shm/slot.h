@@ -44,7 +44,7 @@
  *
  * The generation is bumped when the host frees the slot; a word with another generation speaks of another call. Workers'
  * incarnations are there to be read in a dump: a slot owned by w is always owned by w's present
- * incarnation, since the sweep runs before the next one is forked. */
+ * incarnation, since the sweep runs before the next one is admitted. */
 #ifndef PC_SHM_SLOT_H
 #define PC_SHM_SLOT_H
 

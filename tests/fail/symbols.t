@@ -18,15 +18,15 @@ fi
 sed 's/#.*//' >"$work/words" <<'NAMES'
 # Text, numbers, time and the like: no way to fail.
 memchr memcmp memcpy memmove memset strchr strchrnul strcmp strcpy strlen strncmp strnlen strrchr strsep strspn
-strstr strtoul strtoull strsignal strerrordesc_np ldexp snprintf sprintf vsnprintf __isoc99_sscanf
+strerror strstr strtoll strtoul strtoull strsignal strerrordesc_np ldexp snprintf sprintf vsnprintf __isoc99_sscanf
 __errno_location __libc_current_sigrtmax __sched_cpucount __tls_get_addr __assert_fail __popcountdi2
-getpid getppid getenv secure_getenv environ __environ stderr sigemptyset sigfillset sigaddset sched_yield
+getpgrp getpid getppid getenv secure_getenv environ __environ stderr sigemptyset sigfillset sigaddset sched_yield
 clock_gettime sysconf _exit abort _GLOBAL_OFFSET_TABLE_ __gmon_start__
 # Of glibc's own these cannot fail, used as they are used here.
 pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_cond_init
 pthread_cond_destroy pthread_cond_broadcast pthread_cond_signal pthread_cond_wait pthread_cond_timedwait pthread_condattr_init
 pthread_condattr_destroy pthread_condattr_setclock pthread_once pthread_join pthread_sigmask
-pthread_key_delete pthread_self sem_init sem_post sem_trywait posix_spawn_file_actions_destroy
+pthread_key_delete sem_init sem_post sem_trywait posix_spawn_file_actions_destroy
 posix_spawnattr_destroy posix_spawnattr_setpgroup posix_spawnattr_setsigdefault
 posix_spawnattr_setsigmask
 # Nor these, of a descriptor that is open, and of limits, signals and children that are ours.
@@ -35,6 +35,8 @@ fstat lseek getsockopt getrlimit closedir fclose kill setpgid waitpid pause alar
 shm_unlink sched_setaffinity
 # A child of user code gets no view of what could not be copied for it.
 mremap
+# They fail by what they are given, or by what stdin is: tests/test-life.c, tests/debug.t.
+nice setrlimit isatty tcgetpgrp tcsetpgrp
 # They say what they said before where they fail, and nothing hangs on it.
 fprintf printf fwrite fflush setenv
 # They read from a file of /proc whose opening is failed.

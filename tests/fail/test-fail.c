@@ -30,7 +30,7 @@ enum { ELEMENTS = 20000, ROWS = 100 };
 
 /* A run that takes as long hangs; a whole one takes half a second. */
 #define RUN_LIMIT (20 * SECOND)
-#define DROP_LIMIT (4 * SECOND)
+#define DROP_LIMIT (8 * SECOND)
 
 struct row {
     enum shim_kind kind;
@@ -575,7 +575,7 @@ static int worker_pids(pycrew_crew *crew, int pids[WORKERS])
 /* Its workers die with it, one by one: each may take a call before. */
 static void kill_zygote(pycrew_crew *crew)
 {
-    int zygote = atomic_load(&crew->zygote_pid), sum = 0, rc, pids[WORKERS];
+    int zygote = atomic_load(&crew->zygote->pid), sum = 0, rc, pids[WORKERS];
     int count = worker_pids(crew, pids);
 
     begin("after the zygote's death");
@@ -586,6 +586,12 @@ static void kill_zygote(pycrew_crew *crew)
     for (int i = 0; i < count; i++)
         for (int64_t until = now_ns() + BOUND; kill(pids[i], 0) == 0 && now_ns() < until;)
             pause_ns(MS);
+    run_small(crew);
+}
+
+static void reload(pycrew_crew *crew)
+{
+    STEP(pycrew_reload(crew, BOUND), 0);
     run_small(crew);
 }
 
@@ -673,6 +679,7 @@ static void run_scenario(void)
         STEP(pycrew_run_within(crew, BOUND, "fail_ops:say", "s>", "a line"), 0);
         run_deadlines(crew);
         look_at_stats(crew);
+        reload(crew);
         run_death(crew);
         kill_zygote(crew);
         STEP(pycrew_drain(crew, BOUND), 0);

@@ -37,7 +37,9 @@ TEST(fortran_sees_the_options_as_c_does)
     ASSERT_PLACES(options_layout, AT(size), AT(workers), AT(python), AT(path), AT(env), AT(preload),
                   AT(init), AT(exit), AT(calls), AT(memory), AT(queues), AT(start_timeout_ns),
                   AT(timeout_ns), AT(grace_ns), AT(retries), AT(output), AT(log), AT(log_data),
-                  AT(export_threads), sizeof(pycrew_options));
+                  AT(export_threads), AT(max_calls_per_worker), AT(max_worker_rss), AT(cpus), AT(nice),
+                  AT(limit_memory), AT(limit_files), AT(limit_core), AT(limit_cpu_s), AT(debug),
+                  sizeof(pycrew_options));
 #undef AT
 }
 

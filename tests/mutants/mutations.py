@@ -33,9 +33,11 @@ MEMORY = "lib/memory.c"
 BUDGET = "lib/shm/budget.c"
 ARRAY = "lib/array.c"
 REBUILD = "lib/rebuild.c"
+RELOAD = "lib/reload.c"
 SUPERVISOR = "lib/supervisor.c"
 SWEEP = "lib/sweep.c"
 ITEMS = "worker/items.c"
+LIFE = "worker/life.c"
 LOOP = "worker/loop.c"
 RUN = "worker/run.c"
 WORKER_MAP = "worker/map.c"
@@ -57,10 +59,12 @@ TEST_DEATH = "tests/test-death"
 TEST_EXPORT = "tests/test-export"
 TEST_EXPORT_DEATH = "tests/test-export-death"
 TEST_SCRIBBLE = "tests/test-scribble"
+TEST_LIFE = "tests/test-life"
 TEST_MAP = "tests/test-map"
 TEST_MEMORY = "tests/big/test-memory"
 TEST_OVERDUE = "tests/test-overdue"
 TEST_QUEUE = "tests/test-queue"
+TEST_RELOAD = "tests/test-reload"
 TEST_REQUEUE = "tests/test-requeue"
 TEST_ITEMS = "tests/worker/test-items"
 TEST_STEPS = "tests/steps/test-steps"
@@ -500,4 +504,70 @@ MUTATIONS = [
         [(EXPORT, "    if (place->block != 0 && pc_upcall_is_released(upcall, place->sequence))\n        free_answer(x, place);\n", "")],
         [(TEST_EXPORT, "the_memory_of_a_large_answer_is_there_again_when_it_was_read")],
     ),
+    Mutation(
+        "life-end-untold",
+        "a worker near its end does not say so: its successor starts when it leaves",
+        [(LIFE, "    if (!worker->life.retires)\n        pc_lifeline_say(worker, PC_MESSAGE_WORKER_RETIRES);\n", "")],
+        [(TEST_LIFE, "a_successor_is_there_before_a_worker_leaves")]),
+    Mutation(
+        "life-one-call-more",
+        "a worker makes one call more than it may",
+        [(LIFE, "calls >= life->max_calls;", "calls > life->max_calls;")],
+        [(TEST_LIFE, "a_worker_is_replaced_after_exactly_its_calls")]),
+    Mutation(
+        "life-shared-memory-counts",
+        "what a worker shares with the host counts as its own",
+        [(LIFE, '"RssAnon: %llu"', '"VmRSS: %llu"')],
+        [(TEST_LIFE, "what_is_shared_with_the_host_is_no_growth")]),
+    Mutation(
+        "life-exit-left-out",
+        "a worker whose lifeline ends before its admission runs no exit function",
+        [("worker/zygote.c", "        status = pc_loop_run(&worker);\n",
+          "        status = pc_loop_run(&worker);\n    else\n        _exit(PC_EXIT_ORPHANED);\n")],
+        [(TEST_LIFE, "each_init_has_its_exit_when_workers_are_replaced_and_the_crew_closed")], by_chance=True),
+    Mutation(
+        "successor-not-admitted",
+        "a successor moves to the place of the dead, and is not admitted",
+        [(SUPERVISOR, "        if (w->waiting && !w->killed && !w->gone)\n            admit(crew, i);\n", "")],
+        [(TEST_LIFE, "each_call_can_have_a_process_of_its_own")]),
+    Mutation(
+        "successor-beside-the-living",
+        "a successor is admitted while the place's worker lives: two processes with one record",
+        [(SUPERVISOR, "        if (w->state != PC_WORKER_NONE || w->output >= 0 || !has_heir(crew, i))\n"
+          "            continue;\n        move_to_place",
+          "        if (!has_heir(crew, i) || !crew->crew_workers[i + crew->workers].waiting)\n"
+          "            continue;\n        move_to_place")],
+        [(TEST_LIFE, "each_call_can_have_a_process_of_its_own")]),
+    Mutation(
+        "reload-wakes-nobody",
+        "an idle worker that is to leave sleeps on",
+        [(IDLE, "            worker % 64 & 1)\n        post(segment, worker);\n}\n\nvoid pc_idle_wake_all",
+          "            worker % 64 & 1)\n        (void)0;\n}\n\nvoid pc_idle_wake_all")],
+        [(TEST_RELOAD, "after_a_reload_no_process_of_before_is_left")]),
+    Mutation(
+        "reload-unproven",
+        "the new zygote takes over before a worker of it has run init",
+        [(RELOAD, "    if (!prove(crew))\n        return INT64_MAX;\n", "    prove(crew);\n")],
+        [(TEST_RELOAD, "an_init_function_that_fails_leaves_the_workers")]),
+    Mutation(
+        "reload-serves-later-ones",
+        "who asks while a reload is under way is told that it is done with that one",
+        [(RELOAD, "if (w->done || w->ticket > crew->reload.serves)", "if (w->done)")],
+        [(TEST_RELOAD, "who_asks_in_the_middle_of_a_reload_gets_one_of_its_own")]),
+    Mutation(
+        "reload-kills",
+        "workers of the old zygote are killed instead of told to leave",
+        [(RELOAD, "            pc_worker_tell_to_leave(crew, place);\n",
+          "            w->told_to_leave = now, pc_worker_kill(w);\n")],
+        [(TEST_RELOAD, "no_call_fails_or_sees_old_text_while_the_crew_is_reloaded_again_and_again")]),
+    Mutation(
+        "reload-ends-the-old-zygote-first",
+        "the old zygote is ended while workers of its have calls",
+        [(RELOAD, "    if (pc_worker_any_of(crew, old))\n        return next;\n", "")],
+        [(TEST_RELOAD, "a_call_that_takes_long_is_waited_for")]),
+    Mutation(
+        "reload-given-up-goes-on",
+        "a reload that nobody waits for any more is not ended",
+        [(RELOAD, "    if (!anyone_waits(crew, crew->reload.serves)) {", "    if (false) {")],
+        [(TEST_RELOAD, "a_reload_whose_import_takes_too_long_is_given_up")]),
 ]

@@ -1,4 +1,5 @@
-/* Kills workers and zygotes, at random moments, and counts those that lived until then. */
+/* Kills workers and zygotes, at random moments, and counts those that lived until then; and has the crew
+ * reloaded meanwhile. */
 #define _GNU_SOURCE
 #include "tests/soak/soak.h"
 
@@ -12,7 +13,7 @@
 enum { REMEMBERED = 64 };
 
 static struct {
-    pthread_t thread;
+    pthread_t thread, reloader;
     _Atomic bool over;
     uint64_t random;
     int64_t worker_due, zygote_due; /* in time spent killing, which rounds add up to */
@@ -73,11 +74,19 @@ static void kill_zygote(pid_t zygote)
     killer.zygote_due = next_due(soak.zygote_rate);
 }
 
+/* Two of them while the crew is reloaded. */
+static pid_t some_zygote(void)
+{
+    pid_t zygotes[2];
+    size_t count = proc_children(getpid(), zygotes, 2);
+    return count == 0 ? 0 : zygotes[random_next(&killer.random) % count];
+}
+
 static void kill_what_is_due(void)
 {
     pid_t zygote;
     bool worker = killer.spent >= killer.worker_due, whole = killer.spent >= killer.zygote_due;
-    if ((!worker && !whole) || proc_children(getpid(), &zygote, 1) == 0)
+    if ((!worker && !whole) || (zygote = some_zygote()) == 0)
         return;
     if (worker) {
         kill_some_worker(zygote);
@@ -106,6 +115,32 @@ static void *run_killer(void *unused)
     return NULL;
 }
 
+/* It may fail where its zygote, or that one's first worker, is killed; and then for that alone. */
+static void reload(void)
+{
+    int rc = pycrew_reload(soak.crew, PYCREW_FOREVER);
+    atomic_fetch_add(&soak.reloads, 1);
+    if (rc == 0)
+        return;
+    atomic_fetch_add(&soak.failed_reloads, 1);
+    if (rc != PYCREW_ESTART || soak.kill_rate + soak.zygote_rate <= 0)
+        fail("pycrew_reload: %s", pycrew_last_error()->message);
+}
+
+static void *run_reloader(void *unused)
+{
+    int64_t pause = (int64_t)(1e9 / soak.reload_rate), next = now_ns() + pause;
+    (void)unused;
+    while (!atomic_load(&killer.over)) {
+        sleep_ns(STEP_NS);
+        if (now_ns() < next)
+            continue;
+        reload();
+        next = now_ns() + pause;
+    }
+    return NULL;
+}
+
 void killer_start(void)
 {
     if (killer.random == 0) {
@@ -114,7 +149,8 @@ void killer_start(void)
         killer.zygote_due = next_due(soak.zygote_rate);
     }
     atomic_store(&killer.over, false);
-    if (pthread_create(&killer.thread, NULL, run_killer, NULL))
+    if (pthread_create(&killer.thread, NULL, run_killer, NULL) ||
+        (soak.reload_rate > 0 && pthread_create(&killer.reloader, NULL, run_reloader, NULL)))
         fail("no thread");
 }
 
@@ -122,6 +158,11 @@ void killer_stop(void)
 {
     atomic_store(&killer.over, true);
     pthread_join(killer.thread, NULL);
+    if (soak.reload_rate > 0)
+        pthread_join(killer.reloader, NULL);
+    /* Where workers are near their end, successors wait; now there are none. */
+    if (soak.max_calls > 0)
+        check(pycrew_reload(soak.crew, PYCREW_FOREVER), "the reload at a round's end");
 }
 
 void kill_all_workers(void)

@@ -26,7 +26,8 @@
 
 enum { ROUNDS_MIN = 6, CALLS_A_SECOND_MAX = 500000, SHOWN = 10 };
 
-struct soak soak = {.threads = 8, .workers = 4, .kill_rate = 15, .zygote_rate = 0.2};
+struct soak soak = {.threads = 8, .workers = 4, .kill_rate = 15, .zygote_rate = 0.2,
+                    .reload_rate = 0.5, .max_calls = 20000};
 
 /* ---- the crew -------------------------------------------------------------------------------- */
 
@@ -59,6 +60,7 @@ static void open_soak_crew(void)
     options.grace_ns = GRACE_NS;
     options.queues = soak.threads + 1;
     options.retries = 1; /* all that may be tried again says so itself; see submit_call() */
+    options.max_calls_per_worker = soak.max_calls;
     options.log = log_line;
     check(pycrew_open(&soak.crew, &options), "pycrew_open");
     check(pycrew_function_get(soak.crew, "soak_ops:call", &soak.function), "soak_ops:call");
@@ -155,9 +157,11 @@ static void print_deaths(uint64_t deaths, size_t calls, double seconds)
     printf("\n  %zu calls in %.1f s, %.0f a second. Killed: %llu workers, and %llu zygotes with "
            "theirs; "
            "deaths of workers that pycrew counted, its own kills left out: %llu.\n"
-           "  The latest end after deadline and grace: %.1f ms.\n",
+           "  Reloads: %llu, of which %llu met a kill. The latest end after deadline and grace: %.1f ms.\n",
            calls, seconds, (double)calls / seconds, (unsigned long long)atomic_load(&soak.killed),
            (unsigned long long)atomic_load(&soak.zygotes_killed), (unsigned long long)deaths,
+           (unsigned long long)atomic_load(&soak.reloads),
+           (unsigned long long)atomic_load(&soak.failed_reloads),
            (double)atomic_load(&soak.latest_ns) / 1e6);
 }
 
@@ -228,6 +232,8 @@ static int usage(bool asked)
           "  -w, --workers N    workers that run them (4)\n"
           "  -k, --kill RATE    workers to kill with SIGKILL each second, at random (15)\n"
           "  -z, --zygote RATE  zygotes (0.2)\n"
+          "  -r, --reload RATE  reloads of the crew (0.5)\n"
+          "  -m, --max-calls N  that a worker lives for; 0: for ever (20000)\n"
           "  -s, --seed N       of the random mix (by the clock)\n",
           asked ? stdout : stderr);
     return asked ? 0 : 2;
@@ -260,10 +266,12 @@ int main(int argc, char **argv)
                                           {"workers", required_argument, NULL, 'w'},
                                           {"kill", required_argument, NULL, 'k'},
                                           {"zygote", required_argument, NULL, 'z'},
+                                          {"reload", required_argument, NULL, 'r'},
+                                          {"max-calls", required_argument, NULL, 'm'},
                                           {"seed", required_argument, NULL, 's'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    for (int option; (option = getopt_long(argc, argv, "d:n:t:w:k:z:s:h", table, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "d:n:t:w:k:z:r:m:s:h", table, NULL)) != -1;) {
         switch (option) {
         case 'd':
             soak.duration_ns = duration(optarg);
@@ -282,6 +290,12 @@ int main(int argc, char **argv)
             break;
         case 'z':
             soak.zygote_rate = rate(optarg);
+            break;
+        case 'r':
+            soak.reload_rate = rate(optarg);
+            break;
+        case 'm':
+            soak.max_calls = strcmp(optarg, "0") == 0 ? 0 : number(optarg, UINT32_MAX);
             break;
         case 's':
             soak.seed = number(optarg, UINT32_MAX);

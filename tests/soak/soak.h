@@ -30,7 +30,8 @@ struct soak {
     pycrew_crew *crew;
     const pycrew_function *function, *slices;
     unsigned threads, workers;
-    double kill_rate, zygote_rate; /* a second */
+    double kill_rate, zygote_rate, reload_rate; /* a second */
+    size_t max_calls; /* that a worker lives for */
     uint64_t seed;
     int64_t duration_ns;
     size_t calls; /* to end after so many; 0: only by duration */
@@ -38,6 +39,7 @@ struct soak {
     _Atomic size_t next; /* the next call's number */
     _Atomic bool pause;  /* threads end after their present job */
     _Atomic uint64_t killed, zygotes_killed, zygotes_seen;
+    _Atomic uint64_t reloads, failed_reloads;
     _Atomic int64_t latest_ns; /* how long after deadline and grace the latest call ended */
 };
 

@@ -882,6 +882,24 @@ static void drive_die(void)
     collect_queued();
 }
 
+/* The worker falls asleep, and is told to leave. Whoever dies, the reload goes on. */
+static void drive_reload(void)
+{
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+    int rc;
+
+    submit(ADD, 0, true);
+    collect_queued();
+    while (!is_late(&since, &seen) && !all_asleep() &&
+           (!h.traced || trace_await(MS) == TRACE_RUNNING))
+        pause_ns(100 * US);
+    rc = pycrew_reload(h.crew, hang_ns());
+    if (rc != 0)
+        fault(rc == -ETIME ? &h.row->hung : &h.row->untrue, "a reload ended with %d (%s)", rc,
+              pycrew_last_error()->message);
+}
+
 static void take_item(pycrew_batch *batch, uint32_t first, size_t size, unsigned *died)
 {
     const pycrew_error *e = pycrew_batch_error(batch);
@@ -1161,6 +1179,7 @@ static void run_scenario(const struct scenario *s)
     s->drive();
     finish_calls();
     pid = settle(true);
+    find_new_zygote();
     h.base = look_around();
     h.row->returned = 0;
     h.row->slowest_ns = 0;
@@ -1385,6 +1404,26 @@ TEST_LIMIT(a_worker_dies_between_its_fork_and_its_admission, LIMIT_S)
                                     .again = true,
                                     .sample = 150,
                                     .drive = drive_die});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_leaves, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"told to leave, leave", WORKER, 1, AT("pc_sleeper_wait"),
+                                    AT("pc_interpreter_end"), .again = true, .outside = 200,
+                                    .sample = 12, .drive = drive_reload});
+}
+
+TEST_LIMIT(the_old_zygote_dies_while_it_reaps_for_a_reload, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"zygote: reap for a reload",
+                                    ZYGOTE,
+                                    1,
+                                    {PLACE_WAKE, "pc_zygote_main"},
+                                    AT("ppoll"),
+                                    .again = true,
+                                    .repeats = 2,
+                                    .sample = 40,
+                                    .drive = drive_reload});
 }
 
 /* ---- the table --------------------------------------------------------------------------------
