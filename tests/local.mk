@@ -78,6 +78,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
+	tests/test-environment \
 	tests/test-host \
 	tests/test-idle-cost \
 	tests/test-map \
@@ -207,6 +208,7 @@ test_data = \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
 	tests/py/dies_at_import.py \
+	tests/py/environment_ops.py \
 	tests/py/exits_at_import.py \
 	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \

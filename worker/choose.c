@@ -35,10 +35,13 @@ static const char question[] =
     "         if '/libpython%s.so' % abi in line]\n"
     "folders = [get('LIBDIR'), os.path.join(get('LIBDIR'), get('MULTIARCH')),\n"
     "           os.path.join(sys.base_prefix, 'lib'), get('LIBPL')]\n"
-    "names = [get('INSTSONAME'), get('LDLIBRARY'), 'libpython%s.so.1.0' % abi, 'libpython%s.so' % abi]\n"
-    "found += [path for path in (os.path.join(f, n) for f in folders for n in names if '.so' in n)\n"
+    "names = [get('INSTSONAME'), get('LDLIBRARY'), 'libpython%s.so.1.0' % abi, 'libpython%s.so' % "
+    "abi]\n"
+    "found += [path for path in (os.path.join(f, n) for f in folders for n in names if '.so' in "
+    "n)\n"
     "          if os.path.isfile(path)]\n"
-    "print(sys.executable, abi, found[0] if found else '', os.path.join(get('LIBDIR'), get('LDLIBRARY')),\n"
+    "print(sys.executable, abi, found[0] if found else '', os.path.join(get('LIBDIR'), "
+    "get('LDLIBRARY')),\n"
     "      sys.version.replace('\\n', ' '), sep='\\n')\n";
 
 static const char *say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -57,11 +60,13 @@ static const char *say(const char *format, ...)
 
 /* ---- asking ---- */
 
-/* Isolated (-I) and without site (-S): nothing of the user's runs, no sitecustomize and no .pth file. */
+/* Isolated (-I) and without site (-S): nothing of the user's runs, no sitecustomize and no .pth
+ * file. */
 static void run_interpreter(const char *python, int output)
 {
-    char *arguments[] = {(char *)(uintptr_t)python, (char *)(uintptr_t) "-I", (char *)(uintptr_t) "-S",
-                         (char *)(uintptr_t) "-c", (char *)(uintptr_t)question, NULL};
+    char *arguments[] = {(char *)(uintptr_t)python,   (char *)(uintptr_t) "-I",
+                         (char *)(uintptr_t) "-S",    (char *)(uintptr_t) "-c",
+                         (char *)(uintptr_t)question, NULL};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the host may give us up meanwhile */
     close(PC_CONTROL_FD);
@@ -76,7 +81,8 @@ static size_t read_all(int fd, char *text, size_t capacity)
     size_t size = 0;
     ssize_t got;
 
-    while (size < capacity - 1 && ((got = read(fd, text + size, capacity - 1 - size)) > 0 || (got < 0 && errno == EINTR)))
+    while (size < capacity - 1 &&
+           ((got = read(fd, text + size, capacity - 1 - size)) > 0 || (got < 0 && errno == EINTR)))
         size += got > 0 ? (size_t)got : 0;
     text[size] = '\0';
     return size;
@@ -164,14 +170,15 @@ static bool same_file(const char *one, const char *other)
     return same;
 }
 
-/* What an interpreter's file is called tells its version, behind all links: python3.11. (python3.13t
- * is of another ABI.) */
+/* What an interpreter's file is called tells its version, behind all links: python3.11.
+ * (python3.13t is of another ABI.) */
 static bool read_name(const char *python, int *major, int *minor)
 {
     char *real = realpath(python, NULL);
     const char *name = real == NULL ? NULL : strrchr(real, '/');
     int end = 0;
-    bool told = name != NULL && sscanf(name, "/python%d.%d%n", major, minor, &end) == 2 && name[end] == '\0';
+    bool told = name != NULL && sscanf(name, "/python%d.%d%n", major, minor, &end) == 2 &&
+                name[end] == '\0';
 
     free(real);
     return told;
@@ -214,8 +221,10 @@ static const char *supported(void)
 
 static const char *no_worker(const char *python, const char *abi)
 {
-    return say("%s is Python %s, and this pycrew has workers for Python %s (configure --with-pythons adds "
-               "others)", python, abi, supported());
+    return say(
+        "%s is Python %s, and this pycrew has workers for Python %s (configure --with-pythons adds "
+        "others)",
+        python, abi, supported());
 }
 
 /* Comes back with the reason if it cannot be done. */
@@ -228,7 +237,8 @@ static const char *become(const char *python, const answer *a)
     if (access(module, R_OK) < 0)
         return no_worker(python, a->abi);
     if (*a->library == '\0')
-        return say("%s has no shared libpython: there is no %s, which its sysconfig names", python, a->wanted);
+        return say("%s has no shared libpython: there is no %s, which its sysconfig names", python,
+                   a->wanted);
     execv(launch, arguments);
     return say("the worker program %s cannot be run: %s", launch, strerror(errno));
 }
@@ -242,7 +252,8 @@ static const char *check_name(const char *python)
     if (!read_name(python, &major, &minor))
         return NULL;
     snprintf(version, sizeof version, "%d.%d", major, minor);
-    if ((major == PY_MAJOR_VERSION && minor == PY_MINOR_VERSION) || access(module_path(version), R_OK) == 0)
+    if ((major == PY_MAJOR_VERSION && minor == PY_MINOR_VERSION) ||
+        access(module_path(version), R_OK) == 0)
         return NULL;
     return no_worker(python, version);
 }
@@ -258,7 +269,8 @@ const char *pc_choose_program(const char *python, const char **failure)
     if ((*failure = check_name(python)) != NULL)
         return NULL;
     if (!ask(python, &a)) {
-        *failure = say("%s does not run as a Python: asked for its version it did not say one", python);
+        *failure =
+            say("%s does not run as a Python: asked for its version it did not say one", python);
         return NULL;
     }
     if (*a.executable != '\0' && !same_file(python, a.executable))

@@ -1,6 +1,7 @@
-/* pycrew-launch: loads the libpython that an interpreter runs with, then the worker for its version,
- * which has none: see choose.h. libpython comes first and its symbols are everyone's, because the
- * worker's references to it, and those of extension modules, are looked up among those. */
+/* pycrew-launch: loads the libpython that an interpreter runs with, then the worker for its
+ * version, which has none: see choose.h. libpython comes first and its symbols are everyone's,
+ * because the worker's references to it, and those of extension modules, are looked up among those.
+ */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,8 @@ static int refuse(const char *what, const char *error)
     pc_message message = {.kind = PC_MESSAGE_FAILED};
     char text[2000];
 
-    snprintf(text, sizeof text, "%s cannot be loaded: %s", what, error == NULL ? "unknown error" : error);
+    snprintf(text, sizeof text, "%s cannot be loaded: %s", what,
+             error == NULL ? "unknown error" : error);
     pc_control_send(CONTROL_FD, &message, text, strlen(text), NULL, 0);
     return 1;
 }
