@@ -30,6 +30,12 @@ examples_hello_hello_SOURCES = examples/hello/hello.c
 examples_hello_hello_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_hello_hello_LDADD = lib/libpycrew.la
 
+# A virtual environment's Python.
+noinst_PROGRAMS += examples/environment/environment
+examples_environment_environment_SOURCES = examples/environment/environment.c
+examples_environment_environment_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_environment_environment_LDADD = lib/libpycrew.la
+
 # On real data: scikit-learn's digits, and a picture of scipy's.
 noinst_PROGRAMS += examples/digits/digits
 examples_digits_digits_SOURCES = examples/digits/digits.c

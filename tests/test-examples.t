@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..13
+echo 1..15
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -51,6 +51,15 @@ check a_bridge_whose_module_is_missing_names_it
 
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
+
+# All that makes a virtual environment one, with or without the module venv.
+mkdir -p "$scratch/venv/bin" && echo "home = $(dirname "${PYTHON:?}")" >"$scratch/venv/pyvenv.cfg"
+ln -s "$PYTHON" "$scratch/venv/bin/python"
+run examples/environment/environment "$scratch/venv/bin/python" && says "with the packages of $scratch/venv/"
+check the_environment_is_the_virtual_one
+
+! run examples/environment/environment /nowhere/bin/python && says /nowhere/bin/python
+check an_environment_that_is_missing_is_named
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

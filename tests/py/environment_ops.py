@@ -19,7 +19,7 @@ def facts(own=()):
              "base_exec_prefix", "flags", "abiflags", "platlibdir", "float_repr_style")
     lines = [f"{name} {getattr(sys, name)}" for name in names]
     lines += [f"{name} {sysconfig.get_path(name)}" for name in ("stdlib", "purelib", "scripts")]
-    lines += [f"path {entry}" for entry in sys.path if entry not in own]
+    lines += [f"path {entry}" for entry in sys.path if os.path.realpath(entry) not in own]
     lines += [f"encodings {sys.getfilesystemencoding()} {sys.stdout.encoding}"]
     return "\n".join(lines + [f"loaded {path}" for path in libraries()])
 
@@ -27,8 +27,8 @@ def facts(own=()):
 def facts_here():
     """The same in a worker: without the folders that the crew adds."""
     import pycrew
-    added = os.path.dirname(os.path.dirname(pycrew.__file__))
-    return facts({os.path.dirname(os.path.abspath(__file__)), added})
+    added = os.path.dirname(os.path.dirname(os.path.realpath(pycrew.__file__)))
+    return facts({os.path.dirname(os.path.realpath(__file__)), added})
 
 
 def facts_of_child():
@@ -61,5 +61,5 @@ def kill_zygote():
 
 
 if __name__ == "__main__":
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.realpath(__file__))
     print(facts({here}))
