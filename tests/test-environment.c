@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "tests/harness/crew.h"
 
@@ -239,6 +240,25 @@ TEST(a_relative_path_is_made_absolute_as_in_a_plain_interpreter)
     COMMAND("rm -r %s", folder);
 }
 
+/* ---- the end -----------------------------------------------------------------------------------
+ */
+
+/* With time enough: what hangs is killed at the end of the grace. */
+TEST(threads_and_tasks_of_executors_end_before_exit_functions_run)
+{
+    pycrew_options options = test_options(1);
+    const char *path = scratch("end");
+    pycrew_crew *crew;
+    char text[100];
+
+    options.grace_ns = BOUND;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "environment_ops:outlive_the_main_thread", "s>", path));
+    pycrew_close(crew);
+    tap_read_file(path, text, sizeof text);
+    ASSERT_STR(text, "task thread exit ");
+}
+
 /* ---- layouts made by hand ----------------------------------------------------------------------
  */
 
@@ -291,6 +311,34 @@ TEST(a_script_that_runs_an_interpreter_stands_for_that_one)
 
 /* ---- interpreters that cannot be used ----------------------------------------------------------
  */
+
+/* 0: nothing is there yet. */
+static int read_pid(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    int pid = 0;
+
+    if (file != NULL && fscanf(file, "%d", &pid) != 1)
+        pid = 0;
+    if (file != NULL)
+        fclose(file);
+    return pid;
+}
+
+/* A zombie, which somebody else has to reap, does not. */
+static bool runs(int pid)
+{
+    char path[64], state = 'Z';
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    file = fopen(path, "r");
+    if (file != NULL && fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+        state = 'Z';
+    if (file != NULL)
+        fclose(file);
+    return state != 'Z';
+}
 
 /* A script that answers what a real interpreter would: executable, abi, libpython, its name by
  * sysconfig, version. */
@@ -349,6 +397,34 @@ TEST(a_program_that_is_no_python_is_named)
 {
     refused_with("/bin/true", "/bin/true", "does not run as a Python");
     refused_with("/bin/false", "/bin/false", "does not run as a Python");
+}
+
+TEST(an_interpreter_that_does_not_answer_goes_with_the_host_and_with_its_patience)
+{
+    pycrew_options options = test_options(1);
+    char script[160], note[160], text[1000];
+    pycrew_crew *crew;
+    int pid = 0, host;
+
+    snprintf(script, sizeof script, "%s", scratch("hanging"));
+    snprintf(note, sizeof note, "%s", scratch("note"));
+    snprintf(text, sizeof text, "#!/bin/sh\necho $$ > %s.new; mv %s.new %s; exec sleep 3600\n",
+             note, note, note);
+    write_script(script, text);
+    options.python = script;
+    options.start_timeout_ns = 300 * MS;
+    GIVES(pycrew_open(&crew, &options), -ETIMEDOUT);
+    pid = read_pid(note); /* 0: it had not come so far */
+    AWAIT(pid == 0 || !runs(pid));
+    unlink(note);
+    options.start_timeout_ns = BOUND;
+    host = fork();
+    if (host == 0)
+        _exit(pycrew_open(&crew, &options) != 0);
+    AWAIT((pid = read_pid(note)) != 0);
+    ASSERT_INT(kill(host, SIGKILL), 0);
+    ASSERT_INT(waitpid(host, NULL, 0), host);
+    AWAIT(!runs(pid));
 }
 
 /* Asked without site: neither sitecustomize nor a .pth file runs before the crew's own start. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,16 +77,28 @@ static void run_interpreter(const char *python, int output)
     _exit(127);
 }
 
-static size_t read_all(int fd, char *text, size_t capacity)
+/* A host that dies meanwhile ends us, and by that the interpreter. */
+static void await_answer(int fd)
+{
+    struct pollfd polls[2] = {{.fd = fd, .events = POLLIN}, {.fd = PC_CONTROL_FD}};
+
+    while (poll(polls, 2, -1) < 0 && errno == EINTR)
+        continue;
+    if (polls[1].revents != 0)
+        _exit(1);
+}
+
+static void read_all(int fd, char *text, size_t capacity)
 {
     size_t size = 0;
     ssize_t got;
 
-    while (size < capacity - 1 &&
-           ((got = read(fd, text + size, capacity - 1 - size)) > 0 || (got < 0 && errno == EINTR)))
+    do {
+        await_answer(fd);
+        got = read(fd, text + size, capacity - 1 - size);
         size += got > 0 ? (size_t)got : 0;
+    } while ((got > 0 && size < capacity - 1) || (got < 0 && errno == EINTR));
     text[size] = '\0';
-    return size;
 }
 
 /* What it writes, in text; false if it does not end with 0. */

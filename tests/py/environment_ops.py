@@ -1,10 +1,13 @@
 """What the tests of environments call; run as a program it says the same of a plain interpreter."""
+import atexit
+import concurrent.futures.thread
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 
 
 def libraries():
@@ -53,6 +56,27 @@ def squares(method):
 
 def import_text(name):
     return __import__(name).text
+
+
+def outlive_the_main_thread(path):
+    """Notes "task", "thread" and "exit" when the interpreter ends, in that order."""
+    def note(word):
+        with open(path, "a") as file:
+            file.write(word + " ")
+
+    def task():
+        ending.wait()
+        note("task")
+
+    def thread():
+        threading.main_thread().join()
+        note("thread")
+
+    ending = threading.Event()
+    atexit.register(note, "exit")
+    threading._register_atexit(ending.set)  # called before the executors' own
+    threading.Thread(target=thread).start()
+    concurrent.futures.ThreadPoolExecutor(1).submit(task)
 
 
 def kill_zygote():
