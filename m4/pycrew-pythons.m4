@@ -58,9 +58,9 @@ AS_IF([test "x$with_pythons" = xall || test "x$with_pythons" = xyes], [
         AS_CASE([$pycrew_entry], [*/*], [pycrew_found=$pycrew_entry],
             [pycrew_found=`pycrew_python_of_version $pycrew_entry`])
         AS_IF([test -z "$pycrew_found"],
-            [PYCREW_MISSING([a Python $pycrew_entry, for --with-pythons], [python$pycrew_entry])],
+            [PYCREW_MISSING([a Python $pycrew_entry, for --with-pythons], [libpython$pycrew_entry-dev])],
             [pycrew_add_python "$pycrew_found"], [],
-            [PYCREW_MISSING([Python.h of $pycrew_found, for --with-pythons], [libpython3-dev])])
+            [PYCREW_MISSING([a Python 3.9 or newer with its Python.h at $pycrew_found], [libpython3-dev])])
     done
 ])
 AC_MSG_RESULT([$pycrew_worker_versions])

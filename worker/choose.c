@@ -207,6 +207,16 @@ static bool is_own(const char *python)
            major == PY_MAJOR_VERSION && minor == PY_MINOR_VERSION;
 }
 
+/* Both without the ends of lines that older ones have. */
+static bool is_own_build(const char *version)
+{
+    const char *own = Py_GetVersion();
+
+    while (*own != '\0' && *version == (*own == '\n' ? ' ' : *own))
+        own++, version++;
+    return *own == *version;
+}
+
 static const char *module_path(const char *abi)
 {
     return say("%s/pycrew-worker-%s.so", own_folder(), abi);
@@ -288,7 +298,7 @@ const char *pc_choose_program(const char *python, const char **failure)
     }
     if (*a.executable != '\0' && !same_file(python, a.executable))
         python = a.executable;
-    if (strcmp(a.version, Py_GetVersion()) == 0)
+    if (is_own_build(a.version))
         return python;
     *failure = become(python, &a);
     return NULL;
