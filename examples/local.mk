@@ -49,6 +49,12 @@ examples_debug_debug_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DDEBUG_FOLDER='"$(abs_top_srcdir)/examples/debug"'
 examples_debug_debug_LDADD = lib/libpycrew.la
 
+# A virtual environment's Python.
+noinst_PROGRAMS += examples/environment/environment
+examples_environment_environment_SOURCES = examples/environment/environment.c
+examples_environment_environment_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_environment_environment_LDADD = lib/libpycrew.la
+
 # On real data: scikit-learn's digits, and a picture of scipy's.
 noinst_PROGRAMS += examples/digits/digits
 examples_digits_digits_SOURCES = examples/digits/digits.c

@@ -114,7 +114,7 @@ typedef struct pycrew_options {
     size_t size;                /* set by PYCREW_OPTIONS_INIT */
     unsigned workers;           /* 0: one for each CPU this process may use (affinity and cgroup) */
     const char *python;         /* whose environment to use, as a venv's bin/python; NULL: the one
-                                   pycrew was built with. Another minor version is PYCREW_ESTART */
+                                   pycrew was built with. One there is no worker for is PYCREW_ESTART */
     const char *const *path;    /* put in front of sys.path */
     const char *const *env;     /* "NAME=value", or "NAME" to unset, for the workers */
     const char *const *preload; /* modules imported once, before the workers are forked */

@@ -109,7 +109,7 @@ static int spawn(pycrew_crew *crew, int control, int output, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
-    char *arguments[] = {(char *)(uintptr_t) "pycrew-worker", NULL};
+    char *arguments[] = {(char *)(uintptr_t) "pycrew-worker", crew->python, NULL}; /* or NULL: its own */
     char **environment = make_environment(crew->env);
     int rc = environment == NULL ? ENOMEM : posix_spawn_file_actions_init(&actions);
 

@@ -75,8 +75,6 @@ static size_t config_text(const pycrew_crew *crew, char *text)
     size_t size = 0;
 
     append_item(text, &size, 'o', outputs[crew->output]);
-    if (crew->python != NULL)
-        append_item(text, &size, 'p', crew->python);
     for (char **at = crew->path; at != NULL && *at != NULL; at++)
         append_item(text, &size, 's', *at);
     for (char **at = crew->preload; at != NULL && *at != NULL; at++)

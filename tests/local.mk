@@ -80,6 +80,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-death \
 	tests/test-export \
 	tests/test-export-death \
+	tests/test-environment \
 	tests/test-host \
 	tests/test-idle-cost \
 	tests/test-life \
@@ -103,6 +104,23 @@ tests_steps_test_steps_LDADD = lib/libpycrew.la lib/libpcshm.la
 .PHONY: check-steps
 check-steps: all tests/steps/test-steps
 	$(AM_TESTS_ENVIRONMENT) PYCREW_STEPS=$${PYCREW_STEPS:-1} tests/steps/test-steps
+
+# The tests that need no numpy, with each Python that is found and has a worker (configure
+# --with-pythons=all): a minute for each.
+PYTHONS_TESTS = tests/test-batch tests/test-call tests/test-deadline tests/test-death tests/test-map
+.PHONY: check-pythons
+check-pythons: all $(PYTHONS_TESTS) tests/test-environment
+	$(AM_TESTS_ENVIRONMENT) tests/test-environment && \
+	$(top_srcdir)/tests/pythons/run '$(abs_top_builddir)' $(PYTHONS_TESTS)
+EXTRA_DIST += tests/pythons/run
+
+# CPython's own test suite as calls, compared with a plain interpreter: some ten minutes, needs Debian's
+# libpython3-testsuite; see tests/cpython/README.md.
+CPYTHON_TESTS =
+.PHONY: check-cpython
+check-cpython: all
+	$(AM_TESTS_ENVIRONMENT) $(top_srcdir)/tests/cpython/run '$(abs_top_builddir)' $(CPYTHON_TESTS)
+EXTRA_DIST += tests/cpython/README.md tests/cpython/cpython_ops.py tests/cpython/run
 
 # Values of more than 4 GiB, 200 GB of arrays, 10 million records: what the tests of tests/big do in make
 # check, large. Minutes; needs 16 GiB of memory, else skips what does not fit.
@@ -213,6 +231,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/debug_ops.py \
 	tests/py/dies_at_import.py \
+	tests/py/environment_ops.py \
 	tests/py/exits_at_import.py \
 	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \

@@ -712,8 +712,7 @@ TEST(what_is_wrong_with_a_source_is_shown_with_its_line)
         const char *name, *source, *type, *message, *line;
         bool may_have_run;
     } sources[] = {
-        {"f", "def f():\n    return (1,\n\ndef g(): pass\n", "SyntaxError", "never closed",
-         "    return (1,", false},
+        {"f", "def f():\n    return (1 2\n\n", "SyntaxError", "", "    return (1 2", false},
         {"f", "def f():\n  return 1\n return 2\n", "IndentationError", "unindent", " return 2",
          false},
         {"f", "x = 1 / 0  # at the top\n", "ZeroDivisionError", "division",
@@ -1772,6 +1771,10 @@ TEST(a_traceback_shows_what_led_to_the_exception)
     CONTAINS(traceback, "RuntimeError: second");
     GIVES(pycrew_run(crew, "call_ops:context", ">"), PYCREW_ERAISED);
     CONTAINS(pycrew_last_error()->traceback, "During handling of the above exception");
+    if (python_minor(crew) < 11) { /* groups are new in 3.11 */
+        pycrew_close(crew);
+        return;
+    }
     GIVES(pycrew_run(crew, "call_ops:group", ">"), PYCREW_ERAISED);
     expect_error("group", PYCREW_ERAISED, "ExceptionGroup", "two of them (2 sub-exceptions)");
     CONTAINS(pycrew_last_error()->traceback, "ValueError: one");

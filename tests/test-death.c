@@ -311,7 +311,8 @@ static void add_lists(pycrew_call *call)
     OK(pycrew_add_close(call));
 }
 
-/* The first worker has called the function before, and dies before it: that costs no retry. */
+/* The first worker has called the function before, and dies before it: that costs no retry. From 3.12 on
+ * the collector runs between bytecodes only, so it kills when the function has begun. */
 TEST(a_call_whose_arguments_kill_is_given_up)
 {
     pycrew_options options = test_options(1);
@@ -319,11 +320,13 @@ TEST(a_call_whose_arguments_kill_is_given_up)
     static char variable[200];
     const char *env[] = {variable, NULL};
     pycrew_crew *crew;
+    int attempts;
 
     snprintf(variable, sizeof variable, "POISON=%s", flag);
     options.env = env;
     options.init = "misuse_ops:init_poison";
     crew = open_with(&options);
+    attempts = python_minor(crew) < 12 ? 2 : 1;
     for (int poisoned = 0; poisoned < 2; poisoned++) {
         pycrew_call *call = prepare(crew, "api_ops:nothing");
 
@@ -334,7 +337,7 @@ TEST(a_call_whose_arguments_kill_is_given_up)
         GIVES(pycrew_wait(call, BOUND), poisoned ? PYCREW_EDIED : 0);
         if (poisoned) {
             ASSERT_INT(pycrew_call_error(call)->exit_status, 12);
-            ASSERT_INT(pycrew_call_error(call)->attempts, 2);
+            ASSERT_INT(pycrew_call_error(call)->attempts, attempts);
         }
         pycrew_release(call);
     }

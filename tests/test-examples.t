@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..15
+echo 1..17
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -59,6 +59,15 @@ check progress_is_told_by_python_and_stops_it
 [ "$(cat "$scratch/out")" = "80 cost 16
 80 cost 20" ]
 check a_reload_gives_the_workers_the_modules_new_text
+
+# All that makes a virtual environment one, with or without the module venv.
+mkdir -p "$scratch/venv/bin" && echo "home = $(dirname "${PYTHON:?}")" >"$scratch/venv/pyvenv.cfg"
+ln -s "$PYTHON" "$scratch/venv/bin/python"
+run examples/environment/environment "$scratch/venv/bin/python" && says "with the packages of $scratch/venv/"
+check the_environment_is_the_virtual_one
+
+! run examples/environment/environment /nowhere/bin/python && says /nowhere/bin/python
+check an_environment_that_is_missing_is_named
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

@@ -316,6 +316,10 @@ static int memory_buffer(PyObject *self, Py_buffer *view, int flags)
 
 static PyBufferProcs memory_buffer_procs = {.bf_getbuffer = memory_buffer};
 
+#ifndef Py_TPFLAGS_DISALLOW_INSTANTIATION /* before 3.10: of a static type without tp_new it is so */
+#define Py_TPFLAGS_DISALLOW_INSTANTIATION 0UL
+#endif
+
 static PyTypeObject memory_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycrew.Memory",
                                    .tp_basicsize = sizeof(pc_memory),
                                    .tp_dealloc = memory_dealloc,

@@ -122,22 +122,19 @@ static int import_all(const char **names)
     return 0;
 }
 
-/* What an interpreter's file is called tells its version, behind all links: python3.11. */
+/* A libpython that was loaded for us may turn out to be of another version than its name says. */
 static const char *check_version(const char *python)
 {
-    char *real = realpath(python, NULL), *text = NULL;
-    const char *mismatch = NULL;
-    const char *name = real == NULL ? NULL : strrchr(real, '/');
-    int major, minor;
+    char *text = NULL;
+    int major = 0, minor = 0;
 
-    if (name != NULL && sscanf(name, "/python%d.%d", &major, &minor) == 2 &&
-        (major != PY_MAJOR_VERSION || minor != PY_MINOR_VERSION))
-        mismatch = asprintf(&text, "%s is Python %d.%d, and this worker program was built with Python "
-                            "%d.%d", python, major, minor, PY_MAJOR_VERSION, PY_MINOR_VERSION) < 0
-                       ? "Python is of another version than this worker program was built with"
-                       : text;
-    free(real);
-    return mismatch;
+    if (sscanf(Py_GetVersion(), "%d.%d", &major, &minor) == 2 && major == PY_MAJOR_VERSION &&
+        minor == PY_MINOR_VERSION)
+        return NULL;
+    if (asprintf(&text, "%s has libpython %.40s, and this worker program was built with Python %s", python,
+                 Py_GetVersion(), PY_VERSION) < 0)
+        return "libpython is of another version than this worker program was built with";
+    return text;
 }
 
 const char *pc_interpreter_start(const pc_worker_options *options)

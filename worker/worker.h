@@ -57,9 +57,9 @@ typedef struct pc_worker {
 
 /* ---- zygote.c ---- */
 
-/* Serves the control socket until the host says EXIT or dies. Returns the exit status; in a
- * forked worker, the worker's. */
-int pc_zygote_main(int control);
+/* Serves the control socket until the host says EXIT or dies, with this interpreter's Python. Returns
+ * the exit status; in a forked worker, the worker's. What pycrew-launch calls, too. */
+int pc_worker_main(const char *python);
 
 /* ---- interpreter.c ---- */
 

@@ -242,12 +242,8 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
     memcpy(copy, text, size);
     copy[size] = '\0';
     options->output = 'i';
-    options->python = PYCREW_PYTHON;
     for (char *at = copy; at < copy + size; at += strlen(at) + 1)
         switch (*at) {
-        case 'p':
-            options->python = at + 1;
-            break;
         case 's':
             options->path[paths++] = at + 1;
             break;
@@ -659,12 +655,14 @@ static int serve_all(zygote *z)
     return status;
 }
 
-int pc_zygote_main(int control)
+__attribute__((visibility("default"))) int pc_worker_main(const char *python)
 {
     static zygote z;
+    const int control = PC_CONTROL_FD;
     int status;
 
     z.control = control;
+    z.options.python = python;
     z.pid = getpid();
     z.host = pidfd_of(getppid());
     z.text = malloc(PC_MESSAGE_TEXT_MAX + 1);

@@ -16,7 +16,7 @@
 
 enum pc_message_kind {
     PC_MESSAGE_HELLO = 1,     /* value: PC_LAYOUT_HASH; text: pycrew's and Python's version */
-    PC_MESSAGE_CONFIG,        /* text: see pc_config_text in spawn.c */
+    PC_MESSAGE_CONFIG,        /* text: see config_text in supervisor.c */
     PC_MESSAGE_READY,         /* preload done */
     PC_MESSAGE_FAILED,        /* text: why, with the traceback; the zygote ends */
     PC_MESSAGE_WARNING,       /* text */

@@ -132,8 +132,14 @@ def _remember_source(file, source):
 
 
 def _end():
-    """What Python does at its end, but for freeing memory."""
-    _atexit._run_exitfuncs()
+    """What Python does at its end, but for freeing memory: threads that are no daemons end first, and
+    executors with them, then come the exit functions."""
+    threading = _sys.modules.get("threading")
+    try:
+        if threading is not None:
+            threading._shutdown()
+    finally:
+        _atexit._run_exitfuncs()
     for stream in _sys.stdout, _sys.stderr:
         if stream is not None:
             stream.flush()

@@ -45,6 +45,8 @@ __isoc99_fscanf getc
 mremap
 # Where it gets no memory for a copy, it sorts in place.
 qsort
+# Only where another Python is chosen: that is refused with a reason (tests/test-environment).
+execv getcwd glob globfree strerror
 # Python's fork hooks; it fails as malloc does, at the start.
 pthread_atfork
 NAMES

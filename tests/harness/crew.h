@@ -133,6 +133,15 @@ TAP_FUNCTION pycrew_crew *open_crew(unsigned workers)
     return open_with(&options);
 }
 
+/* 11 for Python 3.11: for what is not the same in all of them. */
+TAP_FUNCTION int python_minor(pycrew_crew *crew)
+{
+    int minor = 0;
+
+    OK(pycrew_run(crew, "api_ops:python_minor", ">i", &minor));
+    return minor;
+}
+
 TAP_FUNCTION const pycrew_function *function_of(pycrew_crew *crew, const char *name)
 {
     const pycrew_function *function = NULL;

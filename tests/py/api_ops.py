@@ -20,6 +20,10 @@ def nothing(*args, **kwargs):
     return None
 
 
+def python_minor():
+    return sys.version_info[1]
+
+
 def echo(value=None):
     return value
 

@@ -1386,7 +1386,7 @@ TEST_LIMIT(the_zygote_dies_while_it_reaps, LIMIT_S)
     run_scenario(&(struct scenario){"zygote: reap",
                                     ZYGOTE,
                                     1,
-                                    {PLACE_WAKE, "pc_zygote_main"},
+                                    {PLACE_WAKE, "pc_worker_main"},
                                     AT("ppoll"),
                                     .again = true,
                                     .repeats = 2,
