@@ -298,6 +298,8 @@ static void initialise(pycrew_call *call)
     call->flags = 0;
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
+    atomic_store_explicit(&call->directed, 0, memory_order_relaxed);
+    call->seen_running = false;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
@@ -506,21 +508,20 @@ void *pycrew_data(const pycrew_call *call)
 
 /* ---- submitting ---- */
 
-/* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
- * wait for the lines, which are the worker's until then. But not earlier: until its entry is
- * there, those behind it wait. False: the ring is closed, nothing was written. */
-static bool write_request(pycrew_call *call)
+/* Calls that nobody is to wait for are released before they are submitted. */
+static inline unsigned queue_of_none(const pycrew_call *call)
+{
+    return atomic_load_explicit(&call->released, memory_order_relaxed) ? PC_QUEUE_SUPERVISOR
+                                                                        : PC_QUEUE_NONE;
+}
+
+static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
-    uint32_t ticket;
 
-    atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
-    if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
-        return false;
-    atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
     slot->function = call->function->number;
-    atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
+    atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : queue_of_none(call)),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
                              (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0));
@@ -528,7 +529,31 @@ static bool write_request(pycrew_call *call)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
     slot->arguments_size = call->builder.writer.size;
+}
+
+void pc_call_fill_request(pycrew_call *call)
+{
+    fill_request(call);
+}
+
+/* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
+ * wait for the lines, which are the worker's until then. But not earlier: until its entry is
+ * there, those behind it wait. False: the ring is closed, nothing was written. */
+static bool write_request(pycrew_call *call)
+{
+    uint32_t ticket;
+
+    atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
+        return false;
+    atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
+    fill_request(call);
     return true;
+}
+
+static bool is_directed(const pycrew_call *call)
+{
+    return atomic_load_explicit(&call->directed, memory_order_relaxed) != 0;
 }
 
 static void publish(pycrew_call *call)
@@ -553,6 +578,8 @@ void pc_call_enqueue_locked(pycrew_call *call)
         pc_call_end_regardless(call, PYCREW_EDIED, "the call was not run: a worker wrote over the "
                                                    "shared memory while its arguments were there",
                                false);
+    else if (is_directed(call))
+        pc_direct_enqueue_locked(call);
     else if (write_request(call))
         publish(call);
     else
@@ -563,6 +590,10 @@ void pc_call_enqueue(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
 
+    if (__builtin_expect(is_directed(call), 0)) {
+        pc_direct_enqueue(call);
+        return;
+    }
     if (__builtin_expect(!atomic_load_explicit(&call->tainted, memory_order_relaxed) &&
                              write_request(call), 1)) {
         publish(call);
@@ -891,7 +922,7 @@ static bool spin_first(const pycrew_call *call)
 {
     if (spin_looks(call, CLAIM_LOOKS))
         return true;
-    if (pc_word_state(load_word(call)) == PC_QUEUED)
+    if (pc_word_is_queued(load_word(call)))
         sched_yield();
     return spin_looks(call, SPIN_LOOKS);
 }
@@ -981,7 +1012,7 @@ static void prefetch_next(const pycrew_call *call)
     uint64_t entry = atomic_load_explicit(&segment->ring[ticket & mask], memory_order_relaxed);
     const pc_slot *slot = &segment->slots[pc_ring_entry_slot(entry) & mask];
 
-    if ((uint32_t)(entry >> 32) != ticket)
+    if ((uint32_t)(entry >> 32) != ticket || is_directed(call))
         return;
     pc_prefetch_write(&slot->control);
     pc_prefetch_write(&slot->function);
@@ -1152,7 +1183,7 @@ static int stop_in_slot(pycrew_call *call, enum pc_stop why)
         pc_crew_distrust(call->crew, "a slot of another life than its call");
         return 0;
     }
-    if (state == PC_QUEUED)
+    if (pc_word_is_queued(word))
         return pc_call_end_by_host(call, word, pc_call_stop_code(why), stop_error(why)) ? 0 : 1;
     if (state != PC_CLAIMED)
         return -EALREADY;
@@ -1351,17 +1382,31 @@ const pycrew_error *pycrew_call_error(const pycrew_call *call)
  * out of the ring, and the head need not be looked at: that would take its cache line from the
  * workers, in every call. Not so after a death: who had looked at the dead claimant's entry may have
  * claimed by it, and the one that the sweep pushed is then still to come. (A worker that came by an
- * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.) */
+ * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.)
+ * An inbox's stale entries do no harm: inbox.h. */
 static bool may_be_in_ring(const pycrew_call *call)
 {
-    return pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0;
+    return !is_directed(call) &&
+           (pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0);
 }
 
-void pc_call_reclaim(pycrew_call *call)
+/* Whether an entry of it is ahead of the ring's head; its ticket is that one's then. */
+static bool is_stale(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    bool stale = call->queued && may_be_in_ring(call) &&
-                 !pc_ring_passed(&crew->segment, call->ticket);
+
+    if (call->queued && may_be_in_ring(call))
+        return !pc_ring_passed(&crew->segment, call->ticket);
+    if (__builtin_expect(!call->has_stale, 1))
+        return false;
+    atomic_store_explicit(&call->ticket, call->stale_ticket, memory_order_relaxed);
+    return !pc_ring_passed(&crew->segment, call->stale_ticket);
+}
+
+/* Ends a life: gives back all that it holds. */
+static void end_life(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
 
     if (atomic_load_explicit(&call->queue, memory_order_relaxed) != NULL)
         pc_queue_leave(call);
@@ -1382,12 +1427,60 @@ void pc_call_reclaim(pycrew_call *call)
         pc_error_clear(&call->error);
     atomic_store_explicit(&call->generation, call->generation + 1, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_UNUSED, memory_order_release);
+}
+
+void pc_call_reclaim(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+    bool stale = is_stale(call);
+
+    call->has_stale = false;
+    end_life(call);
     if (stale)
         free_stale(crew, call);
     else if (call->replaced)
         free_replaced(crew, call);
     else
         free_push(crew, call);
+}
+
+void pc_call_renew(pycrew_call *call)
+{
+    bool replaced = call->replaced;
+
+    call->has_stale = is_stale(call);
+    call->stale_ticket = call->ticket;
+    end_life(call);
+    initialise(call);
+    call->replaced = replaced;
+}
+
+int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t object)
+{
+    call->flags = (uint16_t)(call->flags | kind);
+    return pc_write_u64(&call->builder.writer, object);
+}
+
+void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation)
+{
+    pycrew_crew *crew = call->crew;
+    bool kick;
+
+    pc_direct_address(call, worker, incarnation);
+    call->timeout_ns = crew->grace_ns;
+    call->queued = true;
+    call->released = true;
+    atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    pthread_mutex_lock(&crew->lock);
+    call->deadline = pc_now() + crew->grace_ns;
+    pc_deadline_add(call);
+    kick = call->deadline < crew->next_look;
+    if (kick)
+        crew->next_look = call->deadline;
+    pc_call_enqueue_locked(call);
+    pthread_mutex_unlock(&crew->lock);
+    if (kick)
+        pc_crew_kick(crew);
 }
 
 /* Before its end: the supervisor is told of it instead of the queue, and gives it back then. */

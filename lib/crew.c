@@ -592,6 +592,7 @@ static void free_calls(pycrew_crew *crew)
 static void free_crew(pycrew_crew *crew)
 {
     pc_batches_free(crew);
+    pc_actors_free(crew);
     pc_arrays_free(crew);
     free_calls(crew);
     pc_functions_free(crew);

@@ -324,6 +324,20 @@ static void call_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     pc_deadline_add(call);
 }
 
+/* A drop has no time to be queued for: what it drops would stay. But what it runs has. */
+static void drop_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    uint64_t word = atomic_load(&call->slot->control);
+
+    if (!pc_word_is_queued(word) && call->seen_running) {
+        call_deadline(crew, call, now);
+        return;
+    }
+    call->seen_running = !pc_word_is_queued(word);
+    call->deadline = now + crew->grace_ns;
+    pc_deadline_add(call);
+}
+
 static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
     if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
@@ -332,6 +346,8 @@ static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
         pc_call_tell(call); /* again: it may have been scribbled over */
     else if (call->chunk_in_use && !call->held)
         chunk_deadline(crew, call, now);
+    else if (pc_call_kind(call) == PC_KIND_DROP && !call->held)
+        drop_deadline(crew, call, now);
     else
         call_deadline(crew, call, now);
 }

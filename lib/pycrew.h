@@ -59,6 +59,7 @@ typedef struct pycrew_function pycrew_function; /* "package.module:name.in.it" *
 typedef struct pycrew_call pycrew_call;         /* one call, from prepare to release */
 typedef struct pycrew_batch pycrew_batch;       /* a stream of calls of one function */
 typedef struct pycrew_queue pycrew_queue;       /* where finished calls are collected */
+typedef struct pycrew_actor pycrew_actor;       /* an object that stays in one worker */
 
 /* A place in a result: passed by value, made by the library, valid as long as its result. */
 typedef struct pycrew_value {
@@ -430,6 +431,59 @@ PYCREW_API int pycrew_queue_wake(pycrew_queue *queue);
 
 /* Calls still in flight lose their queue and go on. */
 PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
+
+/* ---- in each worker ---------------------------------------------------------------------------- */
+
+/* Runs a function once in each of the crew's workers, and returns when it has run in all. A format without
+ * results. Those that are starting are waited for; one that ends before it has come to the function does no
+ * harm, its successor runs it; one that dies in it fails. Workers forked later, after deaths, do not run it:
+ * what every worker needs for good belongs into options.init. The crew's timeout_ns is the deadline of each
+ * run, and of all together. 0, or the first error, whose message begins with "worker 3: "; the function has
+ * been run in all the others all the same. As pycrew_run; -ETIMEDOUT, PYCREW_ESTART: one was not ready. */
+PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...);
+
+/* ---- actors: objects that stay in one worker --------------------------------------------------- */
+
+/* Makes an object, class(...), in the worker that has the fewest actors. class_name: "module:Class", or any
+ * function whose result is to stay. Format and arguments as for pycrew_run, without results. timeout_ns: the
+ * constructor's deadline, waiting for a worker included; PYCREW_FOREVER: none. An open actor holds one of
+ * options.calls. As pycrew_run; PYCREW_ESTART: no worker can be started.
+ *
+ * All calls of an actor run in its worker, those of one thread in the order of their submit. They wait there
+ * while the worker runs others' calls, which are taken in turn.
+ *
+ * An actor lives as long as its worker. When that dies, or is replaced (after a call in it, of whatever kind,
+ * was interrupted at its deadline, by a cancel or a release while it ran), the actor's calls end PYCREW_EDIED,
+ * and so do later ones, at once and with may_have_run false, until pycrew_actor_reopen. Calls of an actor
+ * are never retried. */
+PYCREW_API int pycrew_actor_open(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns,
+                                 const char *class_name, const char *format, ...);
+
+/* The same without varargs: call is a prepared one of the class (pycrew_prepare, pycrew_add_..., its deadline
+ * by pycrew_set_timeout), and released by this, whatever it returns. */
+PYCREW_API int pycrew_actor_new(pycrew_call *call, pycrew_actor **ret);
+
+/* A call of a method, as pycrew_prepare: then pycrew_add, pycrew_submit, ... Any thread, also at the same
+ * time. What is not there is PYCREW_ERAISED with the AttributeError. -EINVAL: method is no name. */
+PYCREW_API int pycrew_actor_prepare(pycrew_actor *actor, const char *method, int64_t timeout_ns,
+                                    pycrew_call **ret);
+
+/* One call, start to finish: as pycrew_run and pycrew_run_within. */
+PYCREW_API int pycrew_actor_run(pycrew_actor *actor, const char *method, const char *format, ...);
+PYCREW_API int pycrew_actor_run_within(pycrew_actor *actor, int64_t timeout_ns, const char *method,
+                                       const char *format, ...);
+
+/* Makes an actor's object again, with the arguments it was opened with, after its worker's death. It has none
+ * of the old one's state. -EALREADY: its worker lives; -EINVAL: it was opened with arrays, which are not kept:
+ * open another. As pycrew_actor_open. */
+PYCREW_API int pycrew_actor_reopen(pycrew_actor *actor, int64_t timeout_ns);
+
+/* The number of the worker that it is in, or was. */
+PYCREW_API unsigned pycrew_actor_worker(const pycrew_actor *actor);
+
+/* Gives the actor up: calls that were submitted are run, then its close(), where it has one, and the object
+ * is gone. Never waits. A close() that takes longer than the grace is interrupted. */
+PYCREW_API void pycrew_actor_close(pycrew_actor *actor);
 
 /* ---- batches: a stream of calls of one function ----------------------------------------------
  *

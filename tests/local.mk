@@ -72,12 +72,14 @@ BIG_TESTS = \
 	tests/big/test-values
 
 API_TESTS = $(BIG_TESTS) \
+	tests/test-actor \
 	tests/test-array \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \
 	tests/test-deadline \
 	tests/test-death \
+	tests/test-each \
 	tests/test-host \
 	tests/test-idle-cost \
 	tests/test-map \
@@ -199,6 +201,7 @@ test_data = \
 	tests/harness/arrays.h \
 	tests/harness/crew.h \
 	tests/big/big.h \
+	tests/py/actor_ops.py \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
 	tests/py/batch_array_ops.py \
@@ -244,11 +247,13 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
+	tests/test-actor \
 	tests/test-array \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \
 	tests/test-death \
+	tests/test-each \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \

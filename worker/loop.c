@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "lib/shm/idle.h"
+#include "lib/shm/inbox.h"
 #include "worker/array.h"
 #include "worker/items.h"
 #include "worker/run.h"
@@ -171,6 +172,25 @@ static void idle(pc_loop *l)
     note_idle(record, false);
 }
 
+/* From the ring and from the worker's own inbox, in turn. */
+static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
+{
+    pc_worker *worker = l->worker;
+    pc_segment *segment = &worker->segment;
+    bool own = pc_inbox_has(segment, worker->number);
+
+    if (__builtin_expect(own, 0) && !l->ring_is_next &&
+        pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word)) {
+        l->ring_is_next = true;
+        return true;
+    }
+    l->ring_is_next = false;
+    if (pc_ring_claim(segment, worker->number, worker->incarnation, slot, word))
+        return true;
+    return __builtin_expect(own, 0) &&
+           pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
+}
+
 int pc_loop_run(pc_worker *worker)
 {
     pc_loop l = {.worker = worker, .arena_per_item = PC_ARENA_PER_ITEM};
@@ -182,7 +202,7 @@ int pc_loop_run(pc_worker *worker)
     pc_run_start();
     pc_array_start(worker);
     while (!pc_current_call.interrupted && !worker->cut_off) {
-        if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
+        if (claim(&l, &slot, &word)) {
             if (pc_ring_pending(segment))
                 pc_idle_wake_one(segment);
             run_slot(&l, slot, word);

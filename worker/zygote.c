@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "worker/object.h"
 #include "worker/worker.h"
 
 typedef struct child {
@@ -446,6 +447,7 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
     status = pc_loop_run(&worker);
     if (!pc_lifeline_say_leaving(&worker))
         limit_leaving();
+    pc_object_end();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();
