@@ -299,7 +299,7 @@ static void initialise(pycrew_call *call)
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
     atomic_store_explicit(&call->directed, 0, memory_order_relaxed);
-    call->seen_running = false;
+    call->seen_running = call->at_end = false;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
@@ -508,20 +508,31 @@ void *pycrew_data(const pycrew_call *call)
 
 /* ---- submitting ---- */
 
-/* Calls that nobody is to wait for are released before they are submitted. */
-static inline unsigned queue_of_none(const pycrew_call *call)
+static bool is_directed(const pycrew_call *call)
 {
-    return atomic_load_explicit(&call->released, memory_order_relaxed) ? PC_QUEUE_SUPERVISOR
-                                                                        : PC_QUEUE_NONE;
+    return atomic_load_explicit(&call->directed, memory_order_relaxed) != 0;
+}
+
+/* Where its end is announced, or NULL. Of calls without a queue some are announced all the same: those
+ * that were released, which nobody else waits for, and a stream's items. */
+static inline pycrew_queue *announced_in(const pycrew_call *call)
+{
+    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_acquire);
+
+    if (queue != NULL || !is_directed(call))
+        return queue;
+    return atomic_load_explicit(&call->released, memory_order_relaxed)
+               ? &call->crew->queues[PC_QUEUE_SUPERVISOR]
+               : pc_stream_queue(call);
 }
 
 static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
+    pycrew_queue *queue = announced_in(call);
 
     slot->function = call->function->number;
-    atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : queue_of_none(call)),
+    atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
                              (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0));
@@ -551,9 +562,11 @@ static bool write_request(pycrew_call *call)
     return true;
 }
 
-static bool is_directed(const pycrew_call *call)
+/* One of the user's; what it holds are no calls of the user's. */
+static bool is_stream(const pycrew_call *call)
 {
-    return atomic_load_explicit(&call->directed, memory_order_relaxed) != 0;
+    return __builtin_expect(
+        atomic_load_explicit(&call->stream, memory_order_relaxed) != NULL, 0);
 }
 
 static void publish(pycrew_call *call)
@@ -649,6 +662,8 @@ int pycrew_submit(pycrew_call *call)
         return rc;
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     call->queued = true;
+    if (__builtin_expect(atomic_load_explicit(&call->stream, memory_order_relaxed) != NULL, 0))
+        pc_stream_submitted(call);
     if (!enter_flight(call)) {
         call->queued = false;
         return pc_crew_refuse(call->crew);
@@ -793,8 +808,16 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     if (__builtin_expect(call->arrays != NULL || flags > PC_ANSWER_RAN, 0) &&
         (code = collect_arrays(call, word, kind, flags)) < 0)
         return code;
-    if (kind == PC_RESULT_VALUE)
+    if (kind == PC_RESULT_VALUE) {
+        call->ended_worker = pc_word_worker(word);
+        call->ended_incarnation =
+            (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
         return 0;
+    }
+    if (kind == PC_RESULT_END) {
+        call->at_end = true;
+        return pc_call_kind(call) == PC_KIND_NEXT ? 0 : set_impossible(call);
+    }
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
         pc_crew_suspect(call->crew); /* owners of memory, or names, may have been scribbled over */
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
@@ -1087,7 +1110,7 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 void pc_call_tell(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_acquire);
+    pycrew_queue *queue = announced_in(call);
     uint32_t sleeper = atomic_load_explicit(&call->sleeper, memory_order_relaxed);
 
     if (sleeper < crew->segment.config.slots)
@@ -1221,6 +1244,8 @@ int pycrew_cancel(pycrew_call *call)
         return rc;
     if (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED)
         return fail_not_submitted();
+    if (is_stream(call))
+        return pc_stream_cancel(call);
     pthread_mutex_lock(&crew->lock);
     rc = pc_call_stop(call, PC_STOP_CANCEL);
     pthread_mutex_unlock(&crew->lock);
@@ -1278,13 +1303,28 @@ int pc_call_fail_after_run(const pycrew_call *call, int code)
     return pc_fail_after_run(code, pc_call_attempts(call) + 1);
 }
 
-/* The message of a call that returned, or why there is none. */
-static int result_of(pycrew_call *call, pc_cursor *ret)
+static int fail_no_item(const pycrew_call *call)
 {
+    if (is_collected((pycrew_call *)(uintptr_t)call) && call->code < 0)
+        return pc_fail_error(&call->error.public);
+    return pc_fail(-EALREADY, "the stream has no item at present: pycrew_next");
+}
+
+/* The message of a call that returned, or why there is none; of a stream, its item's, which is *call
+ * then. */
+static int result_of(pycrew_call **of, pc_cursor *ret)
+{
+    pycrew_call *call = *of;
     int rc = pc_crew_check(call->crew);
 
     if (rc < 0)
         return rc;
+    if (is_stream(call)) {
+        *of = pc_stream_item(call);
+        if (*of == NULL)
+            return fail_no_item(call);
+        call = *of;
+    }
     if (!is_collected(call))
         return pc_fail(-EALREADY, "the call has not ended");
     if (call->code < 0)
@@ -1297,7 +1337,7 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
 {
     va_list arguments;
     pc_cursor message;
-    int rc = result_of(call, &message);
+    int rc = result_of(&call, &message);
 
     if (rc < 0)
         return rc;
@@ -1310,7 +1350,7 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
 #define RESULT(call, read)                                                                         \
     do {                                                                                           \
         pc_cursor message;                                                                         \
-        int ended = result_of(call, &message), code;                                               \
+        int ended = result_of(&call, &message), code;                                              \
         if (ended < 0)                                                                             \
             return ended;                                                                          \
         code = (read);                                                                             \
@@ -1364,7 +1404,9 @@ int pycrew_array_take(pycrew_call *call, pycrew_array *ret)
 
 pycrew_value pycrew_result_value(const pycrew_call *call)
 {
-    if (!is_seen_ended(call) || call->code < 0)
+    if (is_stream(call))
+        call = pc_stream_item(call);
+    if (call == NULL || !is_seen_ended(call) || call->code < 0)
         return (pycrew_value){NULL, NULL, 0};
     return pc_result_value(call->result, call);
 }
@@ -1425,6 +1467,8 @@ static void end_life(pycrew_call *call)
         pc_arrays_leave(call);
     if (call->error.strings != NULL)
         pc_error_clear(&call->error);
+    if (is_stream(call))
+        atomic_store_explicit(&call->stream, NULL, memory_order_relaxed);
     atomic_store_explicit(&call->generation, call->generation + 1, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_UNUSED, memory_order_release);
 }
@@ -1483,8 +1527,17 @@ void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation)
         pc_crew_kick(crew);
 }
 
+/* Under crew->lock. */
+static void give_grace(pycrew_call *call)
+{
+    if (pc_word_is_queued(load_word(call)) || call->held)
+        pc_call_stop(call, PC_STOP_CANCEL);
+    else
+        command_stop(call); /* as of a call that is not stopped yet: see ladder.c */
+}
+
 /* Before its end: the supervisor is told of it instead of the queue, and gives it back then. */
-static void release_in_flight(pycrew_call *call)
+static void release_in_flight(pycrew_call *call, void (*stop)(pycrew_call *call))
 {
     pycrew_crew *crew = call->crew;
 
@@ -1495,14 +1548,28 @@ static void release_in_flight(pycrew_call *call)
     atomic_store_explicit(&call->slot->queue, PC_QUEUE_SUPERVISOR, memory_order_release);
     pc_slot_set_waiter(call->slot, call->generation);
     if (!pc_call_has_ended(call)) {
-        pc_call_stop(call, PC_STOP_CANCEL);
+        stop(call);
         pthread_mutex_unlock(&crew->lock);
         return;
     }
     call->released = false;
     pthread_mutex_unlock(&crew->lock);
     pc_call_collect(call);
-    pc_call_reclaim(call);
+    if (!pc_stream_dispose(call))
+        pc_call_reclaim(call);
+}
+
+static void cancel(pycrew_call *call)
+{
+    pc_call_stop(call, PC_STOP_CANCEL);
+}
+
+void pc_call_let_go(pycrew_call *call)
+{
+    if (!pc_call_collect(call))
+        release_in_flight(call, give_grace);
+    else if (!pc_stream_dispose(call))
+        pc_call_reclaim(call);
 }
 
 void pycrew_release(pycrew_call *call)
@@ -1512,12 +1579,16 @@ void pycrew_release(pycrew_call *call)
     if (call == NULL || call->slot == NULL /* a batch's item */ ||
         *(const volatile char *)call->crew->fork_guard == 0)
         return;
+    if (is_stream(call)) {
+        pc_stream_release(call);
+        return;
+    }
     phase = atomic_load_explicit(&call->phase, memory_order_acquire);
     /* Not "if it is in flight": while the sweep collects its end it is neither that nor ended. */
     if (phase == PC_PHASE_ENDED || phase == PC_PHASE_PREPARED || pc_call_collect(call))
         pc_call_reclaim(call);
     else
-        release_in_flight(call);
+        release_in_flight(call, cancel);
 }
 
 static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
@@ -1532,7 +1603,8 @@ static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
         if (!mine || !pc_call_collect(call))
             continue;
         call->released = false; /* not before: what was released is not copied back */
-        pc_call_reclaim(call);
+        if (!pc_stream_dispose(call))
+            pc_call_reclaim(call);
     }
 }
 

@@ -581,6 +581,7 @@ static void free_calls(pycrew_crew *crew)
         pc_error_clear(&crew->calls[i].error);
         pc_error_clear(&crew->calls[i].host_error);
         pc_chunk_free(&crew->calls[i]);
+        pc_stream_free(&crew->calls[i]);
     }
     free(crew->calls);
     free(crew->deadlines);

@@ -55,6 +55,7 @@ typedef struct pc_batch_chunk pc_batch_chunk;
 typedef struct pc_map pc_map;                 /* map.c: a map that runs */
 typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
+typedef struct pc_stream pc_stream;           /* stream.c */
 
 /* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
 typedef struct pc_lease {
@@ -96,6 +97,8 @@ struct pycrew_call {
     bool seen_running;     /* of a drop: it had begun when its time was looked at; under crew->lock */
     bool has_stale;        /* an entry of an earlier life may be in the ring still, */
     uint32_t stale_ticket; /* under this ticket */
+    _Atomic(pc_stream *) stream; /* it is one, or an item's; NULL: neither */
+    pc_stream *stream_record;    /* made when first needed, kept until close */
     _Atomic(pc_batch_chunk *) chunk; /* made when first needed, kept until close */
     _Atomic bool chunk_in_use;       /* the call is a batch's chunk */
 
@@ -120,6 +123,8 @@ struct pycrew_call {
     uint64_t result_copy[PC_INLINE_RESULT / 8];
     pc_lease lease; /* on the block the result is in */
     pc_call_arrays *arrays; /* of its arguments and result; NULL: none */
+    bool at_end;            /* of a stream's item: there is none */
+    unsigned ended_worker, ended_incarnation; /* of a stream: where the iterator is */
 
     _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
@@ -459,6 +464,9 @@ static inline uint64_t pc_call_object(const pycrew_call *call) /* what it makes 
 /* Makes a prepared call one of a kind for an object: its first argument, which does not count. */
 int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t object);
 
+/* Nobody waits for it any more: it ends if it is queued, and has the grace if it runs. */
+void pc_call_let_go(pycrew_call *call);
+
 /* Submits a prepared DROP for that worker: nobody waits for it, and it is not cancelled, but from its
  * beginning it has the grace. The crew may drain. */
 void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation);
@@ -529,6 +537,26 @@ void pc_direct_unchoose(pycrew_crew *crew, unsigned worker, unsigned incarnation
 /* Waits for a change of the workers: 0; -ETIME; PYCREW_ESTART: that one (-1: any) cannot be started;
  * -ESHUTDOWN. */
 int pc_direct_await(pycrew_crew *crew, int worker, int64_t until);
+
+/* ---- stream.c ---- */
+
+void pc_stream_free(pycrew_call *call); /* the record, at the crew's end */
+void pc_stream_submitted(pycrew_call *call); /* a call with a stream is about to be */
+
+/* A call with a stream was announced in this queue: what is to be delivered, or NULL. */
+pycrew_call *pc_stream_reap(pycrew_call *announced, pycrew_queue *queue);
+
+/* As pc_call_look, at what the stream waits for. */
+bool pc_stream_look(pycrew_call *call);
+
+pycrew_queue *pc_stream_queue(const pycrew_call *item); /* where its end is announced, or NULL */
+pycrew_call *pc_stream_item(const pycrew_call *call);   /* whose result is the present item, or NULL */
+int pc_stream_cancel(pycrew_call *call);
+void pc_stream_release(pycrew_call *call);
+
+/* The supervisor, of a call that was released before its end: if it has left an iterator in a worker, the
+ * call drops that now, and true. */
+bool pc_stream_dispose(pycrew_call *call);
 
 /* ---- actor.c ---- */
 

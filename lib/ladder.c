@@ -242,10 +242,30 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
 
 /* ---- what is due ---- */
 
+/* A call that was let go while it ran. Only here, where such calls are collected too, so that it has not
+ * ended meanwhile and left its deadline behind. */
+static void give_grace(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || !call->released ||
+        pc_call_has_ended(call) ||
+        (call->timeout_ns >= 0 && call->deadline <= now + crew->grace_ns))
+        return;
+    pc_deadline_remove(call);
+    call->timeout_ns = crew->grace_ns;
+    call->deadline = now + crew->grace_ns;
+    pc_deadline_add(call);
+}
+
 static void run_commands(pycrew_crew *crew, int64_t now)
 {
-    for (uint32_t i = 0; i < crew->command_count; i++)
-        begin(crew, &crew->calls[crew->commands[i]], now);
+    for (uint32_t i = 0; i < crew->command_count; i++) {
+        pycrew_call *call = &crew->calls[crew->commands[i]];
+
+        if (atomic_load(&call->stop) == PC_STOP_NONE)
+            give_grace(crew, call, now);
+        else
+            begin(crew, call, now);
+    }
     crew->command_count = 0;
 }
 

@@ -55,6 +55,7 @@ lib_libpccore_la_SOURCES = \
 	lib/run.c \
 	lib/spawn.c \
 	lib/stats.c \
+	lib/stream.c \
 	lib/supervisor.c \
 	lib/sweep.c
 lib_libpccore_la_CPPFLAGS = $(lib_cppflags)

@@ -379,6 +379,34 @@ PYCREW_API const pycrew_error *pycrew_call_error(const pycrew_call *call);
 /* Gives the call back. Before its end: cancels it, and its memory stays until it has ended. */
 PYCREW_API void pycrew_release(pycrew_call *call);
 
+/* ---- streams: items as they are made ------------------------------------------------------------ */
+
+/* Before submit: the function is a generator function, an asynchronous one, or any that returns an iterator,
+ * and its items come out one by one by pycrew_next. Anything else that it returns is a TypeError. window: how
+ * many items may be asked for and not yet given, so that the function works while the caller does; when they
+ * are made it stands still. 0: 16; 1: it works only while it is waited for. A stream has three of options.calls
+ * for itself, and takes up to `window` while nobody waits for one. -EAGAIN: none is left, release one;
+ * -EALREADY, -EINVAL.
+ *
+ * The call's deadline is that of the whole stream. Its retries count until the function has returned its
+ * iterator; items are never made twice. When the worker dies, items that it has made are given, then
+ * PYCREW_EDIED. */
+PYCREW_API int pycrew_set_stream(pycrew_call *call, unsigned window);
+
+/* The next item: 1, and until the next pycrew_next the pycrew_result functions, pycrew_result_value and
+ * pycrew_array_take are its. 0: the end. Or why there are no more items, as often as it is asked for:
+ * PYCREW_ERAISED, PYCREW_EDIED, -ETIMEDOUT, -ECANCELED, -ESHUTDOWN (the crew drains), ...; pycrew_call_error
+ * has it too. -ETIME: this wait ended, the stream goes on. -EINVAL: the call is no stream, or was not submitted.
+ *
+ * Queues. A stream appears in its queue when pycrew_next would not wait: for an item, the end or an error. Then
+ * not again until pycrew_next was called; after that, whenever the following one would not wait. Each appearance
+ * is for one pycrew_next at least; more can be tried with timeout 0. After its end it does not appear any more.
+ *
+ * pycrew_wait waits for the iterator. pycrew_cancel ends the stream as it does a call: what is made is not given
+ * any more. pycrew_release closes the iterator, in its worker (generator.close()), behind the item that it
+ * is at; what takes longer than the grace is interrupted. It never waits. */
+PYCREW_API int pycrew_next(pycrew_call *call, int64_t timeout_ns);
+
 /* ---- values: walking through a result -------------------------------------------------------- */
 
 enum pycrew_type {

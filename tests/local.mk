@@ -88,6 +88,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-queue \
 	tests/test-scribble \
 	tests/test-stats \
+	tests/test-stream \
 	tests/test-threads \
 	tests/test-value-trip
 
@@ -257,6 +258,7 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \
+	tests/test-stream \
 	tests/test-threads
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
