@@ -18,6 +18,8 @@
     X(pipelined_ns, 1, "singles, 1,024 in flight, one worker")                                     \
     X(threads_ns, 1, "singles from 8 threads to 4 workers")                                        \
     X(batch_ns, 1, "records through pycrew_batch, one worker a CPU")                               \
+    X(stream_item_ns, 1, "items of a generator by pycrew_next, one worker")                        \
+    X(actor_p50_ns, 0, "one call of an actor at a time, one worker: median")                       \
     X(array_64mib_extra_us, 2, "a 64 MiB array to a function, beyond one of 16 bytes")               \
     X(array_1gib_extra_us, 2, "the same with 1 GiB")                                               \
     X(empty_64mib_extra_us, 2, "a 64 MiB array of pycrew.empty returned, beyond one of 16 bytes")   \
@@ -56,7 +58,7 @@ typedef void bench_measurement(const struct bench *bench, double *values);
 bench_measurement measure_cacheline, measure_futex, measure_memcpy;           /* baseline.c */
 bench_measurement measure_inprocess, measure_bare_park;
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
-bench_measurement measure_threads, measure_batch;
+bench_measurement measure_threads, measure_batch, measure_stream, measure_actor;
 bench_measurement measure_arrays;                             /* arrays.c */
 bench_measurement measure_map_i64, measure_map_sqrt, measure_map_whole; /* map.c */
 bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */

@@ -35,3 +35,7 @@ def empty(n):
     a = pycrew.empty(n)
     a[-1] = 1
     return a
+
+
+def items(n):
+    return iter(range(n))
