@@ -160,7 +160,7 @@ CLEANFILES += fortran/cases.mod
 check_PROGRAMS += tests/soak/pycrew-soak
 tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
 	tests/soak/arrays.c tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c \
-	tests/soak/maps.c tests/soak/watch.c \
+	tests/soak/maps.c tests/soak/objects.c tests/soak/watch.c \
 	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
 tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
 tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
