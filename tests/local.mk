@@ -22,6 +22,7 @@ SHM_TESTS = \
 	tests/shm/test-control \
 	tests/shm/test-heap \
 	tests/shm/test-idle \
+	tests/shm/test-inbox \
 	tests/shm/test-ring \
 	tests/shm/test-segment \
 	tests/shm/test-sleeper \
@@ -34,6 +35,7 @@ tests_shm_test_columns_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
 tests_shm_test_idle_LDADD = lib/libpcshm.la
+tests_shm_test_inbox_LDADD = lib/libpcshm.la
 tests_shm_test_ring_LDADD = lib/libpcshm.la
 tests_shm_test_segment_LDADD = lib/libpcshm.la
 tests_shm_test_sleeper_LDADD = lib/libpcshm.la

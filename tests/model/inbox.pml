@@ -28,8 +28,10 @@
 #define DEATHS 1
 #endif
 #define ALL (HOSTS * CALLS)
-#define LIVE 2     /* calls in flight at most, of all threads */
-#define LONG (2 * LIVE) /* as many entries as slots */
+#ifndef LIVE
+#define LIVE 2 /* calls in flight at most, of all threads, and that which is pushed */
+#endif
+#define LONG 4 /* entries, as many as there are slots */
 #define PLACES (2 * LONG)
 
 #define FREE 0
