@@ -198,7 +198,7 @@ TEST(calls_of_one_thread_run_in_the_order_of_their_submit)
     pycrew_actor *actor = open_counter(crew, 0);
     noting data[THREADS];
     pthread_t threads[THREADS];
-    bool in_order;
+    int in_order;
 
     for (int i = 0; i < THREADS; i++) {
         data[i] = (noting){actor, crew, i};
