@@ -809,9 +809,11 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
         (code = collect_arrays(call, word, kind, flags)) < 0)
         return code;
     if (kind == PC_RESULT_VALUE) {
-        call->ended_worker = pc_word_worker(word);
-        call->ended_incarnation =
-            (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
+        if (__builtin_expect(pc_call_kind(call) == PC_KIND_STREAM, 0)) {
+            call->ended_worker = pc_word_worker(word);
+            call->ended_incarnation =
+                (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
+        }
         return 0;
     }
     if (kind == PC_RESULT_END) {

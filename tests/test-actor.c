@@ -339,8 +339,10 @@ TEST(an_actor_is_made_again_after_its_workers_death)
     GIVES(pycrew_actor_reopen(actor, BOUND), -EALREADY);
     OK(pycrew_actor_run(actor, "add", ">i", &value));
     GIVES(pycrew_actor_run(actor, "die", ""), PYCREW_EDIED);
-    for (int i = 0; i < 3; i++)
-        GIVES(pycrew_actor_run(actor, "get", ""), PYCREW_EDIED);
+    GIVES(pycrew_actor_run(actor, "get", ""), PYCREW_EDIED);
+    for (pycrew_stats stats = PYCREW_STATS_INIT; stats.alive < 2 || stats.deaths < 1;)
+        OK(pycrew_stats_get(crew, &stats));
+    GIVES(pycrew_actor_run(actor, "get", ""), PYCREW_EDIED); /* and not the successor's */
     OK(pycrew_actor_reopen(actor, BOUND));
     ASSERT_INT(value_of(actor), 30);
     ASSERT(pid_of(actor) != old);
@@ -457,8 +459,13 @@ TEST(a_close_while_the_worker_is_busy_is_not_lost)
     options.grace_ns = 20 * MS;
     crew = open_with(&options);
     OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "is", 0, path));
-    call = SUBMIT(crew, "actor_ops:sleep", "d", 0.3); /* longer than the grace */
+    call = method(actor, "hold");
+    OK(pycrew_add(call, "ss", scratch("started"), scratch("release")));
+    OK(pycrew_submit(call));
+    AWAIT(file_size(scratch("started")) == 0);
     pycrew_actor_close(actor);
+    pause_ns(200 * MS); /* longer than the grace */
+    fclose(fopen(scratch("release"), "w"));
     OK(pycrew_wait(call, BOUND));
     AWAIT(file_size(path) > 0);
     pycrew_close(crew);
