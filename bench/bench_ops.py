@@ -54,3 +54,7 @@ def host_calls(count, pause):
         add(i, 1)
         took.append(time.perf_counter_ns() - begin)
     return float(sorted(took)[count // 2])
+
+
+def items(n):
+    return iter(range(n))

@@ -219,3 +219,65 @@ void measure_batch(const struct bench *bench, double *values)
     values[batch_ns] = (double)(now_ns() - begin) / (double)count;
     pycrew_close(crew);
 }
+
+/* ---- streams and actors ------------------------------------------------------------------------ */
+
+static void read_items(pycrew_crew *crew, const pycrew_function *function, long long count)
+{
+    pycrew_call *call;
+    check(pycrew_prepare(crew, function, PYCREW_FOREVER, &call), "pycrew_prepare");
+    check(pycrew_set_stream(call, IN_FLIGHT), "pycrew_set_stream");
+    check(pycrew_add(call, "L", count), "pycrew_add");
+    check(pycrew_submit(call), "pycrew_submit");
+    for (long long i = 0; i < count; i++) {
+        long long item = -1;
+        if (pycrew_next(call, PYCREW_FOREVER) != 1)
+            fail("pycrew_next: %s", pycrew_last_error()->message);
+        check(pycrew_result(call, "L", &item), "pycrew_result");
+        if (item != i)
+            fail("item %lld is %lld", i, item);
+    }
+    pycrew_release(call);
+}
+
+void measure_stream(const struct bench *bench, double *values)
+{
+    int cpus[2];
+    long long count = bench->quick ? 100000 : 1000000;
+    use_two_cpus(cpus);
+    pycrew_crew *crew = open_crew(1, NULL);
+    const pycrew_function *function = get_function(crew, "bench_ops:items");
+    read_items(crew, function, 4 * WARM_UP);
+    int64_t begin = now_ns();
+    read_items(crew, function, count);
+    values[stream_item_ns] = (double)(now_ns() - begin) / (double)count;
+    pycrew_close(crew);
+    use_all_cpus();
+}
+
+void measure_actor(const struct bench *bench, double *values)
+{
+    int cpus[2];
+    size_t count = bench->quick ? 20000 : 200000;
+    double *samples = check_alloc(malloc(count * sizeof *samples));
+    use_two_cpus(cpus);
+    pycrew_crew *crew = open_crew(1, NULL);
+    pycrew_actor *actor;
+    check(pycrew_actor_open(crew, &actor, PYCREW_FOREVER, "builtins:list", ""), "pycrew_actor_open");
+    int64_t begin = now_ns();
+    for (size_t i = 0; i < count; i++) {
+        pycrew_call *call;
+        check(pycrew_actor_prepare(actor, "append", PYCREW_FOREVER, &call), "pycrew_actor_prepare");
+        check(pycrew_add(call, "L", (long long)i), "pycrew_add");
+        check(pycrew_submit(call), "pycrew_submit");
+        check(pycrew_wait(call, PYCREW_FOREVER), "pycrew_wait");
+        pycrew_release(call);
+        int64_t end = now_ns();
+        samples[i] = (double)(end - begin);
+        begin = end;
+    }
+    pycrew_close(crew);
+    use_all_cpus();
+    values[actor_p50_ns] = quantile(samples, count, 0.5);
+    free(samples);
+}

@@ -2,32 +2,38 @@
 # library's, where each exported function stands in the NAME section of one page.
 
 function_pages = \
+	doc/man/pycrew_actor_open.3 \
 	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_export.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
 	doc/man/pycrew_map.3 \
+	doc/man/pycrew_next.3 \
 	doc/man/pycrew_open.3 \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \
 	doc/man/pycrew_run.3 \
+	doc/man/pycrew_run_each.3 \
 	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 man_pages = \
 	doc/man/pycrew.1 \
 	doc/man/pycrew-worker.8 \
 	doc/man/pycrew.3 \
+	doc/man/pycrew_actor_open.3 \
 	doc/man/pycrew_array_init.3 \
 	doc/man/pycrew_batch_open.3 \
 	doc/man/pycrew_export.3 \
 	doc/man/pycrew_function_get.3 \
 	doc/man/pycrew_last_error.3 \
 	doc/man/pycrew_map.3 \
+	doc/man/pycrew_next.3 \
 	doc/man/pycrew_open.3 \
 	doc/man/pycrew_prepare.3 \
 	doc/man/pycrew_queue_open.3 \
 	doc/man/pycrew_run.3 \
+	doc/man/pycrew_run_each.3 \
 	doc/man/pycrew_stats_get.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)

@@ -55,6 +55,18 @@ examples_environment_environment_SOURCES = examples/environment/environment.c
 examples_environment_environment_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_environment_environment_LDADD = lib/libpycrew.la
 
+# An object that stays in a worker, a function in each worker, and items as they are made.
+noinst_PROGRAMS += examples/actor/actor examples/each/each examples/stream/stream
+examples_actor_actor_SOURCES = examples/actor/actor.c
+examples_actor_actor_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_actor_actor_LDADD = lib/libpycrew.la
+examples_each_each_SOURCES = examples/each/each.c
+examples_each_each_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_each_each_LDADD = lib/libpycrew.la
+examples_stream_stream_SOURCES = examples/stream/stream.c
+examples_stream_stream_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_stream_stream_LDADD = lib/libpycrew.la
+
 # On real data: scikit-learn's digits, and a picture of scipy's.
 noinst_PROGRAMS += examples/digits/digits
 examples_digits_digits_SOURCES = examples/digits/digits.c

@@ -299,6 +299,8 @@ static void initialise(pycrew_call *call)
     call->flags = 0;
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
+    atomic_store_explicit(&call->directed, 0, memory_order_relaxed);
+    call->seen_running = call->at_end = false;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
@@ -507,19 +509,29 @@ void *pycrew_data(const pycrew_call *call)
 
 /* ---- submitting ---- */
 
-/* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
- * wait for the lines, which are the worker's until then. But not earlier: until its entry is
- * there, those behind it wait. False: the ring is closed, nothing was written. */
-static bool write_request(pycrew_call *call)
+static bool is_directed(const pycrew_call *call)
+{
+    return atomic_load_explicit(&call->directed, memory_order_relaxed) != 0;
+}
+
+/* Where its end is announced, or NULL. Of calls without a queue some are announced all the same: those
+ * that were released, which nobody else waits for, and a stream's items. */
+static inline pycrew_queue *announced_in(const pycrew_call *call)
+{
+    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_acquire);
+
+    if (queue != NULL || !is_directed(call))
+        return queue;
+    return atomic_load_explicit(&call->released, memory_order_relaxed)
+               ? &call->crew->queues[PC_QUEUE_SUPERVISOR]
+               : pc_stream_queue(call);
+}
+
+static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
-    uint32_t ticket;
+    pycrew_queue *queue = announced_in(call);
 
-    atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
-    if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
-        return false;
-    atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
     slot->function = call->function->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
@@ -529,7 +541,33 @@ static bool write_request(pycrew_call *call)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
     slot->arguments_size = call->builder.writer.size;
+}
+
+void pc_call_fill_request(pycrew_call *call)
+{
+    fill_request(call);
+}
+
+/* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
+ * wait for the lines, which are the worker's until then. But not earlier: until its entry is
+ * there, those behind it wait. False: the ring is closed, nothing was written. */
+static bool write_request(pycrew_call *call)
+{
+    uint32_t ticket;
+
+    atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
+        return false;
+    atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
+    fill_request(call);
     return true;
+}
+
+/* One of the user's; what it holds are no calls of the user's. */
+static bool is_stream(const pycrew_call *call)
+{
+    return __builtin_expect(
+        atomic_load_explicit(&call->stream, memory_order_relaxed) != NULL, 0);
 }
 
 static void publish(pycrew_call *call)
@@ -554,6 +592,8 @@ void pc_call_enqueue_locked(pycrew_call *call)
         pc_call_end_regardless(call, PYCREW_EDIED, "the call was not run: a worker wrote over the "
                                                    "shared memory while its arguments were there",
                                false);
+    else if (is_directed(call))
+        pc_direct_enqueue_locked(call);
     else if (write_request(call))
         publish(call);
     else
@@ -564,6 +604,10 @@ void pc_call_enqueue(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
 
+    if (__builtin_expect(is_directed(call), 0)) {
+        pc_direct_enqueue(call);
+        return;
+    }
     if (__builtin_expect(!atomic_load_explicit(&call->tainted, memory_order_relaxed) &&
                              write_request(call), 1)) {
         publish(call);
@@ -619,6 +663,8 @@ int pycrew_submit(pycrew_call *call)
         return rc;
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     call->queued = true;
+    if (__builtin_expect(atomic_load_explicit(&call->stream, memory_order_relaxed) != NULL, 0))
+        pc_stream_submitted(call);
     if (!enter_flight(call)) {
         call->queued = false;
         return pc_crew_refuse(call->crew);
@@ -763,8 +809,18 @@ static int collect_from_worker(pycrew_call *call, uint64_t word)
     if (__builtin_expect(call->arrays != NULL || flags > PC_ANSWER_RAN, 0) &&
         (code = collect_arrays(call, word, kind, flags)) < 0)
         return code;
-    if (kind == PC_RESULT_VALUE)
+    if (kind == PC_RESULT_VALUE) {
+        if (__builtin_expect(pc_call_kind(call) == PC_KIND_STREAM, 0)) {
+            call->ended_worker = pc_word_worker(word);
+            call->ended_incarnation =
+                (unsigned)(word >> PC_INCARNATION_SHIFT & PC_INCARNATION_MASK);
+        }
         return 0;
+    }
+    if (kind == PC_RESULT_END) {
+        call->at_end = true;
+        return pc_call_kind(call) == PC_KIND_NEXT ? 0 : set_impossible(call);
+    }
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
         pc_crew_suspect(call->crew); /* owners of memory, or names, may have been scribbled over */
     pc_call_set_fault(call, &call->error, kind, ran, call->result);
@@ -892,7 +948,7 @@ static bool spin_first(const pycrew_call *call)
 {
     if (spin_looks(call, CLAIM_LOOKS))
         return true;
-    if (pc_word_state(load_word(call)) == PC_QUEUED)
+    if (pc_word_is_queued(load_word(call)))
         sched_yield();
     return spin_looks(call, SPIN_LOOKS);
 }
@@ -993,7 +1049,7 @@ static void prefetch_next(const pycrew_call *call)
     uint64_t entry = atomic_load_explicit(&segment->ring[ticket & mask], memory_order_relaxed);
     const pc_slot *slot = &segment->slots[pc_ring_entry_slot(entry) & mask];
 
-    if ((uint32_t)(entry >> 32) != ticket)
+    if ((uint32_t)(entry >> 32) != ticket || is_directed(call))
         return;
     pc_prefetch_write(&slot->control);
     pc_prefetch_write(&slot->function);
@@ -1079,7 +1135,7 @@ int pycrew_wait(pycrew_call *call, int64_t timeout_ns)
 void pc_call_tell(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_acquire);
+    pycrew_queue *queue = announced_in(call);
     uint32_t sleeper = atomic_load_explicit(&call->sleeper, memory_order_relaxed);
 
     if (sleeper < crew->segment.config.slots)
@@ -1175,7 +1231,7 @@ static int stop_in_slot(pycrew_call *call, enum pc_stop why)
         pc_crew_distrust(call->crew, "a slot of another life than its call");
         return 0;
     }
-    if (state == PC_QUEUED)
+    if (pc_word_is_queued(word))
         return pc_call_end_by_host(call, word, pc_call_stop_code(why), stop_error(why)) ? 0 : 1;
     if (state != PC_CLAIMED)
         return -EALREADY;
@@ -1213,6 +1269,8 @@ int pycrew_cancel(pycrew_call *call)
         return rc;
     if (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED)
         return fail_not_submitted();
+    if (is_stream(call))
+        return pc_stream_cancel(call);
     pthread_mutex_lock(&crew->lock);
     rc = pc_call_stop(call, PC_STOP_CANCEL);
     pthread_mutex_unlock(&crew->lock);
@@ -1270,13 +1328,28 @@ int pc_call_fail_after_run(const pycrew_call *call, int code)
     return pc_fail_after_run(code, pc_call_attempts(call) + 1);
 }
 
-/* The message of a call that returned, or why there is none. */
-static int result_of(pycrew_call *call, pc_cursor *ret)
+static int fail_no_item(const pycrew_call *call)
 {
+    if (is_collected((pycrew_call *)(uintptr_t)call) && call->code < 0)
+        return pc_fail_error(&call->error.public);
+    return pc_fail(-EALREADY, "the stream has no item at present: pycrew_next");
+}
+
+/* The message of a call that returned, or why there is none; of a stream, its item's, which is *call
+ * then. */
+static int result_of(pycrew_call **of, pc_cursor *ret)
+{
+    pycrew_call *call = *of;
     int rc = pc_crew_check(call->crew);
 
     if (rc < 0)
         return rc;
+    if (is_stream(call)) {
+        *of = pc_stream_item(call);
+        if (*of == NULL)
+            return fail_no_item(call);
+        call = *of;
+    }
     if (!is_collected(call))
         return pc_fail(-EALREADY, "the call has not ended");
     if (call->code < 0)
@@ -1289,7 +1362,7 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
 {
     va_list arguments;
     pc_cursor message;
-    int rc = result_of(call, &message);
+    int rc = result_of(&call, &message);
 
     if (rc < 0)
         return rc;
@@ -1302,7 +1375,7 @@ int pycrew_result(pycrew_call *call, const char *format, ...)
 #define RESULT(call, read)                                                                         \
     do {                                                                                           \
         pc_cursor message;                                                                         \
-        int ended = result_of(call, &message), code;                                               \
+        int ended = result_of(&call, &message), code;                                              \
         if (ended < 0)                                                                             \
             return ended;                                                                          \
         code = (read);                                                                             \
@@ -1356,7 +1429,9 @@ int pycrew_array_take(pycrew_call *call, pycrew_array *ret)
 
 pycrew_value pycrew_result_value(const pycrew_call *call)
 {
-    if (!is_seen_ended(call) || call->code < 0)
+    if (is_stream(call))
+        call = pc_stream_item(call);
+    if (call == NULL || !is_seen_ended(call) || call->code < 0)
         return (pycrew_value){NULL, NULL, 0};
     return pc_result_value(call->result, call);
 }
@@ -1374,17 +1449,31 @@ const pycrew_error *pycrew_call_error(const pycrew_call *call)
  * out of the ring, and the head need not be looked at: that would take its cache line from the
  * workers, in every call. Not so after a death: who had looked at the dead claimant's entry may have
  * claimed by it, and the one that the sweep pushed is then still to come. (A worker that came by an
- * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.) */
+ * aliased entry, see ring.h, leaves one stale entry too many; there are twice as many as calls.)
+ * An inbox's stale entries do no harm: inbox.h. */
 static bool may_be_in_ring(const pycrew_call *call)
 {
-    return pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0;
+    return !is_directed(call) &&
+           (pc_word_worker(load_word(call)) == PC_WORKER_HOST || pc_call_attempts(call) > 0);
 }
 
-void pc_call_reclaim(pycrew_call *call)
+/* Whether an entry of it is ahead of the ring's head; its ticket is that one's then. */
+static bool is_stale(pycrew_call *call)
 {
     pycrew_crew *crew = call->crew;
-    bool stale = call->queued && may_be_in_ring(call) &&
-                 !pc_ring_passed(&crew->segment, call->ticket);
+
+    if (call->queued && may_be_in_ring(call))
+        return !pc_ring_passed(&crew->segment, call->ticket);
+    if (__builtin_expect(!call->has_stale, 1))
+        return false;
+    atomic_store_explicit(&call->ticket, call->stale_ticket, memory_order_relaxed);
+    return !pc_ring_passed(&crew->segment, call->stale_ticket);
+}
+
+/* Ends a life: gives back all that it holds. */
+static void end_life(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
 
     if (atomic_load_explicit(&call->queue, memory_order_relaxed) != NULL)
         pc_queue_leave(call);
@@ -1403,8 +1492,19 @@ void pc_call_reclaim(pycrew_call *call)
         pc_arrays_leave(call);
     if (call->error.strings != NULL)
         pc_error_clear(&call->error);
+    if (is_stream(call))
+        atomic_store_explicit(&call->stream, NULL, memory_order_relaxed);
     atomic_store_explicit(&call->generation, call->generation + 1, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_UNUSED, memory_order_release);
+}
+
+void pc_call_reclaim(pycrew_call *call)
+{
+    pycrew_crew *crew = call->crew;
+    bool stale = is_stale(call);
+
+    call->has_stale = false;
+    end_life(call);
     if (stale)
         free_stale(crew, call);
     else if (call->replaced)
@@ -1413,8 +1513,56 @@ void pc_call_reclaim(pycrew_call *call)
         free_push(crew, call);
 }
 
+void pc_call_renew(pycrew_call *call)
+{
+    bool replaced = call->replaced;
+
+    call->has_stale = is_stale(call);
+    call->stale_ticket = call->ticket;
+    end_life(call);
+    initialise(call);
+    call->replaced = replaced;
+}
+
+int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t object)
+{
+    call->flags = (uint16_t)(call->flags | kind);
+    return pc_write_u64(&call->builder.writer, object);
+}
+
+void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation)
+{
+    pycrew_crew *crew = call->crew;
+    bool kick;
+
+    pc_direct_address(call, worker, incarnation);
+    call->timeout_ns = crew->grace_ns;
+    call->queued = true;
+    call->released = true;
+    atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
+    pthread_mutex_lock(&crew->lock);
+    call->deadline = pc_now() + crew->grace_ns;
+    pc_deadline_add(call);
+    kick = call->deadline < crew->next_look;
+    if (kick)
+        crew->next_look = call->deadline;
+    pc_call_enqueue_locked(call);
+    pthread_mutex_unlock(&crew->lock);
+    if (kick)
+        pc_crew_kick(crew);
+}
+
+/* Under crew->lock. */
+static void give_grace(pycrew_call *call)
+{
+    if (pc_word_is_queued(load_word(call)) || call->held)
+        pc_call_stop(call, PC_STOP_CANCEL);
+    else
+        command_stop(call); /* as of a call that is not stopped yet: see ladder.c */
+}
+
 /* Before its end: the supervisor is told of it instead of the queue, and gives it back then. */
-static void release_in_flight(pycrew_call *call)
+static void release_in_flight(pycrew_call *call, void (*stop)(pycrew_call *call))
 {
     pycrew_crew *crew = call->crew;
 
@@ -1425,14 +1573,28 @@ static void release_in_flight(pycrew_call *call)
     atomic_store_explicit(&call->slot->queue, PC_QUEUE_SUPERVISOR, memory_order_release);
     pc_slot_set_waiter(call->slot, call->generation);
     if (!pc_call_has_ended(call)) {
-        pc_call_stop(call, PC_STOP_CANCEL);
+        stop(call);
         pthread_mutex_unlock(&crew->lock);
         return;
     }
     call->released = false;
     pthread_mutex_unlock(&crew->lock);
     pc_call_collect(call);
-    pc_call_reclaim(call);
+    if (!pc_stream_dispose(call))
+        pc_call_reclaim(call);
+}
+
+static void cancel(pycrew_call *call)
+{
+    pc_call_stop(call, PC_STOP_CANCEL);
+}
+
+void pc_call_let_go(pycrew_call *call)
+{
+    if (!pc_call_collect(call))
+        release_in_flight(call, give_grace);
+    else if (!pc_stream_dispose(call))
+        pc_call_reclaim(call);
 }
 
 void pycrew_release(pycrew_call *call)
@@ -1442,12 +1604,16 @@ void pycrew_release(pycrew_call *call)
     if (call == NULL || call->slot == NULL /* a batch's item */ ||
         *(const volatile char *)call->crew->fork_guard == 0)
         return;
+    if (is_stream(call)) {
+        pc_stream_release(call);
+        return;
+    }
     phase = atomic_load_explicit(&call->phase, memory_order_acquire);
     /* Not "if it is in flight": while the sweep collects its end it is neither that nor ended. */
     if (phase == PC_PHASE_ENDED || phase == PC_PHASE_PREPARED || pc_call_collect(call))
         pc_call_reclaim(call);
     else
-        release_in_flight(call);
+        release_in_flight(call, cancel);
 }
 
 static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
@@ -1462,7 +1628,8 @@ static void reclaim_word(pycrew_crew *crew, unsigned word, uint64_t bits)
         if (!mine || !pc_call_collect(call))
             continue;
         call->released = false; /* not before: what was released is not copied back */
-        pc_call_reclaim(call);
+        if (!pc_stream_dispose(call))
+            pc_call_reclaim(call);
     }
 }
 

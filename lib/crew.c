@@ -617,6 +617,7 @@ static void free_calls(pycrew_crew *crew)
         pc_error_clear(&crew->calls[i].error);
         pc_error_clear(&crew->calls[i].host_error);
         pc_chunk_free(&crew->calls[i]);
+        pc_stream_free(&crew->calls[i]);
     }
     free(crew->calls);
     free(crew->deadlines);
@@ -628,6 +629,7 @@ static void free_calls(pycrew_crew *crew)
 static void free_crew(pycrew_crew *crew)
 {
     pc_batches_free(crew);
+    pc_actors_free(crew);
     pc_arrays_free(crew);
     free_calls(crew);
     pc_functions_free(crew);

@@ -7,13 +7,14 @@
  *   crew->lock            slow paths: deadlines, cancel, ends by the host, commands, worker states
  *   arrays->lock          the blocks of arrays (array.h)
  *   exports->lock         calls of exported functions (export.h)
- *   worker->lock          which incarnation lives, and the leases on its memory
+ *   worker->lock          which incarnation lives, the leases on its memory, and its inbox
  *   crew->heap_lock       the host's heap, and the leases on the memory of the dead
  * The fast path of a call (prepare, submit, a wait that finds the end, release) takes none. */
 #ifndef PC_CREW_H
 #define PC_CREW_H
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 
 #include "lib/builder.h"
@@ -22,6 +23,7 @@
 #include "lib/shm/chunk.h"
 #include "lib/shm/heap.h"
 #include "lib/shm/idle.h"
+#include "lib/shm/inbox.h"
 #include "lib/shm/segment.h"
 
 /* So often who waits looks whether all is well. */
@@ -55,6 +57,7 @@ typedef struct pc_map pc_map;                 /* map.c: a map that runs */
 typedef struct pc_exports pc_exports;         /* export.c: functions for Python */
 typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
+typedef struct pc_stream pc_stream;           /* stream.c */
 
 /* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
 typedef struct pc_lease {
@@ -91,6 +94,13 @@ struct pycrew_call {
     uint16_t flags;
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
+    _Atomic unsigned directed; /* worker + 1: for that one alone, in this incarnation; 0: for any */
+    unsigned incarnation;
+    bool seen_running;     /* of a drop: it had begun when its time was looked at; under crew->lock */
+    bool has_stale;        /* an entry of an earlier life may be in the ring still, */
+    uint32_t stale_ticket; /* under this ticket */
+    _Atomic(pc_stream *) stream; /* it is one, or an item's; NULL: neither */
+    pc_stream *stream_record;    /* made when first needed, kept until close */
     _Atomic(pc_batch_chunk *) chunk; /* made when first needed, kept until close */
     _Atomic bool chunk_in_use;       /* the call is a batch's chunk */
 
@@ -115,6 +125,8 @@ struct pycrew_call {
     uint64_t result_copy[PC_INLINE_RESULT / 8];
     pc_lease lease; /* on the block the result is in */
     pc_call_arrays *arrays; /* of its arguments and result; NULL: none */
+    bool at_end;            /* of a stream's item: there is none */
+    unsigned ended_worker, ended_incarnation; /* of a stream: where the iterator is */
 
     _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
@@ -151,11 +163,23 @@ typedef struct pc_worker_totals {
     int64_t busy_ns;
 } pc_worker_totals;
 
+/* How the last of a worker's processes ended. */
+typedef struct pc_death {
+    unsigned incarnation;
+    int signal, exit_status;
+    bool out_of_memory;
+    char text[256];
+} pc_death;
+
 typedef struct pc_host_worker {
     pthread_mutex_t lock;
     unsigned incarnation;
     unsigned last_incarnation; /* of the place: its successor's has been given out too */
     bool alive; /* admitted and not swept: its memory can be given back */
+    bool inbox_open; /* this incarnation takes calls of its own; under lock, as */
+    pc_inbox inbox;
+    unsigned objects; /* actors that it has */
+    pc_death death;
     size_t given_back; /* bytes, since the supervisor was last told; under lock */
     uint32_t audited_call; /* the audit's: index + 1 */
     int open_lifeline; /* lifeline, from its admission until it is closed; else -1: under crew->lock */
@@ -307,6 +331,8 @@ struct pycrew_crew {
     unsigned processes;           /* how many: twice the places */
     pycrew_queue *queues;   /* by number; 0 is the supervisor's */
     pycrew_batch *batches;  /* open ones; under lock */
+    pycrew_actor *actors;   /* open ones; under lock */
+    _Atomic unsigned next_actor; /* where the search for its worker begins */
 
     /* the supervisor's */
     pthread_t supervisor;
@@ -453,6 +479,9 @@ bool pc_call_replace(pycrew_call *call);
 /* A name for this thread. */
 const void *pc_this_thread(void);
 
+/* Writes what the slot is told of the call, but for its arguments. */
+void pc_call_fill_request(pycrew_call *call);
+
 /* Publishes an unlocked call that is IN_FLIGHT; or leaves that to the end of a rebuild. */
 void pc_call_enqueue(pycrew_call *call);
 
@@ -472,6 +501,30 @@ bool pc_call_has_ended(const pycrew_call *call);
 
 /* Gives an ended or never submitted call back. */
 void pc_call_reclaim(pycrew_call *call);
+
+/* The same, and prepares it for its next life: directed, or to be released without a submit. */
+void pc_call_renew(pycrew_call *call);
+
+/* What a call is beyond a plain one. */
+static inline enum pc_request_kind pc_call_kind(const pycrew_call *call)
+{
+    return (enum pc_request_kind)(call->flags & PC_REQUEST_KIND);
+}
+
+static inline uint64_t pc_call_object(const pycrew_call *call) /* what it makes is kept under this */
+{
+    return (uint64_t)call->generation << 32 | call->index;
+}
+
+/* Makes a prepared call one of a kind for an object: its first argument, which does not count. */
+int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t object);
+
+/* Nobody waits for it any more: it ends if it is queued, and has the grace if it runs. */
+void pc_call_let_go(pycrew_call *call);
+
+/* Submits a prepared DROP for that worker: nobody waits for it, and it is not cancelled, but from its
+ * beginning it has the grace. The crew may drain. */
+void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation);
 
 /* Under crew->lock. Ends a call that no worker owns (queued), or whose owner's death is confirmed,
  * with this code; error has the texts and how the owner died (ignored where code is 0). word is
@@ -507,6 +560,67 @@ bool pc_call_publish_sleeper(pycrew_call *call, uint32_t sleeper);
 
 /* Supervisor: gives back the ended calls that were released before. */
 void pc_call_reclaim_released(pycrew_crew *crew);
+
+/* ---- direct.c: calls for one incarnation of a worker ---- */
+
+/* Sees that worker can be sent calls: 0 and its present incarnation; -EAGAIN: none of its processes is
+ * ready; -ENOMEM. */
+int pc_direct_find(pycrew_crew *crew, unsigned worker, unsigned *incarnation);
+
+/* Before submit: the call is for that one alone. Where it has ended by then, so does the call. */
+void pc_direct_address(pycrew_call *call, unsigned worker, unsigned incarnation);
+
+/* As pc_call_enqueue and pc_call_enqueue_locked. */
+void pc_direct_enqueue(pycrew_call *call);
+void pc_direct_enqueue_locked(pycrew_call *call);
+
+/* Opens a worker's inbox when it is admitted; closes it when it is dead (death says how) or about to
+ * be; empties it before the next one is forked. What is submitted from the closing on ends at once. */
+void pc_direct_open(pycrew_crew *crew, unsigned worker);
+void pc_direct_close(pycrew_crew *crew, unsigned worker, const pc_death *death);
+void pc_direct_reset(pycrew_crew *crew, unsigned worker);
+
+/* What is wrong with a queued call's place in its inbox, or with an inbox; NULL: nothing. */
+const char *pc_direct_audit(pycrew_call *call);
+const char *pc_direct_audit_inboxes(pycrew_crew *crew);
+
+/* The worker that has fewest actors, which has one more now. Waits for one to be ready: -ETIME,
+ * PYCREW_ESTART, -ESHUTDOWN. */
+int pc_direct_choose(pycrew_crew *crew, int64_t until, unsigned *worker, unsigned *incarnation);
+void pc_direct_unchoose(pycrew_crew *crew, unsigned worker, unsigned incarnation);
+
+/* Waits for a change of the workers: 0; -ETIME; PYCREW_ESTART: that one (-1: any) cannot be started;
+ * -ESHUTDOWN. */
+int pc_direct_await(pycrew_crew *crew, int worker, int64_t until);
+
+/* ---- stream.c ---- */
+
+void pc_stream_free(pycrew_call *call); /* the record, at the crew's end */
+void pc_stream_submitted(pycrew_call *call); /* a call with a stream is about to be */
+
+/* A call with a stream was announced in this queue: what is to be delivered, or NULL. */
+pycrew_call *pc_stream_reap(pycrew_call *announced, pycrew_queue *queue);
+
+/* As pc_call_look, at what the stream waits for. */
+bool pc_stream_look(pycrew_call *call);
+
+pycrew_queue *pc_stream_queue(const pycrew_call *item); /* where its end is announced, or NULL */
+pycrew_call *pc_stream_item(const pycrew_call *call);   /* whose result is the present item, or NULL */
+int pc_stream_cancel(pycrew_call *call);
+void pc_stream_release(pycrew_call *call);
+
+/* The supervisor, of a call that was released before its end: if it has left an iterator in a worker, the
+ * call drops that now, and true. */
+bool pc_stream_dispose(pycrew_call *call);
+
+/* ---- actor.c ---- */
+
+void pc_actors_free(pycrew_crew *crew); /* those that are open when the crew closes */
+
+/* ---- run.c ---- */
+
+/* Submits, waits, and reads the result; the call is the caller's to release. */
+int pc_run_finish(pycrew_call *call, const char *result, va_list *arguments);
 
 /* ---- chunk.c: the calls that carry a batch's items ---- */
 

@@ -243,10 +243,30 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
 
 /* ---- what is due ---- */
 
+/* A call that was let go while it ran. Only here, where such calls are collected too, so that it has not
+ * ended meanwhile and left its deadline behind. */
+static void give_grace(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || !call->released ||
+        pc_call_has_ended(call) ||
+        (call->timeout_ns >= 0 && call->deadline <= now + crew->grace_ns))
+        return;
+    pc_deadline_remove(call);
+    call->timeout_ns = crew->grace_ns;
+    call->deadline = now + crew->grace_ns;
+    pc_deadline_add(call);
+}
+
 static void run_commands(pycrew_crew *crew, int64_t now)
 {
-    for (uint32_t i = 0; i < crew->command_count; i++)
-        begin(crew, &crew->calls[crew->commands[i]], now);
+    for (uint32_t i = 0; i < crew->command_count; i++) {
+        pycrew_call *call = &crew->calls[crew->commands[i]];
+
+        if (atomic_load(&call->stop) == PC_STOP_NONE)
+            give_grace(crew, call, now);
+        else
+            begin(crew, call, now);
+    }
     crew->command_count = 0;
 }
 
@@ -325,6 +345,20 @@ static void call_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     pc_deadline_add(call);
 }
 
+/* A drop has no time to be queued for: what it drops would stay. But what it runs has. */
+static void drop_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
+{
+    uint64_t word = atomic_load(&call->slot->control);
+
+    if (!pc_word_is_queued(word) && call->seen_running) {
+        call_deadline(crew, call, now);
+        return;
+    }
+    call->seen_running = !pc_word_is_queued(word);
+    call->deadline = now + crew->grace_ns;
+    pc_deadline_add(call);
+}
+
 static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
     if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
@@ -333,6 +367,8 @@ static void deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
         pc_call_tell(call); /* again: it may have been scribbled over */
     else if (call->chunk_in_use && !call->held)
         chunk_deadline(crew, call, now);
+    else if (pc_call_kind(call) == PC_KIND_DROP && !call->held)
+        drop_deadline(crew, call, now);
     else
         call_deadline(crew, call, now);
 }

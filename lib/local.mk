@@ -12,6 +12,7 @@ shm_sources = \
 	lib/shm/control.c lib/shm/control.h \
 	lib/shm/heap.c lib/shm/heap.h \
 	lib/shm/idle.c lib/shm/idle.h \
+	lib/shm/inbox.c lib/shm/inbox.h \
 	lib/shm/ring.c lib/shm/ring.h \
 	lib/shm/segment.c lib/shm/segment.h \
 	lib/shm/sleeper.c lib/shm/sleeper.h \
@@ -30,6 +31,7 @@ lib_libpcshm_la_LDFLAGS = $(base_link_flags)
 # All of the library, hidden symbols within reach: what unit tests link.
 noinst_LTLIBRARIES += lib/libpccore.la
 lib_libpccore_la_SOURCES = \
+	lib/actor.c \
 	lib/array.c lib/array.h \
 	lib/batch.c \
 	lib/builder.c lib/builder.h \
@@ -37,6 +39,8 @@ lib_libpccore_la_SOURCES = \
 	lib/chunk.c \
 	lib/crew.c lib/crew.h \
 	lib/deadline.c \
+	lib/direct.c \
+	lib/each.c \
 	lib/dlpack.c lib/dlpack.h \
 	lib/error.c lib/error.h \
 	lib/export.c lib/export.h \
@@ -56,6 +60,7 @@ lib_libpccore_la_SOURCES = \
 	lib/run.c \
 	lib/spawn.c \
 	lib/stats.c \
+	lib/stream.c \
 	lib/supervisor.c lib/supervisor.h \
 	lib/sweep.c \
 	lib/terminal.c \

@@ -60,6 +60,7 @@ typedef struct pycrew_call pycrew_call;         /* one call, from prepare to rel
 typedef struct pycrew_batch pycrew_batch;       /* a stream of calls of one function */
 typedef struct pycrew_queue pycrew_queue;       /* where finished calls are collected */
 typedef struct pycrew_host_call pycrew_host_call; /* Python's call of an exported function */
+typedef struct pycrew_actor pycrew_actor;       /* an object that stays in one worker */
 
 /* A place in a result: passed by value, made by the library, valid as long as its result. */
 typedef struct pycrew_value {
@@ -408,6 +409,34 @@ PYCREW_API const pycrew_error *pycrew_call_error(const pycrew_call *call);
 /* Gives the call back. Before its end: cancels it, and its memory stays until it has ended. */
 PYCREW_API void pycrew_release(pycrew_call *call);
 
+/* ---- streams: items as they are made ------------------------------------------------------------ */
+
+/* Before submit: the function is a generator function, an asynchronous one, or any that returns an iterator,
+ * and its items come out one by one by pycrew_next. Anything else that it returns is a TypeError. window: how
+ * many items may be asked for and not yet given, so that the function works while the caller does; when they
+ * are made it stands still. 0: 16; 1: it works only while it is waited for. A stream has three of options.calls
+ * for itself, and takes up to `window` while nobody waits for one. -EAGAIN: none is left, release one;
+ * -EALREADY, -EINVAL.
+ *
+ * The call's deadline is that of the whole stream. Its retries count until the function has returned its
+ * iterator; items are never made twice. When the worker dies, items that it has made are given, then
+ * PYCREW_EDIED. */
+PYCREW_API int pycrew_set_stream(pycrew_call *call, unsigned window);
+
+/* The next item: 1, and until the next pycrew_next the pycrew_result functions, pycrew_result_value and
+ * pycrew_array_take are its. 0: the end. Or why there are no more items, as often as it is asked for:
+ * PYCREW_ERAISED, PYCREW_EDIED, -ETIMEDOUT, -ECANCELED, -ESHUTDOWN (the crew drains), ...; pycrew_call_error
+ * has it too. -ETIME: this wait ended, the stream goes on. -EINVAL: the call is no stream, or was not submitted.
+ *
+ * Queues. A stream appears in its queue when pycrew_next would not wait: for an item, the end or an error. Then
+ * not again until pycrew_next was called; after that, whenever the following one would not wait. Each appearance
+ * is for one pycrew_next at least; more can be tried with timeout 0. After its end it does not appear any more.
+ *
+ * pycrew_wait waits for the iterator. pycrew_cancel ends the stream as it does a call: what is made is not given
+ * any more. pycrew_release closes the iterator, in its worker (generator.close()), behind the item that it
+ * is at; what takes longer than the grace is interrupted. It never waits. */
+PYCREW_API int pycrew_next(pycrew_call *call, int64_t timeout_ns);
+
 /* ---- values: walking through a result -------------------------------------------------------- */
 
 enum pycrew_type {
@@ -460,6 +489,59 @@ PYCREW_API int pycrew_queue_wake(pycrew_queue *queue);
 
 /* Calls still in flight lose their queue and go on. */
 PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
+
+/* ---- in each worker ---------------------------------------------------------------------------- */
+
+/* Runs a function once in each of the crew's workers, and returns when it has run in all. A format without
+ * results. Those that are starting are waited for; one that ends before it has come to the function does no
+ * harm, its successor runs it; one that dies in it fails. Workers forked later, after deaths, do not run it:
+ * what every worker needs for good belongs into options.init. The crew's timeout_ns is the deadline of each
+ * run, and of all together. 0, or the first error, whose message begins with "worker 3: "; the function has
+ * been run in all the others all the same. As pycrew_run; -ETIMEDOUT, PYCREW_ESTART: one was not ready. */
+PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...);
+
+/* ---- actors: objects that stay in one worker --------------------------------------------------- */
+
+/* Makes an object, class(...), in the worker that has the fewest actors. class_name: "module:Class", or any
+ * function whose result is to stay. Format and arguments as for pycrew_run, without results. timeout_ns: the
+ * constructor's deadline, waiting for a worker included; PYCREW_FOREVER: none. An open actor holds one of
+ * options.calls. As pycrew_run; PYCREW_ESTART: no worker can be started.
+ *
+ * All calls of an actor run in its worker, those of one thread in the order of their submit. They wait there
+ * while the worker runs others' calls, which are taken in turn.
+ *
+ * An actor lives as long as its worker. When that dies, or is replaced (after a call in it, of whatever kind,
+ * was interrupted at its deadline, by a cancel or a release while it ran), the actor's calls end PYCREW_EDIED,
+ * and so do later ones, at once and with may_have_run false, until pycrew_actor_reopen. Calls of an actor
+ * are never retried. */
+PYCREW_API int pycrew_actor_open(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns,
+                                 const char *class_name, const char *format, ...);
+
+/* The same without varargs: call is a prepared one of the class (pycrew_prepare, pycrew_add_..., its deadline
+ * by pycrew_set_timeout), and released by this, whatever it returns. */
+PYCREW_API int pycrew_actor_new(pycrew_call *call, pycrew_actor **ret);
+
+/* A call of a method, as pycrew_prepare: then pycrew_add, pycrew_submit, ... Any thread, also at the same
+ * time. What is not there is PYCREW_ERAISED with the AttributeError. -EINVAL: method is no name. */
+PYCREW_API int pycrew_actor_prepare(pycrew_actor *actor, const char *method, int64_t timeout_ns,
+                                    pycrew_call **ret);
+
+/* One call, start to finish: as pycrew_run and pycrew_run_within. */
+PYCREW_API int pycrew_actor_run(pycrew_actor *actor, const char *method, const char *format, ...);
+PYCREW_API int pycrew_actor_run_within(pycrew_actor *actor, int64_t timeout_ns, const char *method,
+                                       const char *format, ...);
+
+/* Makes an actor's object again, with the arguments it was opened with, after its worker's death. It has none
+ * of the old one's state. -EALREADY: its worker lives; -EINVAL: it was opened with arrays, which are not kept:
+ * open another. As pycrew_actor_open. */
+PYCREW_API int pycrew_actor_reopen(pycrew_actor *actor, int64_t timeout_ns);
+
+/* The number of the worker that it is in, or was. */
+PYCREW_API unsigned pycrew_actor_worker(const pycrew_actor *actor);
+
+/* Gives the actor up: calls that were submitted are run, then its close(), where it has one, and the object
+ * is gone. Never waits. A close() that takes longer than the grace is interrupted. */
+PYCREW_API void pycrew_actor_close(pycrew_actor *actor);
 
 /* ---- batches: a stream of calls of one function ----------------------------------------------
  *

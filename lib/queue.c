@@ -214,6 +214,14 @@ static unsigned take(pycrew_queue *queue, pycrew_call **calls, unsigned max)
         }
         call = &crew->calls[queue->scan * 64 + (unsigned)__builtin_ctzll(queue->rest)];
         queue->rest &= queue->rest - 1;
+        if (__builtin_expect(atomic_load_explicit(&call->stream, memory_order_relaxed) != NULL, 0)) {
+            call = pc_stream_reap(call, queue);
+            if (call != NULL) {
+                atomic_store_explicit(&call->thread, pc_this_thread(), memory_order_relaxed);
+                calls[count++] = call;
+            }
+            continue;
+        }
         if (atomic_load_explicit(&call->queue, memory_order_acquire) != queue ||
             atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_PREPARED ||
             !pc_call_collect(call))
@@ -274,6 +282,7 @@ static bool look_for_lost(pycrew_queue *queue)
         if (atomic_load_explicit(&call->queue, memory_order_relaxed) != queue ||
             atomic_load_explicit(&call->phase, memory_order_acquire) == PC_PHASE_PREPARED)
             continue;
+        queued |= pc_stream_look(call);
         if (pc_call_has_ended(call)) {
             pc_announce(&crew->segment, queue->number, i);
             found = true;

@@ -83,6 +83,13 @@ static const char *audit_queued(pycrew_call *call, uint64_t word)
     }
 }
 
+static const char *audit_directed(pycrew_call *call, uint64_t word)
+{
+    if ((word & ~PC_WAITER_MASK) != pc_word_of(pc_word_generation(word), PC_DIRECTED))
+        return "a slot that is queued and more";
+    return pc_direct_audit(call);
+}
+
 static const char *audit_word(pycrew_call *call, uint64_t word, uint32_t generation)
 {
     if (pc_word_generation(word) != generation)
@@ -90,6 +97,8 @@ static const char *audit_word(pycrew_call *call, uint64_t word, uint32_t generat
     switch (pc_word_state(word)) {
     case PC_QUEUED:
         return audit_queued(call, word);
+    case PC_DIRECTED:
+        return audit_directed(call, word);
     case PC_CLAIMED:
         if (!is_owner(call->crew, word))
             return "a slot whose owner cannot be";
@@ -128,13 +137,24 @@ const char *pc_call_audit(pycrew_call *call)
     return what;
 }
 
+/* Queued, where somebody who sleeps should have it. */
+static bool is_beside_sleepers(pycrew_call *call, uint64_t word)
+{
+    unsigned directed = atomic_load(&call->directed);
+    uint32_t sleep;
+
+    if (pc_word_state(word) != PC_DIRECTED)
+        return pc_word_state(word) == PC_QUEUED;
+    return directed != 0 && pc_idle_is_asleep(&call->crew->segment, directed - 1, &sleep);
+}
+
 bool pc_call_look(pycrew_call *call)
 {
     const char *what = pc_call_audit(call);
 
     if (what != NULL)
         pc_crew_distrust(call->crew, what);
-    return what == NULL && pc_word_state(load_word(call)) == PC_QUEUED;
+    return what == NULL && is_beside_sleepers(call, load_word(call));
 }
 
 /* ---- all of it ---- */
@@ -198,6 +218,8 @@ static const char *audit(pycrew_crew *crew)
         return "the header";
     if (!pc_ring_intact(&crew->segment, &crew->tail))
         return "the ring";
+    if (pc_direct_audit_inboxes(crew) != NULL)
+        return pc_direct_audit_inboxes(crew);
     if (!pc_functions_intact(crew))
         return "the functions' names";
     if (!pc_memory_intact(crew))
@@ -232,8 +254,10 @@ static void begin(pycrew_crew *crew, const char *what)
     crew->all_dead = false;
     pc_ring_close(&crew->tail);
     crew->command_count = 0;
-    for (unsigned i = 0; i < crew->workers; i++)
+    for (unsigned i = 0; i < crew->workers; i++) {
         pc_ladder_forget(crew, i);
+        pc_direct_close(crew, i, NULL);
+    }
     pthread_mutex_unlock(&crew->lock);
     for (unsigned i = 0; i < crew->processes; i++)
         pc_worker_kill(&crew->crew_workers[i]);

@@ -5,7 +5,7 @@
 #include "lib/format.h"
 
 /* Waits with the deadline alone, so that the call ends before its memory is given back. */
-static int finish(pycrew_call *call, const char *result, va_list *arguments)
+int pc_run_finish(pycrew_call *call, const char *result, va_list *arguments)
 {
     int rc = pycrew_submit(call);
 
@@ -32,7 +32,7 @@ static int run_inside(pycrew_crew *crew, const int64_t *timeout_ns, const char *
         call->timeout_ns = *timeout_ns < 0 || crew->debug ? PYCREW_FOREVER : *timeout_ns;
     rc = pc_format_build(&call->builder, format, arguments, &result);
     if (rc == 0)
-        rc = finish(call, result, arguments);
+        rc = pc_run_finish(call, result, arguments);
     pycrew_release(call);
     return rc;
 }

@@ -73,10 +73,10 @@ static void count_calls(pycrew_crew *crew, int64_t now, pycrew_stats *stats, boo
         uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
         if (phase != PC_PHASE_IN_FLIGHT || pc_word_generation(word) != generation ||
-            (pc_word_state(word) != PC_QUEUED && pc_word_state(word) != PC_CLAIMED))
+            (!pc_word_is_queued(word) && pc_word_state(word) != PC_CLAIMED))
             continue;
         stats->in_flight++;
-        stats->queued += pc_word_state(word) == PC_QUEUED;
+        stats->queued += pc_word_is_queued(word);
         if (pc_word_state(word) == PC_CLAIMED && pc_word_worker(word) < crew->workers)
             busy[pc_word_worker(word)] = true;
         if (age > stats->oldest_ns)

@@ -65,7 +65,7 @@ static void end_queued(pycrew_crew *crew, const pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
 
-        if (pc_word_state(word) == PC_QUEUED && pc_word_generation(word) == call->generation &&
+        if (pc_word_is_queued(word) && pc_word_generation(word) == call->generation &&
             atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT)
             pc_call_end_by_host(call, word, PYCREW_ESTART, error);
     }
@@ -173,6 +173,7 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->idle, 0);
     pc_upcall_reset(&crew->segment, worker);
     atomic_store(&record->leave, 0);
+    pc_direct_reset(crew, worker);
 }
 
 /* A hint for the workers; they could not tell it from a lie. */
@@ -455,6 +456,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_mutex_lock(&w->lock);
     w->alive = true;
     pthread_mutex_unlock(&w->lock);
+    pc_direct_open(crew, worker);
     pthread_mutex_lock(&crew->lock);
     send_queues(crew, w);
     w->open_lifeline = w->lifeline;

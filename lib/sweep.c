@@ -13,6 +13,7 @@
 #include "lib/crew.h"
 #include "lib/export.h"
 #include "lib/shm/budget.h"
+#include "lib/shm/control.h"
 
 enum { TRIES = 1000 };
 
@@ -56,6 +57,24 @@ static void end_call(pycrew_call *call, uint64_t word, unsigned worker, int code
     pc_crew_distrust(call->crew, "a dead worker's slot that changes");
 }
 
+/* Queued for it; what comes to its inbox from now on ends by itself. */
+static bool is_directed_to(const pycrew_call *call, uint64_t word, unsigned worker)
+{
+    return pc_word_state(word) == PC_DIRECTED && pc_word_generation(word) == call->generation &&
+           atomic_load(&call->directed) == worker + 1;
+}
+
+static void end_directed(pycrew_call *call, uint64_t word, unsigned worker, const pc_error *error)
+{
+    for (unsigned i = 0; i < TRIES && is_directed_to(call, word, worker); i++) {
+        if (pc_call_end_by_host(call, word, PYCREW_EDIED, error))
+            return;
+        word = load_word(call);
+    }
+    if (pc_word_state(word) != PC_DONE)
+        pc_crew_distrust(call->crew, "a dead worker's slot that changes");
+}
+
 static void queue_again(pycrew_call *call, uint64_t word)
 {
     if (!pc_call_requeue(call, word))
@@ -93,7 +112,7 @@ static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_err
         sweep_chunk(call, word, worker, error);
     else if (atomic_load(&call->stop) != PC_STOP_NONE)
         end_stopped(call, word, worker, error);
-    else if (deaths <= (entered ? call->retries : PC_LOST_WORKER_CLAIMS_MAX))
+    else if (atomic_load(&call->directed) == 0 && deaths <= (entered ? call->retries : PC_LOST_WORKER_CLAIMS_MAX))
         queue_again(call, word);
     else
         end_call(call, word, worker, PYCREW_EDIED, error);
@@ -106,9 +125,12 @@ static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
         pycrew_call *call = &crew->calls[i];
         uint64_t word = load_word(call);
 
-        if (owned_by(call, word, worker, PC_CLAIMED) &&
-            atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT)
+        if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
+            continue;
+        if (owned_by(call, word, worker, PC_CLAIMED))
             sweep_call(call, word, worker, error);
+        else if (is_directed_to(call, word, worker))
+            end_directed(call, word, worker, error);
     }
     pthread_mutex_unlock(&crew->lock);
 }
@@ -130,6 +152,9 @@ static void describe(const pc_host_worker *w, unsigned worker, bool oom, char *t
     if (w->exec)
         snprintf(text, capacity, "worker %u (PID %d) ran another program (exec), and was ended", worker,
                  w->pid);
+    else if (w->signal == 0 && w->status == PC_EXIT_RECYCLED)
+        snprintf(text, capacity, "worker %u (PID %d) was replaced, after a call that was interrupted",
+                 worker, w->pid);
     else if (w->signal != 0)
         snprintf(text, capacity, "worker %u (PID %d) was killed by signal %d (%s)%s", worker, w->pid,
                  w->signal, strsignal(w->signal),
@@ -148,6 +173,18 @@ static bool was_oom_kill(pycrew_crew *crew, const pc_host_worker *w)
     return w->signal == SIGKILL && !w->killed && !w->exec && crew->oom_kills > before;
 }
 
+/* From here on nothing is pushed to its inbox. */
+static void note_death(pycrew_crew *crew, unsigned worker, const pycrew_error *error)
+{
+    pc_death death = {.incarnation = crew->crew_workers[worker].incarnation,
+                      .signal = error->signal,
+                      .exit_status = error->exit_status,
+                      .out_of_memory = error->out_of_memory};
+
+    snprintf(death.text, sizeof death.text, "%s", error->message);
+    pc_direct_close(crew, worker, &death);
+}
+
 void pc_sweep(pycrew_crew *crew, unsigned worker)
 {
     pc_host_worker *w = &crew->crew_workers[worker];
@@ -162,6 +199,7 @@ void pc_sweep(pycrew_crew *crew, unsigned worker)
     error.public.signal = w->signal;
     error.public.exit_status = w->signal == 0 ? w->status : 0;
     error.public.out_of_memory = oom;
+    note_death(crew, worker, &error.public);
     keep_answers(crew, worker);
     sweep_calls(crew, worker, &error);
     pc_lease_orphan(crew, worker);

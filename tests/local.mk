@@ -22,6 +22,7 @@ SHM_TESTS = \
 	tests/shm/test-control \
 	tests/shm/test-heap \
 	tests/shm/test-idle \
+	tests/shm/test-inbox \
 	tests/shm/test-ring \
 	tests/shm/test-segment \
 	tests/shm/test-sleeper \
@@ -34,6 +35,7 @@ tests_shm_test_columns_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
 tests_shm_test_idle_LDADD = lib/libpcshm.la
+tests_shm_test_inbox_LDADD = lib/libpcshm.la
 tests_shm_test_ring_LDADD = lib/libpcshm.la
 tests_shm_test_segment_LDADD = lib/libpcshm.la
 tests_shm_test_sleeper_LDADD = lib/libpcshm.la
@@ -72,6 +74,7 @@ BIG_TESTS = \
 	tests/big/test-values
 
 API_TESTS = $(BIG_TESTS) \
+	tests/test-actor \
 	tests/test-array \
 	tests/test-batch \
 	tests/test-batch-array \
@@ -81,6 +84,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-export \
 	tests/test-export-death \
 	tests/test-environment \
+	tests/test-each \
 	tests/test-host \
 	tests/test-idle-cost \
 	tests/test-life \
@@ -91,6 +95,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-reload \
 	tests/test-scribble \
 	tests/test-stats \
+	tests/test-stream \
 	tests/test-threads \
 	tests/test-value-trip
 
@@ -179,7 +184,7 @@ CLEANFILES += fortran/cases.mod
 check_PROGRAMS += tests/soak/pycrew-soak
 tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
 	tests/soak/arrays.c tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c \
-	tests/soak/maps.c tests/soak/watch.c \
+	tests/soak/maps.c tests/soak/objects.c tests/soak/watch.c \
 	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
 tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'
 tests_soak_pycrew_soak_LDADD = lib/libpycrew.la
@@ -222,6 +227,7 @@ test_data = \
 	tests/harness/arrays.h \
 	tests/harness/crew.h \
 	tests/big/big.h \
+	tests/py/actor_ops.py \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
 	tests/py/batch_array_ops.py \
@@ -271,6 +277,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 # Those where several threads meet. (test-host forks with threads at work and takes processes away, TSan's
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
+	tests/test-actor \
 	tests/test-array \
 	tests/test-batch \
 	tests/test-batch-array \
@@ -278,9 +285,11 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-death \
 	tests/test-export \
 	tests/test-export-death \
+	tests/test-each \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \
+	tests/test-stream \
 	tests/test-threads
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 

@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..17
+echo 1..20
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -68,6 +68,15 @@ check the_environment_is_the_virtual_one
 
 ! run examples/environment/environment /nowhere/bin/python && says /nowhere/bin/python
 check an_environment_that_is_missing_is_named
+
+run examples/actor/actor && [ "$(cat "$scratch/out")" = 'hello, world has 3 l' ]
+check an_actor_counts_letters
+
+run examples/each/each && [ "$(grep -c 'EXAMPLE_MODE is quick' "$scratch/out")" = 3 ]
+check a_mode_is_set_in_each_worker
+
+run examples/stream/stream && [ "$(tr '\n' ' ' <"$scratch/out")" = 'xy xz yx yz zx zy ' ]
+check a_stream_prints_its_items_in_their_order
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "worker/array.h"
+#include "worker/object.h"
 
 /* Looked up once: an import or an attribute costs more than most conversions. */
 static struct {
@@ -545,6 +546,8 @@ static void explain_pickling(PyObject *object)
 
 static int encode_pickled(pc_writer *writer, PyObject *object)
 {
+    if (pc_object_refuse_generator(object))
+        return -1;
     PyObject *pickle =
         PyObject_CallFunctionObjArgs(tools.pickle_dumps, object, tools.protocol, NULL);
     if (pickle == NULL) {

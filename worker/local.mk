@@ -14,6 +14,7 @@ worker_sources = \
 	worker/loop.c \
 	worker/map.c worker/map.h \
 	worker/module.c \
+	worker/object.c worker/object.h \
 	worker/run.c worker/run.h \
 	worker/worker.h \
 	worker/zygote.c

@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "lib/shm/idle.h"
+#include "lib/shm/inbox.h"
 #include "worker/array.h"
 #include "worker/host.h"
 #include "worker/items.h"
+#include "worker/object.h"
 #include "worker/run.h"
 
 /* ---- single calls ---- */
@@ -148,6 +150,23 @@ static void note_idle(pc_worker_record *record, bool begins)
                           memory_order_relaxed);
 }
 
+/* A stream that has begun goes on to its end. */
+static bool may_leave(void)
+{
+    return pc_object_iterators() == 0;
+}
+
+static bool is_told_to_leave(const pc_worker *worker)
+{
+    return may_leave() &&
+           pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation);
+}
+
+static inline bool is_over(const pc_loop *l)
+{
+    return pc_life_is_over(l->worker, l->calls) && may_leave();
+}
+
 /* The pages of a large block are not worth keeping for a caller that comes back later than this. */
 static void idle_awhile(pc_loop *l)
 {
@@ -163,7 +182,7 @@ static void idle_awhile(pc_loop *l)
         until = pc_now() + PC_KEEP_NS;
     if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
         !pc_heap_is_given_back(&worker->segment, worker->number) &&
-        !pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation)) /* I5 */
+        !is_told_to_leave(worker)) /* I5 */
         sleep_idle(worker, until);
     pc_idle_retract(&worker->segment, worker->number);
     if (until != INT64_MAX && pc_now() >= until)
@@ -179,6 +198,25 @@ static void idle(pc_loop *l)
     note_idle(record, false);
 }
 
+/* From the ring and from the worker's own inbox, in turn. */
+static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
+{
+    pc_worker *worker = l->worker;
+    pc_segment *segment = &worker->segment;
+    bool own = pc_inbox_has(segment, worker->number);
+
+    if (__builtin_expect(own, 0) && !l->ring_is_next &&
+        pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word)) {
+        l->ring_is_next = true;
+        return true;
+    }
+    l->ring_is_next = false;
+    if (pc_ring_claim(segment, worker->number, worker->incarnation, slot, word))
+        return true;
+    return __builtin_expect(own, 0) &&
+           pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
+}
+
 int pc_loop_run(pc_worker *worker)
 {
     pc_loop l = {.worker = worker, .arena_per_item = PC_ARENA_PER_ITEM};
@@ -191,8 +229,8 @@ int pc_loop_run(pc_worker *worker)
     pc_array_start(worker);
     pc_host_start(worker);
     pc_life_begin(worker);
-    while (!pc_current_call.interrupted && !worker->cut_off && !pc_life_is_over(worker, l.calls)) {
-        if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
+    while (!pc_current_call.interrupted && !worker->cut_off && !is_over(&l)) {
+        if (claim(&l, &slot, &word)) {
             if (pc_ring_pending(segment))
                 pc_idle_wake_one(segment);
             if (__builtin_expect(worker->life.debug, 0))

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "lib/shm/idle.h"
+#include "worker/object.h"
 
 enum { TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
 #define NONE SIZE_MAX
@@ -39,14 +40,25 @@ void pc_run_start(void)
 
 /* ---- functions ---- */
 
-static PyObject *load_function(pc_loop *l, uint32_t number)
+static const pc_function_block *function_block(const pc_loop *l, uint32_t number)
 {
     const pc_segment *segment = &l->worker->segment;
     uint64_t page = atomic_load_explicit(
         &segment->header->function_pages[number / PC_FUNCTION_PAGE % PC_FUNCTION_PAGES],
         memory_order_acquire);
     const uint64_t *offsets = pc_segment_at(segment, page);
-    const pc_function_block *block = pc_segment_at(segment, offsets[number % PC_FUNCTION_PAGE]);
+
+    return pc_segment_at(segment, offsets[number % PC_FUNCTION_PAGE]);
+}
+
+const char *pc_run_function_name(const pc_loop *l, uint32_t number)
+{
+    return function_block(l, number)->text;
+}
+
+static PyObject *load_function(pc_loop *l, uint32_t number)
+{
+    const pc_function_block *block = function_block(l, number);
 
     return block->has_source ? pc_interpreter_find_in_source(number, block->text,
                                                              block->text + block->name_size + 1)
@@ -195,7 +207,9 @@ static enum pc_result_kind run(pc_execution *e, pc_cursor arguments, bool json, 
 {
     enum pc_result_kind kind = PC_RESULT_VALUE;
     size_t start = writer->size;
-    PyObject *result = call(e, arguments, &kind);
+    PyObject *result = __builtin_expect(e->slot->flags & PC_REQUEST_KIND, 0)
+                           ? pc_object_run(e, arguments, &kind)
+                           : call(e, arguments, &kind);
     int rc = -1;
 
     if (__builtin_expect(pc_run_in_child, 0))
@@ -210,6 +224,8 @@ static enum pc_result_kind run(pc_execution *e, pc_cursor arguments, bool json, 
             return rc == -E2BIG ? PC_RESULT_TOO_BIG : PC_RESULT_NO_MEMORY;
         kind = encoding_kind(e);
     }
+    if (kind == PC_RESULT_END)
+        return kind;
     return pc_run_write_fault(writer, kind);
 }
 

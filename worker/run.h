@@ -15,6 +15,7 @@ typedef struct pc_loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
+    bool ring_is_next; /* the last call was from the inbox */
     uint32_t shortages;     /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */
     size_t arena_per_item;  /* bytes of results, in the last chunk */
@@ -37,6 +38,9 @@ void pc_run_start(void);
 /* This is a child that user code forked: what came out of the function is its parent's to end. */
 extern bool pc_run_in_child;
 _Noreturn void pc_run_leave_child(void);
+
+/* As the host was given it: "module:name". */
+const char *pc_run_function_name(const pc_loop *l, uint32_t number);
 
 /* Borrowed; NULL with an exception. */
 PyObject *pc_run_find_function(pc_execution *e);
@@ -72,7 +76,7 @@ static inline void pc_run_count(pc_loop *l, enum pc_result_kind kind)
     pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
 
     atomic_store_explicit(&record->calls, ++l->calls, memory_order_relaxed);
-    if (kind != PC_RESULT_VALUE)
+    if (kind != PC_RESULT_VALUE && kind != PC_RESULT_END)
         atomic_store_explicit(&record->errors, ++l->errors, memory_order_relaxed);
 }
 

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "worker/object.h"
 #include "worker/worker.h"
 
 /* A worker's number may be two processes': the worker, and its successor. */
@@ -463,6 +464,7 @@ static void end_worker(const zygote *z, pc_worker *worker)
     if (!pc_lifeline_say_leaving(worker))
         limit_leaving();
     pc_terminal_take(&z->options);
+    pc_object_end();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();

@@ -1,5 +1,7 @@
 #include "lib/shm/idle.h"
 
+#include "lib/shm/inbox.h"
+
 static unsigned words(const pc_segment *segment)
 {
     return (segment->config.workers + 63) / 64;
@@ -25,7 +27,7 @@ static bool may_spin(const pc_segment *segment)
     return pc_idle_awake(segment) + (spinners > 0 ? spinners : 1) <= segment->config.cpus;
 }
 
-static bool spin(pc_segment *segment)
+static bool spin(pc_segment *segment, unsigned worker)
 {
     int64_t begin = 0, yielded = 0;
 
@@ -34,7 +36,7 @@ static bool spin(pc_segment *segment)
 
         /* The ring alone: a look at the slot would fetch its line to read, and the claim would have
          * to fetch it again to write. */
-        if (pc_ring_await(segment))
+        if (pc_ring_await(segment) || pc_inbox_has(segment, worker))
             return true;
         pc_spin_pause();
         if (i % 64 != 31) /* the clock costs more than a look */
@@ -64,11 +66,11 @@ bool pc_idle_spin(pc_segment *segment, unsigned worker)
     if (segment->config.spin_ns == 0 || !may_spin(segment))
         return false;
     if (!anyone_sleeps(segment))
-        return spin(segment);
+        return spin(segment, worker);
     if (!atomic_compare_exchange_strong_explicit(&segment->header->spinner, &nobody, worker + 1,
                                                  memory_order_seq_cst, memory_order_relaxed))
         return false;
-    found = spin(segment);
+    found = spin(segment, worker);
     atomic_store_explicit(&segment->header->spinner, 0, memory_order_relaxed);
     /* I2: pairs with the fence in pc_idle_wake_one. Without it the caller's next look could be
      * older than the clearing, and a waker that saw us spin would have woken no one. */
@@ -90,7 +92,7 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
      * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
      * the shortages, and pc_idle_call_for_memory. I5: for its look whether it is to leave. */
     atomic_thread_fence(memory_order_seq_cst);
-    return !pc_ring_ready(segment) &&
+    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
 }
 
@@ -137,6 +139,16 @@ void pc_idle_wake_one(pc_segment *segment)
                 return;
         }
     }
+}
+
+void pc_idle_wake_worker(pc_segment *segment, unsigned worker)
+{
+    uint32_t sleep;
+
+    /* I1 and I2: pairs with the fences above. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (pc_idle_is_asleep(segment, worker, &sleep))
+        post(segment, worker);
 }
 
 void pc_idle_call_for_memory(pc_segment *segment)

@@ -15,6 +15,10 @@
  * look at the ring, after the clearing, sees the entry. It takes it, and hands on for what is
  * behind it.
  *
+ * A call for one worker (inbox.h) is found by that one alone, so who pushes it posts that one if it
+ * sleeps, by the same pairs (I1, I2). Woken by it or for it, a worker may run it first: then it
+ * hands on what is in the ring, as after a claim there.
+ *
  * Why not "claim the right to wake, then wake": wakers clear nothing, so one that dies in the middle
  * takes no wake with it. `posted` only spares a second post for the same sleep, and is stored after
  * the post. A spinner that dies leaves its number; the sweep clears it and wakes all. The worst
@@ -25,7 +29,7 @@
 #include "lib/shm/ring.h"
 #include "lib/shm/sleeper.h"
 
-/* Spins for work, if this worker may. True: there is an entry. */
+/* Spins for work, if this worker may. True: there is an entry, in the ring or its inbox. */
 bool pc_idle_spin(pc_segment *segment, unsigned worker);
 
 /* Before the worker sleeps on its semaphore: true if it may, false if there is work or the crew
@@ -36,6 +40,9 @@ void pc_idle_retract(pc_segment *segment, unsigned worker);
 /* After a push, and after a claim if the ring is ready: wakes one worker if no one awake is bound
  * to look. */
 void pc_idle_wake_one(pc_segment *segment);
+
+/* Host, after a push to worker's inbox: wakes it if it sleeps. */
+void pc_idle_wake_worker(pc_segment *segment, unsigned worker);
 
 /* Host: wakes all that sleep, whatever the hints say. */
 void pc_idle_wake_all(pc_segment *segment);

@@ -67,6 +67,11 @@ typedef struct pc_worker_record {
     /* Blocks given back to it: offset of the first, each with the next one's in its first 8 bytes. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t returned;
 
+    /* Calls for this worker alone: see inbox.h. The host writes the first line, the worker the other. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t inbox; /* where its entries are */
+    _Atomic uint32_t inbox_tail;
+    _Alignas(PC_CACHE_LINE) _Atomic uint32_t inbox_head;
+
     /* What the worker counts, for statistics; nobody else writes these while it lives. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t calls; /* and items, that it ended, ... */
     _Atomic uint64_t errors;                        /* ... and those that did not return */

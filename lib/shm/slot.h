@@ -19,6 +19,8 @@
  *             deadline  +-> DONE   +--+ before    + DONE(host) with the error, or QUEUED
  *                          (host)    it entered     again where a retry is allowed
  *
+ * DIRECTED is QUEUED for one worker alone (inbox.h); all that is said of QUEUED holds for it.
+ *
  * FREE is not stored: a slot is free when the host's private record says so. Its word then is
  * DONE of an earlier generation (0 in a new segment), which nobody acts on; the first store of a
  * call's life is QUEUED. A store more would be a transfer of the line more.
@@ -61,7 +63,8 @@ enum pc_state {
     PC_FREE = 0, /* of a slot that was never used */
     PC_QUEUED = 1,
     PC_CLAIMED = 2,
-    PC_DONE = 3
+    PC_DONE = 3,
+    PC_DIRECTED = 4 /* queued, for one worker: see inbox.h */
 };
 
 #define PC_STATE_MASK UINT64_C(0x7)
@@ -82,6 +85,11 @@ enum { PC_WORKERS_MAX = 1024 };
 static inline enum pc_state pc_word_state(uint64_t word)
 {
     return (enum pc_state)(word & PC_STATE_MASK);
+}
+
+static inline bool pc_word_is_queued(uint64_t word)
+{
+    return pc_word_state(word) == PC_QUEUED || pc_word_state(word) == PC_DIRECTED;
 }
 
 static inline unsigned pc_word_worker(uint64_t word)
@@ -120,6 +128,7 @@ enum pc_result_kind {
     PC_RESULT_TOO_BIG,       /* the result can never fit: nothing follows */
     PC_RESULT_BAD_TYPE,      /* a map's: the result is not of the output's type: the same */
     PC_RESULT_BAD_RANGE,     /* the same: it is, and out of range */
+    PC_RESULT_END,           /* a stream's: there is no further item: nothing follows */
     PC_RESULT_BATCH          /* of a chunk: see batch.h */
 };
 
@@ -133,7 +142,18 @@ enum pc_answer_flags { /* pc_slot.result_ran */
 enum pc_request_flags {
     PC_REQUEST_JSON = 1,  /* encode the result as JSON */
     PC_REQUEST_BATCH = 2, /* the argument block is a chunk */
-    PC_REQUEST_DEADLINE = 4 /* deadline is set */
+    PC_REQUEST_DEADLINE = 4, /* deadline is set */
+    PC_REQUEST_KIND = 0x70   /* enum pc_request_kind */
+};
+
+/* What is done with the function, where it is not just called. Objects that are kept are named by the
+ * word of the call that made them, generation << 32 | slot: no two of a crew have the same. */
+enum pc_request_kind {
+    PC_KIND_KEEP = 0x10,   /* what it returns is kept; the answer is None */
+    PC_KIND_STREAM = 0x20, /* the same, an iterator */
+    PC_KIND_METHOD = 0x30, /* the last part of its name is a method; the first argument names the object */
+    PC_KIND_NEXT = 0x40,   /* the next item of the iterator that the argument names */
+    PC_KIND_DROP = 0x50    /* the object that the argument names is closed and kept no more */
 };
 
 enum { PC_INLINE_RESULT = 64, PC_INLINE_ARGUMENTS = 88 };
@@ -198,6 +218,13 @@ static inline void pc_slot_queue(pc_slot *slot, uint32_t generation)
 {
     /* S1: pairs with the claim */
     atomic_store_explicit(&slot->control, pc_word_of(generation, PC_QUEUED), memory_order_release);
+}
+
+/* Host: the same for one worker. */
+static inline void pc_slot_direct(pc_slot *slot, uint32_t generation)
+{
+    /* S1: pairs with the claim */
+    atomic_store_explicit(&slot->control, pc_word_of(generation, PC_DIRECTED), memory_order_release);
 }
 
 /* Who is to be told of a call's end. */

@@ -6,6 +6,7 @@ model_files = \
 	tests/model/check \
 	tests/model/chunk.pml \
 	tests/model/idle.pml \
+	tests/model/inbox.pml \
 	tests/model/retained.pml \
 	tests/model/ring.pml \
 	tests/model/slot.pml \

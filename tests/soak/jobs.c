@@ -545,7 +545,8 @@ static const struct job {
     {do_bytes, 10, 8},     {do_deadlines, 1, 8},    {do_short_deadlines, 60, 2},
     {do_crashes, 1, 4},    {do_cancels, 30, 4},     {do_releases, 30, 4},
     {do_arrays, 30, 10},   {do_kept, 30, 6},        {do_writable, 20, 6},
-    {do_map, 2000, 6},     {do_slices, 400, 4},
+    {do_map, 2000, 6},     {do_slices, 400, 4},    {do_actor, 60, 8},
+    {do_stream, 150, 8},
 };
 enum { JOB_COUNT = sizeof jobs / sizeof *jobs };
 

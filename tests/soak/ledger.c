@@ -121,9 +121,16 @@ static bool may_return(const ledger_call *call)
            ((call->op == OP_DIE_ONCE || call->op == OP_CHANGE) && call->retries > 0);
 }
 
+/* To one worker, and so to whatever else ends that. */
+static bool is_tied(const ledger_call *call)
+{
+    return call->kind == KIND_ACTOR || call->kind == KIND_STREAM;
+}
+
 static bool may_end_so(const ledger_call *call, enum outcome outcome)
 {
     bool shared = call->kind == KIND_SLICES; /* the end of all in it, whose ever it is */
+    bool tied = is_tied(call);
 
     switch (outcome) {
     case OUTCOME_RETURNED:
@@ -131,7 +138,7 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
     case OUTCOME_RAISED:
         return call->op == OP_FAIL || shared;
     case OUTCOME_DIED:
-        return shared || dies_of_itself(call->op) || soak_ledger.workers_die ||
+        return shared || tied || dies_of_itself(call->op) || soak_ledger.workers_die ||
                soak_ledger.zygotes_die;
     case OUTCOME_TIMED_OUT:
         return call->flags & CALL_DEADLINE;
@@ -146,7 +153,7 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
  * their zygote nobody knows for sure. */
 static bool cause_is_known(const ledger_call *call, const pycrew_error *error)
 {
-    if (soak_ledger.workers_die && error->signal == SIGKILL)
+    if (is_tied(call) || (soak_ledger.workers_die && error->signal == SIGKILL))
         return true;
     if (soak_ledger.zygotes_die && error->exit_status == 0 &&
         (error->signal == 0 || error->signal == SIGKILL))

@@ -53,7 +53,9 @@ enum op {
     X(KIND_KEPT, "views that Python keeps")                                                        \
     X(KIND_WRITABLE, "arrays written, copied back")                                                \
     X(KIND_MAP, "map, elements")                                                                   \
-    X(KIND_SLICES, "map, slices")
+    X(KIND_SLICES, "map, slices")                                                                  \
+    X(KIND_ACTOR, "an actor's methods")                                                            \
+    X(KIND_STREAM, "a stream's items")
 
 enum kind {
 #define SOAK_KIND_ENUM(name, text) name,

@@ -1,5 +1,5 @@
-/* soak.h: what the parts of pycrew-soak share. soak.c is the run, jobs.c, batches.c, arrays.c and
- * maps.c make the calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h
+/* soak.h: what the parts of pycrew-soak share. soak.c is the run, jobs.c, batches.c, arrays.c,
+ * maps.c and objects.c make the calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h
  * keeps the books.
  */
 #ifndef SOAK_H
@@ -116,6 +116,11 @@ void do_kept(size_t first, size_t count, uint64_t *random);
 void do_writable(size_t first, size_t count, uint64_t *random);
 void do_map(size_t first, size_t count, uint64_t *random);
 void do_slices(size_t first, size_t count, uint64_t *random);
+
+/* ---- objects.c ---- */
+
+void do_actor(size_t first, size_t count, uint64_t *random);
+void do_stream(size_t first, size_t count, uint64_t *random);
 
 /* ---- killer.c ---- */
 

@@ -168,3 +168,15 @@ def call(index, op, a, b, data=b""):
         OTHERS[op](b)
     leave(index)
     return result
+
+
+class Actor:
+    """Its methods are functions of the storm's."""
+
+    def call(self, *args):
+        return call(*args)
+
+
+def stream(rows):
+    for row in rows:
+        yield call(*row)

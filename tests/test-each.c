@@ -1,0 +1,154 @@
+/* One function in each worker: pycrew_run_each. */
+#include <errno.h>
+#include <signal.h>
+
+#include "tests/harness/crew.h"
+
+enum { WORKERS = 4 };
+
+/* Whether the file has each worker's digit once. */
+static bool has_each_once(const char *path)
+{
+    char text[64] = "";
+    FILE *file = fopen(path, "r");
+    bool once = file != NULL && fgets(text, sizeof text, file) != NULL && strlen(text) == WORKERS;
+
+    if (file != NULL)
+        fclose(file);
+    for (int i = 0; once && i < WORKERS; i++)
+        once = strchr(text, '0' + i) != NULL;
+    return once;
+}
+
+TEST(a_function_runs_once_in_each_worker_also_in_those_that_are_starting)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+    const char *path = scratch("workers");
+
+    OK(pycrew_run_each(crew, "actor_ops:note_worker", "s", path));
+    ASSERT(has_each_once(path));
+    pycrew_close(crew);
+}
+
+TEST(what_was_set_in_each_worker_is_seen_by_all_calls)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+
+    OK(pycrew_run_each(crew, "actor_ops:set_mark", "value=i", 42));
+    for (int i = 0; i < 200; i++) {
+        int mark = 0;
+
+        OK(pycrew_run(crew, "actor_ops:get_mark", ">i", &mark));
+        ASSERT_INT(mark, 42);
+    }
+    pycrew_close(crew);
+}
+
+TEST(an_exception_in_one_worker_is_named_with_it_and_all_have_run)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+    const char *path = scratch("workers");
+    const pycrew_error *e;
+
+    GIVES(pycrew_run_each(crew, "actor_ops:raise_in", "si", path, 2), PYCREW_ERAISED);
+    e = pycrew_last_error();
+    ASSERT_STR(e->message, "worker 2: not here");
+    ASSERT_STR(e->type, "ValueError");
+    ASSERT_STR(e->function, "actor_ops:raise_in");
+    CONTAINS(e->traceback, "in raise_in");
+    ASSERT(has_each_once(path));
+    pycrew_close(crew);
+}
+
+TEST(a_worker_that_dies_in_it_is_named_and_all_have_run)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+    const char *path = scratch("workers");
+
+    GIVES(pycrew_run_each(crew, "actor_ops:die_in", "si", path, 1), PYCREW_EDIED);
+    CONTAINS(pycrew_last_error()->message, "worker 1: ");
+    ASSERT_INT(pycrew_last_error()->signal, SIGKILL);
+    ASSERT(pycrew_last_error()->may_have_run);
+    ASSERT(has_each_once(path));
+    pycrew_close(crew);
+}
+
+static void *run_note(void *data)
+{
+    pycrew_crew *crew = data;
+
+    OK(pycrew_run_each(crew, "actor_ops:note_worker", "s", scratch("workers")));
+    return NULL;
+}
+
+/* Each worker is in a call when it is killed, so that the function waits in its inbox. */
+TEST(a_worker_that_dies_before_it_comes_to_the_function_is_followed_by_one_that_runs_it)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+    pycrew_call *calls[WORKERS];
+    pthread_t thread;
+    int pids[WORKERS];
+
+    AWAIT(find_workers(pids, WORKERS) == WORKERS);
+    OK(pycrew_run_each(crew, "api_ops:nothing", ""));
+    for (int i = 0; i < WORKERS; i++)
+        calls[i] = SUBMIT(crew, "actor_ops:await_file", "s", "/no/such/file");
+    for (pycrew_stats stats = PYCREW_STATS_INIT; stats.queued > 0 || stats.busy < WORKERS;)
+        OK(pycrew_stats_get(crew, &stats));
+    pthread_create(&thread, NULL, run_note, crew);
+    for (pycrew_stats stats = PYCREW_STATS_INIT; stats.queued < WORKERS;) /* in the inboxes */
+        OK(pycrew_stats_get(crew, &stats));
+    for (int i = 0; i < WORKERS; i++)
+        kill(pids[i], SIGKILL);
+    pthread_join(thread, NULL);
+    ASSERT(has_each_once(scratch("workers")));
+    for (int i = 0; i < WORKERS; i++) {
+        GIVES(pycrew_wait(calls[i], BOUND), PYCREW_EDIED);
+        pycrew_release(calls[i]);
+    }
+    pycrew_close(crew);
+}
+
+TEST(more_workers_than_calls_is_no_hindrance)
+{
+    pycrew_options options = test_options(WORKERS);
+    pycrew_crew *crew;
+    const char *path = scratch("workers");
+
+    options.calls = 2;
+    crew = open_with(&options);
+    OK(pycrew_run_each(crew, "actor_ops:note_worker", "s", path));
+    ASSERT(has_each_once(path));
+    pycrew_close(crew);
+}
+
+TEST(a_deadline_ends_it)
+{
+    pycrew_options options = test_options(2);
+    pycrew_crew *crew;
+
+    options.timeout_ns = 200 * MS;
+    crew = open_with(&options);
+    AWAIT(find_workers((int[2]){0}, 2) == 2);
+    GIVES(pycrew_run_each(crew, "actor_ops:sleep", "d", 60.0), -ETIMEDOUT);
+    CONTAINS(pycrew_last_error()->message, "worker ");
+    pycrew_close(crew);
+}
+
+TEST(mistakes_are_said)
+{
+    pycrew_crew *crew = open_crew(1);
+    int result;
+
+    GIVES(pycrew_run_each(NULL, "m:f", ""), -EINVAL);
+    GIVES(pycrew_run_each(crew, "m", ""), -EINVAL);
+    GIVES(pycrew_run_each(crew, "actor_ops:get_mark", ">i", &result), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "no results");
+    GIVES(pycrew_run_each(crew, "actor_ops:set_mark", "?"), -EINVAL);
+    GIVES(pycrew_run_each(crew, "no_such_module:f", ""), PYCREW_ERAISED);
+    OK(pycrew_drain(crew, BOUND));
+    GIVES(pycrew_run_each(crew, "actor_ops:get_mark", ""), -ESHUTDOWN);
+    pycrew_close(crew);
+}
+
+TAP_MAIN

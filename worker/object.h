@@ -1,0 +1,26 @@
+/* object: what stays in a worker between calls: the instances of actors, the iterators of streams.
+ *
+ * Each is named by the call that made it (enum pc_request_kind). A name is given once, so what comes
+ * late, for an object that is gone, finds none: an actor's method then raises, a stream has ended. */
+#ifndef PC_WORKER_OBJECT_H
+#define PC_WORKER_OBJECT_H
+
+#include "worker/run.h"
+
+/* Runs a call of a kind: a new reference; NULL with an exception and *kind, or with none and
+ * PC_RESULT_END. */
+PyObject *pc_object_run(pc_execution *e, pc_cursor arguments, enum pc_result_kind *kind);
+
+/* How many there are. */
+size_t pc_object_count(void);
+
+/* How many of them are iterators of streams: the worker does not leave before these have ended. */
+size_t pc_object_iterators(void);
+
+/* At an orderly end of the worker: closes all that are left. */
+void pc_object_end(void);
+
+/* Sets the TypeError for a generator that is to be a call's result, and true; false: it is none. */
+bool pc_object_refuse_generator(PyObject *object);
+
+#endif
