@@ -339,7 +339,8 @@ bool pc_object_refuse_generator(PyObject *object)
     if (!PyGen_CheckExact(object) && !PyAsyncGen_CheckExact(object))
         return false;
     PyErr_Format(PyExc_TypeError,
-                 "the result is %s: a stream gives its items to the caller (pycrew_set_stream)",
-                 PyGen_CheckExact(object) ? "a generator" : "an asynchronous generator");
+                 "cannot pickle '%.200s' object: a stream gives its items to the caller one by one "
+                 "(pycrew_set_stream)",
+                 Py_TYPE(object)->tp_name);
     return true;
 }
