@@ -288,7 +288,8 @@ struct pycrew_crew {
 
     /* options, copied */
     char **path, **env, **preload;
-    char *python, *init, *exit;
+    char *python, *init, *exit, *loop;
+    unsigned inflight;
     int output;
     int64_t start_timeout_ns;
     void (*log)(void *data, int level, const char *line);
@@ -335,6 +336,9 @@ void pc_crew_forget_descriptors(pycrew_crew *crew);
 
 int pc_function_check_name(const char *name); /* 0, or -EINVAL: "module:name" is malformed */
 void pc_functions_free(pycrew_crew *crew);
+
+/* What a worker says that it is: a hint. */
+enum pc_function_kind pc_function_kind(const pycrew_crew *crew, const pycrew_function *f);
 
 /* Under crew->lock: whether the segment has of the functions what it was told; tells it again. */
 bool pc_functions_intact(const pycrew_crew *crew);

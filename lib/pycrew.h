@@ -129,10 +129,14 @@ typedef struct pycrew_options {
     int output;                 /* workers' stdout and stderr: PYCREW_LOG, _INHERIT, _DISCARD */
     void (*log)(void *data, int level, const char *line); /* from the crew's own thread; NULL: stderr */
     void *log_data;
+    unsigned inflight;          /* coroutines that a worker runs at a time; 0: 256. A function that is none
+                                   runs alone, whatever this is */
+    const char *loop;           /* coroutines' event loop: "asyncio", "uvloop", or "module:function" that makes
+                                   one; NULL: what asyncio.new_event_loop() makes */
 } pycrew_options;
 
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, nullptr}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif

@@ -157,6 +157,7 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     atomic_store(&record->calls, 0);
     atomic_store(&record->errors, 0);
     atomic_store(&record->idle, 0);
+    atomic_store(&record->running, UINT64_MAX);
 }
 
 /* A hint for the workers; they could not tell it from a lie. */
@@ -510,6 +511,7 @@ static void append_item(char *text, size_t *size, char letter, const char *value
 static size_t config_text(const pycrew_crew *crew, char *text)
 {
     static const char *const outputs[] = {"l", "i", "d"};
+    char inflight[16];
     size_t size = 0;
 
     append_item(text, &size, 'o', outputs[crew->output]);
@@ -523,6 +525,10 @@ static size_t config_text(const pycrew_crew *crew, char *text)
         append_item(text, &size, 'i', crew->init);
     if (crew->exit != NULL)
         append_item(text, &size, 'x', crew->exit);
+    if (crew->loop != NULL)
+        append_item(text, &size, 'l', crew->loop);
+    snprintf(inflight, sizeof inflight, "%u", crew->inflight);
+    append_item(text, &size, 'c', inflight);
     return size;
 }
 

@@ -2,13 +2,14 @@
 
 worker_sources = \
 	worker/array.c worker/array.h \
+	worker/async.c worker/async.h \
 	worker/convert.c worker/convert.h \
 	worker/element.c worker/element.h \
 	worker/fault.c \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
 	worker/lifeline.c \
-	worker/loop.c \
+	worker/loop.c worker/loop.h \
 	worker/map.c worker/map.h \
 	worker/module.c \
 	worker/run.c worker/run.h \

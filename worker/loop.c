@@ -10,8 +10,9 @@
 
 #include "lib/shm/idle.h"
 #include "worker/array.h"
+#include "worker/async.h"
 #include "worker/items.h"
-#include "worker/run.h"
+#include "worker/loop.h"
 
 /* ---- single calls ---- */
 
@@ -48,36 +49,63 @@ static pc_cursor slot_arguments(const pc_segment *segment, const pc_slot *slot)
     return (pc_cursor){at, at + slot->arguments_size};
 }
 
-static void run_single(pc_execution *e, uint32_t number)
+static slot_writer write_to(const pc_execution *e)
+{
+    return (slot_writer){.writer = {.data = e->slot->result,
+                                    .capacity = PC_INLINE_RESULT,
+                                    .grow = slot_grow},
+                         .worker = e->loop->worker};
+}
+
+static bool wants_json(const pc_execution *e)
+{
+    return e->slot->flags & PC_REQUEST_JSON;
+}
+
+static void end_single(const pc_execution *e, const slot_writer *w, enum pc_result_kind kind)
 {
     pc_slot *slot = e->slot;
-    pc_worker *worker = e->loop->worker;
-    slot_writer w = {
-        .writer = {.data = slot->result, .capacity = PC_INLINE_RESULT, .grow = slot_grow},
-        .worker = worker};
 
-    pc_run_set_current(e, number, 0,
-                       slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX);
-    slot->result_kind = pc_run_execute(e, slot_arguments(&worker->segment, slot),
-                                       slot->flags & PC_REQUEST_JSON, &w.writer);
-    pc_run_clear_current();
+    slot->result_kind = kind;
     slot->result_ran = e->ran;
     if (__builtin_expect(pc_array_used, 0))
-        slot->result_ran |= pc_array_end_call(slot->result_kind == PC_RESULT_VALUE);
-    slot->result_block = w.block;
-    slot->result_size = w.writer.size;
+        slot->result_ran |= pc_array_end_call(kind == PC_RESULT_VALUE);
+    slot->result_block = w->block;
+    slot->result_size = w->writer.size;
+}
+
+static void end_awaited(pc_async_call *call, PyObject *result)
+{
+    slot_writer w = write_to(&call->execution);
+    enum pc_result_kind kind =
+        pc_run_write(&call->execution, result, wants_json(&call->execution), &w.writer);
+
+    pc_async_leave(call);
+    end_single(&call->execution, &w, kind);
+    pc_loop_finish(&call->execution);
+}
+
+/* False: it goes on, and will be ended by end_awaited. */
+static bool run_single(pc_execution *e)
+{
+    pc_slot *slot = e->slot;
+    int64_t deadline = slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX;
+    slot_writer w = write_to(e);
+    enum pc_result_kind kind;
+
+    pc_run_set_current(e, e->number, 0, deadline);
+    kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e), &w.writer);
+    if (__builtin_expect(kind == PC_RUN_PENDING, 0)) {
+        if (pc_async_start(e, 0, deadline, end_awaited, NULL) == 0)
+            return false;
+        kind = pc_run_write(e, NULL, false, &w.writer);
+    }
+    pc_run_clear_current();
+    end_single(e, &w, kind);
+    return true;
 }
 
 /* ---- the loop ---- */
-
-/* The call could not be ended: it is doomed, and we are going to be killed. Anything else is a
- * scribbled word, and our death lets the sweep set it right. */
-static _Noreturn void await_death(bool doomed)
-{
-    while (doomed)
-        pause();
-    abort();
-}
 
 static bool is_doomed(const pc_execution *e)
 {
@@ -91,25 +119,56 @@ static bool is_doomed(const pc_execution *e)
     return atomic_load(&chunk->progress) & PC_CHUNK_DOOMED;
 }
 
+_Noreturn void pc_loop_await_death(const pc_execution *e)
+{
+    while (is_doomed(e))
+        pause();
+    abort();
+}
+
+void pc_loop_finish(const pc_execution *e)
+{
+    pc_ending ending;
+
+    if (!pc_slot_finish(e->slot, e->word, &ending))
+        pc_loop_await_death(e);
+    pc_lifeline_tell(e->loop->worker, &ending, e->number);
+}
+
 static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
 {
-    pc_worker *worker = l->worker;
-    pc_slot *slot = &worker->segment.slots[number];
+    pc_slot *slot = &l->worker->segment.slots[number];
     pc_execution e = {.loop = l,
                       .slot = slot,
                       .generation = pc_word_generation(word),
-                      .function = slot->function};
-    pc_ending ending;
+                      .function = slot->function,
+                      .number = number,
+                      .word = word};
+    bool ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_single(&e);
 
-    if (slot->flags & PC_REQUEST_BATCH) {
-        if (!pc_items_run_chunk(&e, number))
-            await_death(is_doomed(&e));
-    } else {
-        run_single(&e, number);
-    }
-    if (!pc_slot_finish(slot, word, &ending))
-        await_death(is_doomed(&e));
-    pc_lifeline_tell(worker, &ending, number);
+    if (ended)
+        pc_loop_finish(&e);
+}
+
+bool pc_loop_run_next(pc_loop *l)
+{
+    pc_worker *worker = l->worker;
+    pc_segment *segment = &worker->segment;
+    uint32_t slot;
+    uint64_t word;
+
+    if (!pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word))
+        return false;
+    if (pc_ring_pending(segment))
+        pc_idle_wake_one(segment);
+    run_slot(l, slot, word);
+    pc_run_yield_to_threads(l);
+    return true;
+}
+
+bool pc_loop_takes_calls(const pc_loop *l)
+{
+    return !pc_current_call.interrupted && !l->worker->cut_off;
 }
 
 static void sleep_idle(pc_worker *worker)
@@ -122,7 +181,7 @@ static void sleep_idle(pc_worker *worker)
 }
 
 /* What is kept for calls to come, where others are short of it now. */
-static bool answer_shortage(pc_loop *l)
+bool pc_loop_answer_shortage(pc_loop *l)
 {
     pc_worker *worker = l->worker;
     uint32_t shortages =
@@ -146,17 +205,24 @@ static void note_idle(pc_worker_record *record, bool begins)
                           memory_order_relaxed);
 }
 
+static bool publish(pc_worker *worker)
+{
+    return __builtin_expect(pc_async_has_waiter(), 0)
+               ? pc_idle_announce(&worker->segment, worker->number)
+               : pc_idle_publish(&worker->segment, worker->number);
+}
+
 static void idle_awhile(pc_loop *l)
 {
     pc_worker *worker = l->worker;
 
     pc_run_take_back(worker);
-    answer_shortage(l);
+    pc_loop_answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
     pc_run_take_back(worker);
     pc_heap_drop_kept(&worker->heap);
-    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
+    if (publish(worker) && !pc_loop_answer_shortage(l) &&
         !pc_heap_is_given_back(&worker->segment, worker->number))
         sleep_idle(worker);
     pc_idle_retract(&worker->segment, worker->number);
@@ -175,18 +241,14 @@ int pc_loop_run(pc_worker *worker)
 {
     pc_loop l = {.worker = worker, .arena_per_item = PC_ARENA_PER_ITEM};
     pc_segment *segment = &worker->segment;
-    uint32_t slot;
-    uint64_t word;
 
     pc_current_call.record = &segment->workers[worker->number];
     pc_run_start();
     pc_array_start(worker);
-    while (!pc_current_call.interrupted && !worker->cut_off) {
-        if (pc_ring_claim(segment, worker->number, worker->incarnation, &slot, &word)) {
-            if (pc_ring_pending(segment))
-                pc_idle_wake_one(segment);
-            run_slot(&l, slot, word);
-            pc_run_yield_to_threads(&l);
+    while (pc_loop_takes_calls(&l)) {
+        if (pc_loop_run_next(&l)) {
+            if (__builtin_expect(pc_async_pending > 0, 0))
+                pc_async_serve(&l);
         } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
             return PC_EXIT_CLOSED;
         } else {

@@ -15,10 +15,14 @@
 /* The host's control socket, from spawn. */
 enum { PC_CONTROL_FD = 3 };
 
+enum { PC_INFLIGHT_DEFAULT = 256 };
+
 /* From the host's CONFIG message. All strings live as long as the process. */
 typedef struct pc_worker_options {
     const char *python;
     const char *init, *exit;
+    const char *loop;           /* options.loop; NULL: asyncio's, as its policy says */
+    unsigned inflight;          /* coroutines at a time; 0: PC_INFLIGHT_DEFAULT */
     char output;                /* 'l'og, 'i'nherit, 'd'iscard */
     const char **path, **preload; /* NULL-terminated */
 } pc_worker_options;

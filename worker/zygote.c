@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "worker/worker.h"
+#include "worker/async.h"
 
 typedef struct child {
     pid_t pid; /* 0: none */
@@ -239,6 +239,12 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
         case 'o':
             options->output = at[1];
             break;
+        case 'c':
+            options->inflight = (unsigned)strtoul(at + 1, NULL, 10);
+            break;
+        case 'l':
+            options->loop = at + 1;
+            break;
         default:
             return -EPROTO;
         }
@@ -446,6 +452,7 @@ static int worker_main(zygote *z, const pc_message *request, const int *fds)
     status = pc_loop_run(&worker);
     if (!pc_lifeline_say_leaving(&worker))
         limit_leaving();
+    pc_async_end();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();

@@ -78,9 +78,14 @@ bool pc_idle_spin(pc_segment *segment, unsigned worker)
 
 bool pc_idle_publish(pc_segment *segment, unsigned worker)
 {
+    pc_sleeper_drain(&segment->workers[worker].semaphore);
+    return pc_idle_announce(segment, worker);
+}
+
+bool pc_idle_announce(pc_segment *segment, unsigned worker)
+{
     pc_worker_record *record = &segment->workers[worker];
 
-    pc_sleeper_drain(&record->semaphore);
     /* I3: release, pairs with post(): a token for this sleep comes after the drain. Without it the
      * drain could take it, and `posted` would say that it is there. */
     atomic_fetch_add_explicit(&record->sleeps, 1, memory_order_release);
