@@ -99,12 +99,15 @@ struct pycrew_call {
     int host_code;
     pc_error host_error;
     bool overdue;           /* its deadline has passed, and was acted on */
+    int64_t stop_since;     /* when its worker was asked to end it, or an item; 0: it was not */
+    uint32_t stop_item;     /* that item */
     _Atomic bool held;      /* submitted while the crew is rebuilt: not in its slot yet */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
     _Atomic bool replaced;  /* a spare is free in its place already; the owner's */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
+    _Atomic uint32_t deaths_beside; /* of workers that died of another call */
 
     /* from ENDED on */
     int code;
@@ -184,6 +187,7 @@ typedef struct pc_host_worker {
     uint32_t step_call, step_generation, step_item;
     int64_t step_time, stack_time; /* when the next step is due, and the one after the interrupt */
     unsigned step_looks; /* for the stack, in vain */
+    bool step_more; /* others of its calls are to end, too, and wait for this one's ladder */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
@@ -494,6 +498,7 @@ struct pc_batch_chunk {
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
+    unsigned beside_deaths; /* and of workers that died of another call */
     _Atomic bool cancelled; /* by the batch: what shared->cancel was told */
     uint64_t seen_progress; /* at the last look, under crew->lock, */
     int64_t seen_since;     /* and since when; 0: never */
@@ -545,9 +550,9 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
 void pc_chunk_cancel(pycrew_call *call);
 
 /* Under crew->lock, after the death of worker, which owned the chunk: keeps what is finished,
- * blames the started item. True: the rest is to be queued again; false: nothing is left, and the
+ * blames the started item; beside: that died of another call. True: the rest is to be queued again; false: nothing is left, and the
  * call is to be ended with 0. */
-bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error);
+bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_error *error);
 
 /* Gives back what it leases. */
 void pc_chunk_end_leases(pycrew_call *call);

@@ -73,6 +73,7 @@ BIG_TESTS = \
 
 API_TESTS = $(BIG_TESTS) \
 	tests/test-array \
+	tests/test-async \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \
@@ -201,6 +202,7 @@ test_data = \
 	tests/big/big.h \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
+	tests/py/async_ops.py \
 	tests/py/batch_array_ops.py \
 	tests/py/big_ops.py \
 	tests/py/call_ops.py \
@@ -245,6 +247,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 # own too; the others' limits are of time.)
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-array \
+	tests/test-async \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \

@@ -614,9 +614,9 @@ static void begin_step(const pc_async_call *call)
 
 static void end_step(void)
 {
-    set_running(UINT64_MAX);
     if (__builtin_expect(pc_run_in_child, 0))
         pc_run_leave_child();
+    set_running(UINT64_MAX);
 }
 
 static PyObject *no_more(void)
