@@ -18,6 +18,8 @@
     X(pipelined_ns, 1, "singles, 1,024 in flight, one worker")                                     \
     X(threads_ns, 1, "singles from 8 threads to 4 workers")                                        \
     X(batch_ns, 1, "records through pycrew_batch, one worker a CPU")                               \
+    X(async_call_ns, 0, "coroutines that return at once, 1,024 in flight, one worker")             \
+    X(async_sleeps_ms, 0, "10,000 of asyncio.sleep(0.1), two workers")                             \
     X(array_64mib_extra_us, 2, "a 64 MiB array to a function, beyond one of 16 bytes")               \
     X(array_1gib_extra_us, 2, "the same with 1 GiB")                                               \
     X(empty_64mib_extra_us, 2, "a 64 MiB array of pycrew.empty returned, beyond one of 16 bytes")   \
@@ -57,6 +59,7 @@ bench_measurement measure_cacheline, measure_futex, measure_memcpy;           /*
 bench_measurement measure_inprocess, measure_bare_park;
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch;
+bench_measurement measure_async_call, measure_async_sleeps;   /* async.c */
 bench_measurement measure_arrays;                             /* arrays.c */
 bench_measurement measure_map_i64, measure_map_sqrt, measure_map_whole; /* map.c */
 bench_measurement measure_start, measure_numpy, measure_idle; /* start.c */

@@ -39,6 +39,8 @@ static const struct measurement {
     {measure_pipelined, pipelined_ns, pipelined_ns},
     {measure_threads, threads_ns, threads_ns},
     {measure_batch, batch_ns, batch_ns},
+    {measure_async_call, async_call_ns, async_call_ns},
+    {measure_async_sleeps, async_sleeps_ms, async_sleeps_ms},
     {measure_arrays, array_64mib_extra_us, empty_64mib_extra_us},
     {measure_map_i64, inprocess_map_i64_ns, map_i64_ns},
     {measure_map_sqrt, inprocess_map_sqrt_ns, map_sqrt_ns},

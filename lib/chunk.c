@@ -648,12 +648,13 @@ static bool blame(pycrew_call *call, uint32_t item, unsigned worker, bool beside
                   atomic_load(&call->stop) != PC_STOP_NONE;
     pc_error own = *error;
 
-    if (beside && !killed && chunk->retries > 0 &&
-        ++chunk->beside_deaths <= PC_LOST_WORKER_CLAIMS_MAX)
-        return true;
-    chunk->blamed_deaths = chunk->blamed == item ? chunk->blamed_deaths + 1 : 1;
+    if (chunk->blamed != item)
+        chunk->blamed_deaths = chunk->beside_deaths = 0;
+    chunk->blamed_deaths++;
     chunk->blamed = item;
-    if (!killed && chunk->blamed_deaths <= chunk->retries)
+    if (beside && chunk->retries > 0 && chunk->beside_deaths < PC_LOST_WORKER_CLAIMS_MAX)
+        chunk->beside_deaths++;
+    if (!killed && chunk->blamed_deaths - chunk->beside_deaths <= chunk->retries)
         return true;
     own.public.code = killed ? stopped_code(call, item) : PYCREW_EDIED;
     own.public.function = call->function->name;

@@ -498,7 +498,7 @@ struct pc_batch_chunk {
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
-    unsigned beside_deaths; /* and of workers that died of another call */
+    unsigned beside_deaths; /* of blamed_deaths, those that are not charged: of another call's worker */
     _Atomic bool cancelled; /* by the batch: what shared->cancel was told */
     uint64_t seen_progress; /* at the last look, under crew->lock, */
     int64_t seen_since;     /* and since when; 0: never */

@@ -44,6 +44,21 @@ static int worker_pid(pycrew_crew *crew)
     return pid;
 }
 
+/* The waiter may be the first on the semaphore, and gets what was the plain loop's. */
+TEST(a_worker_that_was_left_its_waiter_is_woken_for_each_call)
+{
+    pycrew_crew *crew = open_async(1);
+    int sum;
+
+    for (int i = 0; i < 20; i++) {
+        OK(pycrew_run_within(crew, 10 * SECOND, i % 4 ? "async_ops:plain_add" : "async_ops:slow_add",
+                             "ii>i", i, 1, &sum));
+        ASSERT_INT(sum, i + 1);
+        pause_ns(20 * MS); /* it has gone to sleep */
+    }
+    pycrew_close(crew);
+}
+
 /* ---- results and exceptions ------------------------------------------------------------------- */
 
 TEST(whatever_can_be_awaited_is_awaited)

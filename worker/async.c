@@ -1,7 +1,6 @@
 #include "worker/async.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -114,23 +113,18 @@ static void unpark(void)
         futex(&async.parked, FUTEX_WAKE, 1);
 }
 
-/* Signals are for the main thread: they are to end its sleep. */
+/* Signals are for the main thread: they are to end its sleep. It goes with the process. */
 static int start_waiter(pc_worker *worker)
 {
     sigset_t all, before;
-    pthread_attr_t attributes;
     pthread_t thread;
     int rc;
 
     sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN + (16 << 10));
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&thread, &attributes, wait_for_calls,
+    rc = pthread_create(&thread, NULL, wait_for_calls,
                         &worker->segment.workers[worker->number].semaphore);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
     async.has_waiter = rc == 0;
     return -rc;
 }

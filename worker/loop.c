@@ -150,6 +150,17 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
         pc_loop_finish(&e);
 }
 
+/* Beside coroutines, it says that it is its code that runs. */
+static void run_beside(pc_loop *l, uint32_t number, uint64_t word)
+{
+    _Atomic uint64_t *running = &l->worker->segment.workers[l->worker->number].running;
+
+    atomic_store_explicit(running, (uint64_t)pc_word_generation(word) << 32 | number,
+                          memory_order_relaxed);
+    run_slot(l, number, word);
+    atomic_store_explicit(running, UINT64_MAX, memory_order_relaxed);
+}
+
 bool pc_loop_run_next(pc_loop *l)
 {
     pc_worker *worker = l->worker;
@@ -161,7 +172,10 @@ bool pc_loop_run_next(pc_loop *l)
         return false;
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
-    run_slot(l, slot, word);
+    if (__builtin_expect(pc_async_pending > 0, 0))
+        run_beside(l, slot, word);
+    else
+        run_slot(l, slot, word);
     pc_run_yield_to_threads(l);
     return true;
 }

@@ -26,8 +26,9 @@ async def sleep(seconds):
     return seconds
 
 
-async def nothing():
-    pass
+async def slow_add(a, b):
+    await asyncio.sleep(0.005)
+    return a + b
 
 
 # ---- what can be awaited ----
