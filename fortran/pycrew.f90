@@ -102,6 +102,8 @@ module pycrew
         integer(c_int) :: output = PYCREW_LOG
         type(c_funptr) :: log = c_null_funptr
         type(c_ptr) :: log_data = c_null_ptr
+        integer(c_int) :: inflight = 0
+        type(c_ptr) :: loop = c_null_ptr
     end type
 
     type, bind(c) :: pycrew_error

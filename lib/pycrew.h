@@ -141,6 +141,11 @@ typedef struct pycrew_options {
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif
 
+/* Coroutines (async def, or whatever returns what can be awaited) run on their worker's event loop, many at
+ * a time. A deadline or cancel ends the task with asyncio.CancelledError, and the worker goes on. Whatever
+ * else runs in the worker blocks the loop as long as it takes. When a worker dies, so do all calls that it
+ * has: the error of those that were only beside says which function's code ran. */
+
 /* Opens a crew: starts Python, imports the preload modules, forks the first worker. The others
  * start in the background. options may be NULL.
  *   -EINVAL         an option is out of range, or of a newer size and not zero

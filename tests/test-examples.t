@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..13
+echo 1..14
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -51,6 +51,9 @@ check a_bridge_whose_module_is_missing_names_it
 
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
+
+run examples/fetch/fetch && [ "$(cat "$scratch/out")" = '180 of 200 were found' ]
+check two_hundred_requests_are_under_way_at_once
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

@@ -77,7 +77,7 @@ contains
             at(c_loc(x%env)), at(c_loc(x%preload)), at(c_loc(x%init)), at(c_loc(x%exit)), at(c_loc(x%calls)), &
             at(c_loc(x%memory)), at(c_loc(x%queues)), at(c_loc(x%start_timeout_ns)), at(c_loc(x%timeout_ns)), &
             at(c_loc(x%grace_ns)), at(c_loc(x%retries)), at(c_loc(x%output)), at(c_loc(x%log)), &
-            at(c_loc(x%log_data)), at(c_loc(x)) + c_sizeof(x)] - at(c_loc(x))
+            at(c_loc(x%log_data)), at(c_loc(x%inflight)), at(c_loc(x%loop)), at(c_loc(x)) + c_sizeof(x)] - at(c_loc(x))
     end subroutine
 
     subroutine error_layout(places) bind(c)

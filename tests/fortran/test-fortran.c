@@ -36,7 +36,7 @@ TEST(fortran_sees_the_options_as_c_does)
 #define AT(field) offsetof(pycrew_options, field)
     ASSERT_PLACES(options_layout, AT(size), AT(workers), AT(python), AT(path), AT(env), AT(preload),
                   AT(init), AT(exit), AT(calls), AT(memory), AT(queues), AT(start_timeout_ns),
-                  AT(timeout_ns), AT(grace_ns), AT(retries), AT(output), AT(log), AT(log_data),
+                  AT(timeout_ns), AT(grace_ns), AT(retries), AT(output), AT(log), AT(log_data), AT(inflight), AT(loop),
                   sizeof(pycrew_options));
 #undef AT
 }
