@@ -9,6 +9,7 @@ static pycrew_options async_options(unsigned workers)
     pycrew_options options = test_options(workers);
 
     options.preload = preload;
+    options.grace_ns = 10 * SECOND; /* no worker is to be killed because the machine is slow */
     return options;
 }
 
@@ -338,14 +339,12 @@ TEST(a_deadline_in_an_await_ends_the_task_and_not_the_worker)
 
 TEST(a_hundred_deadlines_at_once_are_kept)
 {
-    pycrew_options options = async_options(1);
     pycrew_call *calls[200];
     pycrew_crew *crew;
     int64_t begin;
     int pid;
 
-    options.grace_ns = 5 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     pid = worker_pid(crew);
     OK(pycrew_run(crew, "async_ops:sleep", "d>", 0.0));
     for (int i = 0; i < 200; i++) {
@@ -386,14 +385,12 @@ TEST(a_cancelled_coroutine_ends_and_the_others_go_on)
 
 TEST(what_is_awaited_in_finally_has_the_grace_for_it)
 {
-    pycrew_options options = async_options(1);
     const char *started = scratch("started"), *done = scratch("done");
     pycrew_crew *crew;
     pycrew_call *call;
     int pid;
 
-    options.grace_ns = 10 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     pid = worker_pid(crew);
     call = SUBMIT(crew, "async_ops:clean_up", "dss", 0.2, started, done);
     AWAIT(file_size(started) == 1);
@@ -416,9 +413,17 @@ TEST(a_coroutine_that_swallows_its_cancelling_and_returns_has_returned)
     pycrew_close(crew);
 }
 
+static pycrew_crew *open_impatient(void)
+{
+    pycrew_options options = async_options(1);
+
+    options.grace_ns = 100 * MS;
+    return open_with(&options);
+}
+
 TEST(a_stubborn_coroutine_is_killed_after_the_grace_and_those_beside_it_say_so)
 {
-    pycrew_crew *crew = open_async(1);
+    pycrew_crew *crew = open_impatient();
     const char *started = scratch("started");
     pycrew_call *beside = SUBMIT(crew, "async_ops:await_forever", "s", started);
     pycrew_call *stubborn;
@@ -441,14 +446,12 @@ TEST(a_stubborn_coroutine_is_killed_after_the_grace_and_those_beside_it_say_so)
 /* The exception is raised where the code is; so the worker is replaced, when its others have ended. */
 TEST(a_coroutine_that_blocks_the_loop_is_interrupted_in_its_code)
 {
-    pycrew_options options = async_options(1);
     const char *started = scratch("started");
     pycrew_crew *crew;
     pycrew_call *beside, *call;
     int64_t begin;
 
-    options.grace_ns = 15 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     beside = SUBMIT(crew, "async_ops:sleep", "d", 0.5);
     call = prepare(crew, "async_ops:block");
     OK(pycrew_add(call, "ds", 1000.0, started));
@@ -468,13 +471,11 @@ TEST(a_coroutine_that_blocks_the_loop_is_interrupted_in_its_code)
 
 TEST(a_child_task_that_blocks_the_loop_is_interrupted_as_its_call)
 {
-    pycrew_options options = async_options(1);
     const char *started = scratch("started");
     pycrew_crew *crew;
     pycrew_call *call;
 
-    options.grace_ns = 15 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     call = SUBMIT(crew, "async_ops:block_in_child", "s", started);
     AWAIT(file_size(started) == 1);
     OK(pycrew_cancel(call));
@@ -486,7 +487,7 @@ TEST(a_child_task_that_blocks_the_loop_is_interrupted_as_its_call)
 
 TEST(a_loop_blocked_in_c_costs_the_worker_and_the_blocker_is_named)
 {
-    pycrew_crew *crew = open_async(1);
+    pycrew_crew *crew = open_impatient();
     const char *started = scratch("started");
     pycrew_call *late = prepare(crew, "async_ops:await_forever"), *blocker, *beside;
 
@@ -665,13 +666,11 @@ TEST(many_kills_lose_and_double_no_coroutine)
 
 TEST(close_cancels_what_is_in_flight)
 {
-    pycrew_options options = async_options(1);
     const char *started = scratch("started"), *done = scratch("done");
     pycrew_crew *crew;
     int64_t begin;
 
-    options.grace_ns = 10 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     for (int i = 0; i < 20; i++)
         (void)SUBMIT(crew, "async_ops:clean_up", "dss", 0.1, started, done);
     AWAIT(file_size(started) == 20);
@@ -683,12 +682,10 @@ TEST(close_cancels_what_is_in_flight)
 
 TEST(a_task_that_was_left_goes_on_and_is_cancelled_at_the_end)
 {
-    pycrew_options options = async_options(1);
     const char *soon = scratch("soon"), *late = scratch("late");
     pycrew_crew *crew;
 
-    options.grace_ns = 10 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     OK(pycrew_run(crew, "async_ops:leave_task", "sd>", soon, 0.05));
     while (file_size(soon) < 1) /* the loop runs while it has calls */
         OK(pycrew_run(crew, "async_ops:sleep", "d>", 0.05));
@@ -759,13 +756,11 @@ TEST(a_chunk_of_coroutines_runs_one_after_the_other)
 
 TEST(a_batchs_item_ends_at_its_deadline_and_the_others_go_on)
 {
-    pycrew_options options = async_options(1);
     pycrew_batch *batch;
     pycrew_crew *crew;
     int pid;
 
-    options.grace_ns = 5 * SECOND;
-    crew = open_with(&options);
+    crew = open_async(1);
     pid = worker_pid(crew);
     for (int known = 0; known < 2; known++) {
         batch = open_batch(crew, "async_ops:sleep", 0, 200 * MS, -1);
