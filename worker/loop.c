@@ -150,20 +150,17 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
         pc_loop_finish(&e);
 }
 
-/* Beside coroutines, it says that it is its code that runs. */
-static void run_beside(pc_loop *l, uint32_t number, uint64_t word)
+/* Beside coroutines, a call says that it is its code that runs. */
+static void say_running(const pc_loop *l, uint64_t name)
 {
-    _Atomic uint64_t *running = &l->worker->segment.workers[l->worker->number].running;
-
-    atomic_store_explicit(running, (uint64_t)pc_word_generation(word) << 32 | number,
+    atomic_store_explicit(&l->worker->segment.workers[l->worker->number].running, name,
                           memory_order_relaxed);
-    run_slot(l, number, word);
-    atomic_store_explicit(running, UINT64_MAX, memory_order_relaxed);
 }
 
-bool pc_loop_run_next(pc_loop *l)
+static inline bool run_next(pc_loop *l)
 {
     pc_worker *worker = l->worker;
+    bool beside = pc_async_pending > 0;
     pc_segment *segment = &worker->segment;
     uint32_t slot;
     uint64_t word;
@@ -172,12 +169,18 @@ bool pc_loop_run_next(pc_loop *l)
         return false;
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
-    if (__builtin_expect(pc_async_pending > 0, 0))
-        run_beside(l, slot, word);
-    else
-        run_slot(l, slot, word);
+    if (__builtin_expect(beside, 0))
+        say_running(l, (uint64_t)pc_word_generation(word) << 32 | slot);
+    run_slot(l, slot, word);
+    if (__builtin_expect(beside, 0))
+        say_running(l, UINT64_MAX);
     pc_run_yield_to_threads(l);
     return true;
+}
+
+bool pc_loop_run_next(pc_loop *l)
+{
+    return run_next(l);
 }
 
 bool pc_loop_takes_calls(const pc_loop *l)
@@ -260,7 +263,7 @@ int pc_loop_run(pc_worker *worker)
     pc_run_start();
     pc_array_start(worker);
     while (pc_loop_takes_calls(&l)) {
-        if (pc_loop_run_next(&l)) {
+        if (run_next(&l)) {
             if (__builtin_expect(pc_async_pending > 0, 0))
                 pc_async_serve(&l);
         } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
