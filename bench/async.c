@@ -72,7 +72,8 @@ static double sleep_all(pycrew_crew *crew, const pycrew_function *function, pycr
 
 void measure_async_sleeps(const struct bench *bench, double *values)
 {
-    const char *const path[] = {bench->modules, NULL}, *const preload[] = {"bench_ops", "asyncio", NULL};
+    const char *const path[] = {bench->modules, NULL}, *const preload[] = {"bench_ops", "asyncio",
+                                                                           NULL};
     pycrew_options options = PYCREW_OPTIONS_INIT;
     pycrew_call **calls = check_alloc(malloc(SLEEPS * sizeof *calls));
     options.workers = 2;

@@ -1,5 +1,5 @@
-/* Coroutines: many calls in flight on one worker; each ends once, with the result, the exception or the
- * code that it has earned, whatever happens to the others, the loop and the worker. */
+/* Coroutines: many calls in flight on one worker; each ends once, with the result, the exception or
+ * the code that it has earned, whatever happens to the others, the loop and the worker. */
 #include "tests/harness/arrays.h"
 #include "tests/harness/crew.h"
 
@@ -45,22 +45,43 @@ static int worker_pid(pycrew_crew *crew)
     return pid;
 }
 
-/* The waiter may be the first on the semaphore, and gets what was the plain loop's. */
+/* The waiter may be the first on the semaphore, and gets what was the plain loop's. (Kept, it is
+ * made good when the thread that waits looks again, after 100 ms.) */
 TEST(a_worker_that_was_left_its_waiter_is_woken_for_each_call)
 {
     pycrew_crew *crew = open_async(1);
+    double least = 1e9, took;
+    int64_t begin;
     int sum;
 
-    for (int i = 0; i < 20; i++) {
-        OK(pycrew_run_within(crew, 10 * SECOND, i % 4 ? "async_ops:plain_add" : "async_ops:slow_add",
-                             "ii>i", i, 1, &sum));
+    for (int i = 0; i < 10; i++) {
+        OK(pycrew_run(crew, "async_ops:slow_add", "ii>i", i, 1, &sum));
         ASSERT_INT(sum, i + 1);
         pause_ns(20 * MS); /* it has gone to sleep */
+        begin = now_ns();
+        OK(pycrew_run(crew, "async_ops:plain_add", "ii>i", i, 1, &sum));
+        took = ms_since(begin);
+        least = took < least ? took : least;
     }
+    ASSERT(least < 80);
     pycrew_close(crew);
 }
 
-/* ---- results and exceptions ------------------------------------------------------------------- */
+static pycrew_batch *open_batch(pycrew_crew *crew, const char *function, unsigned window,
+                                int64_t timeout, int retries)
+{
+    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
+    pycrew_batch *batch;
+
+    options.window = window;
+    options.timeout_ns = timeout;
+    options.retries = retries;
+    OK(pycrew_batch_open(crew, function_of(crew, function), &options, &batch));
+    return batch;
+}
+
+/* ---- results and exceptions -------------------------------------------------------------------
+ */
 
 TEST(whatever_can_be_awaited_is_awaited)
 {
@@ -145,13 +166,15 @@ TEST(large_results_come_whole)
         OK(pycrew_wait(calls[i], BOUND));
         OK(pycrew_result(calls[i], "y#", &bytes, &size));
         ASSERT_INT(size, i * 10007);
-        ASSERT(size == 0 || (((const char *)bytes)[0] == 'x' && ((const char *)bytes)[size - 1] == 'x'));
+        ASSERT(size == 0 ||
+               (((const char *)bytes)[0] == 'x' && ((const char *)bytes)[size - 1] == 'x'));
     }
     release_all(calls, 20);
     pycrew_close(crew);
 }
 
-/* ---- many at a time ---------------------------------------------------------------------------- */
+/* ---- many at a time ----------------------------------------------------------------------------
+ */
 
 enum { SLEEPS = 10000 };
 
@@ -320,7 +343,8 @@ TEST(a_queue_gets_each_coroutine_once)
     pycrew_close(crew);
 }
 
-/* ---- deadlines and cancel ---------------------------------------------------------------------- */
+/* ---- deadlines and cancel ----------------------------------------------------------------------
+ */
 
 TEST(a_deadline_in_an_await_ends_the_task_and_not_the_worker)
 {
@@ -435,7 +459,8 @@ TEST(a_stubborn_coroutine_is_killed_after_the_grace_and_those_beside_it_say_so)
     OK(pycrew_cancel(stubborn));
     GIVES(pycrew_wait(stubborn, BOUND), -ECANCELED);
     GIVES(pycrew_wait(beside, BOUND), PYCREW_EDIED);
-    CONTAINS(pycrew_call_error(beside)->message, "while it ran another call, of async_ops:stubborn");
+    CONTAINS(pycrew_call_error(beside)->message,
+             "while it ran another call, of async_ops:stubborn");
     ASSERT(pycrew_call_error(beside)->may_have_run);
     ASSERT(worker_pid(crew) != pid);
     pycrew_release(stubborn);
@@ -443,7 +468,8 @@ TEST(a_stubborn_coroutine_is_killed_after_the_grace_and_those_beside_it_say_so)
     pycrew_close(crew);
 }
 
-/* The exception is raised where the code is; so the worker is replaced, when its others have ended. */
+/* The exception is raised where the code is; so the worker is replaced, when its others have ended.
+ */
 TEST(a_coroutine_that_blocks_the_loop_is_interrupted_in_its_code)
 {
     const char *started = scratch("started");
@@ -508,6 +534,35 @@ TEST(a_loop_blocked_in_c_costs_the_worker_and_the_blocker_is_named)
     pycrew_close(crew);
 }
 
+/* The worker is replaced when it has no call left; until then it is the only one there is. */
+TEST(an_interrupted_function_ends_neither_those_beside_it_nor_the_workers_claims)
+{
+    pycrew_crew *crew = open_async(1);
+    const char *started = scratch("started");
+    pycrew_call *beside = SUBMIT(crew, "async_ops:await_forever", "s", started);
+    pycrew_batch *batch = open_batch(crew, "async_ops:sleep", 0, 0, -1);
+    int rc, count = 0, pid = worker_pid(crew);
+
+    AWAIT(file_size(started) == 1);
+    for (int i = 0; i < 40; i++)
+        OK(pycrew_batch_add(batch, "d", 0.02));
+    OK(pycrew_batch_end(batch));
+    GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:spin", "i>", 1000), -ETIMEDOUT);
+    ASSERT_INT(worker_pid(crew), pid);
+    while ((rc = pycrew_batch_next(batch, BOUND)) == 1) {
+        OK(pycrew_batch_result(batch, ""));
+        count++;
+    }
+    OK(rc);
+    ASSERT_INT(count, 40);
+    OK(pycrew_cancel(beside));
+    GIVES(pycrew_wait(beside, BOUND), -ECANCELED);
+    AWAIT(worker_pid(crew) != pid);
+    pycrew_release(beside);
+    pycrew_batch_close(batch);
+    pycrew_close(crew);
+}
+
 TEST(a_queued_coroutine_is_cancelled_at_once)
 {
     pycrew_options options = async_options(1);
@@ -550,7 +605,8 @@ TEST(a_coroutine_sees_its_own_deadline)
     pycrew_close(crew);
 }
 
-/* ---- deaths ------------------------------------------------------------------------------------- */
+/* ---- deaths -------------------------------------------------------------------------------------
+ */
 
 TEST(a_killed_workers_hundred_calls_each_end_once)
 {
@@ -588,7 +644,8 @@ TEST(a_killed_workers_hundred_calls_each_end_once)
     pycrew_close(crew);
 }
 
-/* One call kills its worker the first time. It is charged with it, the others run again for nothing. */
+/* One call kills its worker the first time. It is charged with it, the others run again for
+ * nothing. */
 TEST(a_deaths_bystanders_are_tried_again_and_not_charged)
 {
     pycrew_options options = async_options(1);
@@ -695,20 +752,8 @@ TEST(a_task_that_was_left_goes_on_and_is_cancelled_at_the_end)
     ASSERT_INT(file_size(late), 2);
 }
 
-/* ---- batches and maps --------------------------------------------------------------------------- */
-
-static pycrew_batch *open_batch(pycrew_crew *crew, const char *function, unsigned window,
-                                int64_t timeout, int retries)
-{
-    pycrew_batch_options options = PYCREW_BATCH_OPTIONS_INIT;
-    pycrew_batch *batch;
-
-    options.window = window;
-    options.timeout_ns = timeout;
-    options.retries = retries;
-    OK(pycrew_batch_open(crew, function_of(crew, function), &options, &batch));
-    return batch;
-}
+/* ---- batches and maps ---------------------------------------------------------------------------
+ */
 
 TEST(a_batchs_coroutines_run_at_the_same_time)
 {
@@ -849,7 +894,8 @@ TEST(a_coroutine_function_cannot_be_mapped)
     pycrew_close(crew);
 }
 
-/* ---- arrays -------------------------------------------------------------------------------------- */
+/* ---- arrays
+ * -------------------------------------------------------------------------------------- */
 
 TEST(arrays_of_coroutines_that_overlap_in_time)
 {
@@ -885,7 +931,8 @@ TEST(arrays_of_coroutines_that_overlap_in_time)
     pycrew_close(crew);
 }
 
-/* ---- the loop, and other ones ------------------------------------------------------------------- */
+/* ---- the loop, and other ones -------------------------------------------------------------------
+ */
 
 TEST(a_plain_function_runs_a_loop_of_its_own_whatever_is_in_flight)
 {
@@ -1007,7 +1054,8 @@ TEST(uvloop_is_used_where_it_is_and_named_where_it_is_not)
     pycrew_close(crew);
 }
 
-/* ---- cost ---------------------------------------------------------------------------------------- */
+/* ---- cost
+ * ---------------------------------------------------------------------------------------- */
 
 static long switches_of(int pid)
 {

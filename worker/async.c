@@ -30,22 +30,22 @@ static struct {
     pc_loop *l;
     PyObject *event_loop;
     PyObject *call_soon, *create_task, *stop;
-    PyObject *turn;              /* our callback */
-    PyObject *context;           /* of turns, and the one that tasks start from */
-    PyObject *call_of;           /* a ContextVar: the call that code belongs to */
+    PyObject *turn;    /* our callback */
+    PyObject *context; /* of turns, and the one that tasks start from */
+    PyObject *call_of; /* a ContextVar: the call that code belongs to */
     PyObject *cancelled_error;
     PyObject *get_running, *set_running; /* asyncio's, of this thread's loop */
-    int wake_fd;                 /* an eventfd */
+    int wake_fd;                         /* an eventfd */
     unsigned limit;
-    pc_async_call *first;        /* those in flight */
+    pc_async_call *first; /* those in flight */
     later *later, **later_end;
-    bool scheduled;              /* the turn is */
-    bool announced;              /* as asleep, since the last turn found nothing */
+    bool scheduled; /* the turn is */
+    bool announced; /* as asleep, since the last turn found nothing */
     bool in_turn;
-    bool to_cancel;              /* some calls are marked */
+    bool to_cancel; /* some calls are marked */
     uint64_t turns;
     _Atomic bool serving;
-    _Atomic uint32_t parked;     /* the waiter is */
+    _Atomic uint32_t parked; /* the waiter is */
     bool has_waiter;
 } async = {.wake_fd = -1};
 
@@ -201,8 +201,8 @@ static int make_loop(pc_loop *l)
     int rc;
 
     async.l = l;
-    async.limit = l->worker->options->inflight != 0 ? l->worker->options->inflight
-                                                    : PC_INFLIGHT_DEFAULT;
+    async.limit =
+        l->worker->options->inflight != 0 ? l->worker->options->inflight : PC_INFLIGHT_DEFAULT;
     async.later_end = &async.later;
     async.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (async.wake_fd < 0) {
@@ -322,8 +322,8 @@ static bool is_to_stop(const pc_async_call *call, uint64_t named, uint32_t item,
         return true;
     if (e->slot->flags & PC_REQUEST_BATCH)
         return is_cancelled_chunk(e);
-    return atomic_load_explicit(&e->loop->worker->segment.stops[e->number],
-                                memory_order_acquire) == e->generation;
+    return atomic_load_explicit(&e->loop->worker->segment.stops[e->number], memory_order_acquire) ==
+           e->generation;
 }
 
 static bool blocks_loop(const pc_async_call *call, int64_t now)
@@ -353,7 +353,7 @@ bool pc_async_interrupt(uint64_t named, uint32_t item)
     if (present == NULL || !blocks_loop(present, now))
         return true;
     present->raised = true;
-    pc_current_call.interrupted = true; /* what it did is left half done: this worker ends, in time */
+    pc_current_call.recycle = true;
     PyErr_SetNone(async.cancelled_error);
     return false;
 }
@@ -404,6 +404,14 @@ static bool announce(void)
     pc_run_take_back(worker);
     return atomic_load_explicit(&worker->segment.header->closing, memory_order_acquire) != 0 &&
            !pc_ring_ready(&worker->segment);
+}
+
+/* Sleeps too, but takes no calls. */
+static bool rest(void)
+{
+    pc_run_take_back(async.l->worker);
+    pc_heap_drop_kept(&async.l->worker->heap);
+    return true;
 }
 
 static bool has_room(void)
@@ -491,7 +499,7 @@ static void work(void)
     show_loop(running);
     if (pc_async_pending == 0 && !claimed)
         stop();
-    else if (claimed || (has_room() && !announce()))
+    else if (claimed || !(has_room() ? announce() : rest()))
         schedule();
 }
 
@@ -500,8 +508,9 @@ static PyObject *turn(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     async.scheduled = false;
-    /* Inside of a turn: user code runs this loop in itself (nest_asyncio). */
-    if (async.in_turn || PyContext_Enter(async.context) < 0) {
+    /* Left over from the last time; or inside of a turn, where user code runs this loop in itself.
+     */
+    if (!atomic_load(&async.serving) || async.in_turn || PyContext_Enter(async.context) < 0) {
         PyErr_Clear();
         Py_RETURN_NONE;
     }
@@ -575,8 +584,8 @@ void pc_async_leave(pc_async_call *call)
     pc_async_pending--;
 }
 
-/* The call's own code has ended: result, or NULL with an exception. What the task gets of it: a cancelled one is
- * cancelled, another exception was told to the host, and is nobody else's. */
+/* The call's own code has ended: result, or NULL with an exception. What the task gets of it: a
+ * cancelled one is cancelled, another exception was told to the host, and is nobody else's. */
 static PyObject *end_call(pc_async_call *call, PyObject *result)
 {
     bool cancelled = result == NULL && pc_async_is_cancelled();
@@ -771,11 +780,10 @@ static void call_dealloc(PyObject *self)
     PyObject_Free(self);
 }
 
-static PyMethodDef call_methods[] = {
-    {"send", call_send, METH_O, NULL},
-    {"throw", call_throw, METH_VARARGS, NULL},
-    {"close", call_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL}};
+static PyMethodDef call_methods[] = {{"send", call_send, METH_O, NULL},
+                                     {"throw", call_throw, METH_VARARGS, NULL},
+                                     {"close", call_close, METH_NOARGS, NULL},
+                                     {NULL, NULL, 0, NULL}};
 
 static PyAsyncMethods call_async = {
     .am_await = call_await,

@@ -185,7 +185,7 @@ bool pc_loop_run_next(pc_loop *l)
 
 bool pc_loop_takes_calls(const pc_loop *l)
 {
-    return !pc_current_call.interrupted && !l->worker->cut_off;
+    return !l->worker->cut_off && (!pc_current_call.recycle || pc_async_pending > 0);
 }
 
 static void sleep_idle(pc_worker *worker)

@@ -4,7 +4,8 @@
 
 #include "worker/run.h"
 
-/* Whether another call may be claimed: else the worker leaves when those it has have ended. */
+/* Whether another call may be claimed; else the worker leaves. Coroutines may take for ever, and
+ * calls are not to wait for that: so a worker that is to be replaced leaves when it has none. */
 bool pc_loop_takes_calls(const pc_loop *l);
 
 /* Claims a call and runs it to its end, or to where it waits. False: there is none. */

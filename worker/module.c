@@ -33,7 +33,7 @@ static PyObject *interrupt(PyObject *self, PyObject *arguments)
     /* None, or it was raised: the signal is sent again until the call has ended. */
     if (call != current->call || item != current->item || current->interrupted)
         Py_RETURN_NONE;
-    current->interrupted = true;
+    current->interrupted = current->recycle = true;
     pc_interrupt_raise();
     return NULL;
 }

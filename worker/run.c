@@ -56,9 +56,10 @@ void pc_run_note_kind(const pc_loop *l, uint32_t number, enum pc_function_kind k
 {
     _Atomic uint32_t *known = &function_block(l, number)->kind;
 
-    if (atomic_load_explicit(known, memory_order_relaxed) >= kind)
+    if ((atomic_load_explicit(known, memory_order_relaxed) & kind) == (uint32_t)kind)
         return;
-    atomic_store_explicit(known, kind, memory_order_relaxed);
+    /* Another worker may say less at this moment. Ordered before the claim of the next call. */
+    atomic_fetch_or_explicit(known, (uint32_t)kind, memory_order_seq_cst);
     atomic_thread_fence(memory_order_seq_cst);
 }
 

@@ -97,6 +97,7 @@ static inline void pc_run_set_current(const pc_execution *e, uint32_t slot, uint
     pc_current_call.call = (uint64_t)e->generation << 32 | slot;
     pc_current_call.item = item;
     pc_current_call.deadline = deadline;
+    pc_current_call.interrupted = false;
     atomic_signal_fence(memory_order_seq_cst); /* the handler runs in this thread */
 }
 

@@ -99,6 +99,7 @@ typedef struct pc_current {
     uint32_t item;      /* of a chunk */
     int64_t deadline;   /* CLOCK_MONOTONIC; INT64_MAX: none */
     bool interrupted;   /* it was hit */
+    bool recycle;       /* one was: what it did may be left half done, and the worker is to be replaced */
 } pc_current;
 
 extern pc_current pc_current_call;

@@ -80,7 +80,11 @@ typedef struct pc_queue_record {
 } pc_queue_record;
 
 /* What a worker found it to be. Who holds a call of a coroutine function may claim others beside it. */
-enum pc_function_kind { PC_FUNCTION_UNKNOWN = 0, PC_FUNCTION_PLAIN, PC_FUNCTION_COROUTINE };
+enum pc_function_kind { /* each has the bits of those before it: who says more does not hide it */
+    PC_FUNCTION_UNKNOWN = 0,
+    PC_FUNCTION_PLAIN = 1,
+    PC_FUNCTION_COROUTINE = 3
+};
 
 /* A function's block: the name, a NUL, and for functions from text the source and a NUL. */
 typedef struct pc_function_block {
