@@ -538,8 +538,8 @@ TEST(a_loop_blocked_in_c_costs_the_worker_and_the_blocker_is_named)
 TEST(an_interrupted_function_ends_neither_those_beside_it_nor_the_workers_claims)
 {
     pycrew_crew *crew = open_async(1);
-    const char *started = scratch("started");
-    pycrew_call *beside = SUBMIT(crew, "async_ops:await_forever", "s", started);
+    const char *started = scratch("started"), *spins = scratch("spins");
+    pycrew_call *beside = SUBMIT(crew, "async_ops:await_forever", "s", started), *spinning;
     pycrew_batch *batch = open_batch(crew, "async_ops:sleep", 0, 0, -1);
     int rc, count = 0, pid = worker_pid(crew);
 
@@ -547,7 +547,11 @@ TEST(an_interrupted_function_ends_neither_those_beside_it_nor_the_workers_claims
     for (int i = 0; i < 40; i++)
         OK(pycrew_batch_add(batch, "d", 0.02));
     OK(pycrew_batch_end(batch));
-    GIVES(pycrew_run_within(crew, 50 * MS, "api_ops:spin", "i>", 1000), -ETIMEDOUT);
+    spinning = SUBMIT(crew, "api_ops:spin", "is", 1000, spins);
+    AWAIT(file_size(spins) == 1);
+    OK(pycrew_cancel(spinning));
+    GIVES(pycrew_wait(spinning, BOUND), -ECANCELED);
+    pycrew_release(spinning);
     ASSERT_INT(worker_pid(crew), pid);
     while ((rc = pycrew_batch_next(batch, BOUND)) == 1) {
         OK(pycrew_batch_result(batch, ""));
