@@ -71,7 +71,7 @@ contains
     end function
 
     subroutine options_layout(places) bind(c)
-        integer(c_size_t), intent(out) :: places(19)
+        integer(c_size_t), intent(out) :: places(21)
         type(pycrew_options), target :: x
         places = [at(c_loc(x%size)), at(c_loc(x%workers)), at(c_loc(x%python)), at(c_loc(x%path)), &
             at(c_loc(x%env)), at(c_loc(x%preload)), at(c_loc(x%init)), at(c_loc(x%exit)), at(c_loc(x%calls)), &
