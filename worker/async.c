@@ -893,15 +893,13 @@ enum pc_function_kind pc_async_kind(PyObject *function)
 
 /* ---- for others ---- */
 
-PyObject *pc_async_run(PyObject *awaitable)
+PyObject *pc_async_run(pc_loop *l, PyObject *awaitable)
 {
     PyObject *result = NULL;
 
-    if (async.event_loop == NULL)
-        PyErr_SetString(PyExc_RuntimeError, "there is no event loop");
-    else if (atomic_load(&async.serving))
+    if (atomic_load(&async.serving))
         PyErr_SetString(PyExc_RuntimeError, "the event loop is running");
-    else
+    else if (need_loop(l) == 0)
         result = PyObject_CallMethod(async.event_loop, "run_until_complete", "O", awaitable);
     Py_DECREF(awaitable);
     return result;

@@ -86,7 +86,7 @@ void pc_async_serve(pc_loop *l);
 
 /* Awaits an awaitable, which is stolen, to its end, with nothing else claimed meanwhile: its
  * result, or NULL with an exception. Not while calls are pending. */
-PyObject *pc_async_run(PyObject *awaitable);
+PyObject *pc_async_run(pc_loop *l, PyObject *awaitable);
 
 /* At the worker's end: tasks that are left are cancelled and awaited, and the loop is closed. */
 void pc_async_end(void);
