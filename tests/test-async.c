@@ -559,6 +559,16 @@ TEST(an_interrupted_function_ends_neither_those_beside_it_nor_the_workers_claims
     }
     OK(rc);
     ASSERT_INT(count, 40);
+    pycrew_batch_close(batch);
+    batch = open_batch(crew, "async_ops:plain_add", 0, 0, -1);
+    for (int i = 0; i < 100; i++)
+        OK(pycrew_batch_add(batch, "ii", i, 1));
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < 100; i++) {
+        GIVES(pycrew_batch_next(batch, BOUND), 1);
+        OK(pycrew_batch_result(batch, ""));
+    }
+    ASSERT_INT(worker_pid(crew), pid);
     OK(pycrew_cancel(beside));
     GIVES(pycrew_wait(beside, BOUND), -ECANCELED);
     AWAIT(worker_pid(crew) != pid);
