@@ -22,6 +22,8 @@
     X(host_park_ns, 0, "the same every 2 ms, both sides asleep before it: median")                 \
     X(stream_item_ns, 1, "items of a generator by pycrew_next, one worker")                        \
     X(actor_p50_ns, 0, "one call of an actor at a time, one worker: median")                       \
+    X(async_call_ns, 0, "coroutines that return at once, 1,024 in flight, one worker")             \
+    X(async_sleeps_ms, 0, "10,000 of asyncio.sleep(0.1), two workers")                             \
     X(array_64mib_extra_us, 2, "a 64 MiB array to a function, beyond one of 16 bytes")               \
     X(array_1gib_extra_us, 2, "the same with 1 GiB")                                               \
     X(empty_64mib_extra_us, 2, "a 64 MiB array of pycrew.empty returned, beyond one of 16 bytes")   \
@@ -61,6 +63,7 @@ bench_measurement measure_cacheline, measure_futex, measure_memcpy;           /*
 bench_measurement measure_inprocess, measure_bare_park;
 bench_measurement measure_sync, measure_run, measure_pipelined, measure_park; /* calls.c */
 bench_measurement measure_threads, measure_batch, measure_stream, measure_actor;
+bench_measurement measure_async_call, measure_async_sleeps;   /* async.c */
 bench_measurement measure_host_call;                          /* host.c */
 bench_measurement measure_arrays;                             /* arrays.c */
 bench_measurement measure_map_i64, measure_map_sqrt, measure_map_whole; /* map.c */

@@ -26,6 +26,15 @@ def stubborn():
     sum(range(10**14))
 
 
+async def add_async(a, b):
+    return a + b
+
+
+async def sleep_async(seconds):
+    import asyncio
+    await asyncio.sleep(seconds)
+
+
 def ends(a):
     return float(a[0]) + float(a[-1])
 

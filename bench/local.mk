@@ -7,7 +7,8 @@ bench_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 
 noinst_PROGRAMS += bench/pycrew-bench bench/inprocess
 
-bench_pycrew_bench_SOURCES = bench/pycrew-bench.c bench/bench.h bench/arrays.c bench/baseline.c bench/calls.c bench/host.c bench/map.c \
+bench_pycrew_bench_SOURCES = bench/pycrew-bench.c bench/bench.h bench/arrays.c bench/async.c bench/baseline.c bench/calls.c \
+	bench/host.c bench/map.c \
 	bench/start.c bench/death.c bench/common.c bench/common.h
 bench_pycrew_bench_CPPFLAGS = $(bench_cppflags) \
 	-DBENCH_INPROCESS='"$(abs_top_builddir)/bench/inprocess$(EXEEXT)"'

@@ -42,6 +42,8 @@ static const struct measurement {
     {measure_host_call, host_call_ns, host_park_ns},
     {measure_stream, stream_item_ns, stream_item_ns},
     {measure_actor, actor_p50_ns, actor_p50_ns},
+    {measure_async_call, async_call_ns, async_call_ns},
+    {measure_async_sleeps, async_sleeps_ms, async_sleeps_ms},
     {measure_arrays, array_64mib_extra_us, empty_64mib_extra_us},
     {measure_map_i64, inprocess_map_i64_ns, map_i64_ns},
     {measure_map_sqrt, inprocess_map_sqrt_ns, map_sqrt_ns},

@@ -67,6 +67,13 @@ examples_stream_stream_SOURCES = examples/stream/stream.c
 examples_stream_stream_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_stream_stream_LDADD = lib/libpycrew.la
 
+# Coroutines: requests that are under way at once.
+noinst_PROGRAMS += examples/fetch/fetch
+examples_fetch_fetch_SOURCES = examples/fetch/fetch.c
+examples_fetch_fetch_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DFETCH_FOLDER='"$(abs_top_srcdir)/examples/fetch"'
+examples_fetch_fetch_LDADD = lib/libpycrew.la
+
 # On real data: scikit-learn's digits, and a picture of scipy's.
 noinst_PROGRAMS += examples/digits/digits
 examples_digits_digits_SOURCES = examples/digits/digits.c
@@ -97,7 +104,7 @@ examples_service_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DSERVICE_FOLDER='"$(abs_top_srcdir)/examples/service"'
 examples_service_service_LDADD = lib/libpycrew.la -levent_extra -levent_core
 
-EXTRA_DIST += examples/README.md examples/debug/means.py examples/progress/progress_ops.py \
+EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_ops.py examples/progress/progress_ops.py \
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \

@@ -112,6 +112,8 @@ module pycrew
         integer(c_int64_t) :: limit_core = 0
         integer(c_int64_t) :: limit_cpu_s = 0
         logical(c_bool) :: debug = .false.
+        integer(c_int) :: inflight = 0
+        type(c_ptr) :: loop = c_null_ptr
     end type
 
     type, bind(c) :: pycrew_error

@@ -406,6 +406,9 @@ static int submit_if_enough(pycrew_batch *batch)
 
     if (!is_look(batch, count))
         return 0;
+    /* A chunk's items run one after the other. */
+    if (pc_function_kind(batch->crew, batch->function) == PC_FUNCTION_COROUTINE)
+        return submit_chunk(batch);
     if (batch->fixed_limit)
         return count >= batch->limit ? submit_chunk(batch) : 0;
     if (batch->item.builder.writer.size >= CHUNK_BYTES)

@@ -304,12 +304,14 @@ static void initialise(pycrew_call *call)
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
+    call->stop_since = 0;
     atomic_store_explicit(&call->replaced, false, memory_order_relaxed);
     atomic_store_explicit(&call->held, false, memory_order_relaxed);
     atomic_store_explicit(&call->released, false, memory_order_relaxed);
     atomic_store_explicit(&call->stop, PC_STOP_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_running, 0, memory_order_relaxed);
     atomic_store_explicit(&call->deaths_claimed, 0, memory_order_relaxed);
+    atomic_store_explicit(&call->deaths_beside, 0, memory_order_relaxed);
     atomic_store_explicit(&call->sleeper, PC_SLEEPER_NONE, memory_order_relaxed);
     atomic_store_explicit(&call->thread, &this_thread, memory_order_relaxed);
     atomic_store_explicit(&call->phase, PC_PHASE_PREPARED, memory_order_relaxed);
@@ -707,15 +709,23 @@ int pc_call_code_of(const pycrew_call *call, uint32_t kind)
         switch (atomic_load_explicit(&call->stop, memory_order_acquire)) {
         case PC_STOP_DEADLINE: return -ETIMEDOUT;
         case PC_STOP_CANCEL: return -ECANCELED;
-        default: return PYCREW_ERAISED;
+        /* It looked at the deadlines of all its calls when it was told of another one's. */
+        default: return call->timeout_ns >= 0 ? -ETIMEDOUT : PYCREW_ERAISED;
         }
     default: return PYCREW_ERAISED;
     }
 }
 
+/* In a worker that died. */
+static bool ran_before(const pycrew_call *call)
+{
+    return atomic_load(&call->deaths_running) > 0 || atomic_load(&call->deaths_beside) > 0;
+}
+
 unsigned pc_call_attempts(const pycrew_call *call)
 {
-    return atomic_load(&call->deaths_running) + atomic_load(&call->deaths_claimed);
+    return atomic_load(&call->deaths_running) + atomic_load(&call->deaths_claimed) +
+           atomic_load(&call->deaths_beside);
 }
 
 void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, bool ran,
@@ -733,7 +743,7 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     if (type.size == 0)
         type.data = NULL;
     pc_error_set(error, code, pc_text_of(function_name(call)), type, text, trace);
-    error->public.may_have_run = ran || atomic_load(&call->deaths_running) > 0;
+    error->public.may_have_run = ran || ran_before(call);
     error->public.attempts = pc_call_attempts(call) + 1;
 }
 
@@ -741,7 +751,7 @@ static int set_lost(pycrew_call *call, int code, const char *message, bool may_h
 {
     pc_error_set(&call->error, code, pc_text_of(function_name(call)), pc_text_of(NULL),
                  pc_text_of(message), pc_text_of(NULL));
-    call->error.public.may_have_run = may_have_run || atomic_load(&call->deaths_running) > 0;
+    call->error.public.may_have_run = may_have_run || ran_before(call);
     call->error.public.attempts = pc_call_attempts(call) + may_have_run;
     return code;
 }
@@ -1163,7 +1173,7 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
                      pc_text_of(e->message), pc_text_of(e->traceback));
         call->host_error.public.signal = e->signal;
         call->host_error.public.exit_status = e->exit_status;
-        call->host_error.public.may_have_run = atomic_load(&call->deaths_running) > 0;
+        call->host_error.public.may_have_run = ran_before(call);
         call->host_error.public.out_of_memory = e->out_of_memory;
         call->host_error.public.attempts = pc_call_attempts(call);
     }

@@ -79,6 +79,7 @@ static void set_run(pycrew_call *call)
     shared->shape = chunk->shape;
     atomic_store(&shared->cancel, atomic_load(&chunk->cancelled));
     chunk->seen_since = 0;
+    call->stop_since = 0;
     atomic_store_explicit(&chunk->overdue, UINT32_MAX, memory_order_relaxed);
     shared->begin = chunk->begin;
     shared->begin_offset = offset_of(chunk, chunk->begin);
@@ -272,12 +273,15 @@ static void set_lost(pycrew_call *call, pc_error *space)
     space->public.attempts = 1;
 }
 
-/* Why this item was interrupted or killed: a deadline is one item's, cancelling is for all. */
-static int stopped_code(pc_batch_chunk *chunk, uint32_t item)
+/* Why this item was interrupted or killed: a deadline is one item's, cancelling is for all. A worker with many
+ * calls may have seen a deadline before the host. */
+static int stopped_code(const pycrew_call *call, uint32_t item)
 {
-    return pc_call_stop_code(item == atomic_load_explicit(&chunk->overdue, memory_order_relaxed)
-                                 ? PC_STOP_DEADLINE
-                                 : PC_STOP_CANCEL);
+    pc_batch_chunk *chunk = call->chunk;
+    bool cancelled = item != atomic_load_explicit(&chunk->overdue, memory_order_relaxed) &&
+                     atomic_load_explicit(&call->stop, memory_order_relaxed) == PC_STOP_CANCEL;
+
+    return pc_call_stop_code(cancelled ? PC_STOP_CANCEL : PC_STOP_DEADLINE);
 }
 
 /* An item that failed, as a worker described it. */
@@ -291,7 +295,7 @@ static void describe_failure(pycrew_call *call, uint32_t item, uint32_t kind, pc
     if (kind == PC_RESULT_NO_MEMORY || kind == PC_RESULT_NO_FUNCTION)
         pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
-        space->public.code = stopped_code(chunk, item);
+        space->public.code = stopped_code(call, item);
     space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
     /* Of this item: another's worker may have died, which the call counts. */
     space->public.may_have_run = ran || space->public.attempts > 1;
@@ -376,7 +380,7 @@ static void save_failure(pycrew_call *call, uint32_t item, uint32_t kind, bool d
             chunk->fault_item = UINT32_MAX;
         }
     } else {
-        int code = kind == PC_RESULT_INTERRUPTED ? stopped_code(chunk, item)
+        int code = kind == PC_RESULT_INTERRUPTED ? stopped_code(call, item)
                                                  : pc_call_code_of(call, kind);
 
         note_failure(chunk, item, code, NULL);
@@ -637,18 +641,22 @@ void pc_chunk_end_leases(pycrew_call *call)
 /* ---- after a death ---- */
 
 /* The item that was running takes the blame. True: it may run again. */
-static bool blame(pycrew_call *call, uint32_t item, unsigned worker, const pc_error *error)
+static bool blame(pycrew_call *call, uint32_t item, unsigned worker, bool beside, const pc_error *error)
 {
     pc_batch_chunk *chunk = call->chunk;
     bool killed = call->crew->crew_workers[worker].killed &&
                   atomic_load(&call->stop) != PC_STOP_NONE;
     pc_error own = *error;
 
-    chunk->blamed_deaths = chunk->blamed == item ? chunk->blamed_deaths + 1 : 1;
+    if (chunk->blamed != item)
+        chunk->blamed_deaths = chunk->beside_deaths = 0;
+    chunk->blamed_deaths++;
     chunk->blamed = item;
-    if (!killed && chunk->blamed_deaths <= chunk->retries)
+    if (beside && chunk->retries > 0 && chunk->beside_deaths < PC_LOST_WORKER_CLAIMS_MAX)
+        chunk->beside_deaths++;
+    if (!killed && chunk->blamed_deaths - chunk->beside_deaths <= chunk->retries)
         return true;
-    own.public.code = killed ? stopped_code(chunk, item) : PYCREW_EDIED;
+    own.public.code = killed ? stopped_code(call, item) : PYCREW_EDIED;
     own.public.function = call->function->name;
     own.public.may_have_run = true;
     own.public.attempts = chunk->blamed_deaths;
@@ -662,7 +670,7 @@ static bool blame(pycrew_call *call, uint32_t item, unsigned worker, const pc_er
     return false;
 }
 
-bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
+bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_error *error)
 {
     pc_batch_chunk *chunk = call->chunk;
     uint32_t started, finished;
@@ -682,7 +690,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error)
     if (started == finished && chunk->idle_deaths > PC_LOST_WORKER_CLAIMS_MAX)
         started++;
     if (started > finished && finished < chunk->count) {
-        again = blame(call, finished, worker, error);
+        again = blame(call, finished, worker, beside, error);
         if (!again)
             chunk->begin++;
         if (chunk->batch != NULL)

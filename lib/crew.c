@@ -65,6 +65,13 @@ static int check_hook(const char *what, const char *name)
     return pc_fail(-EINVAL, "options.%s: %s", what, pycrew_last_error()->message);
 }
 
+static int check_loop(const char *name)
+{
+    if (name == NULL || strcmp(name, "asyncio") == 0 || strcmp(name, "uvloop") == 0)
+        return 0;
+    return check_hook("loop", name);
+}
+
 /* PYCREW_FOREVER, where it means something, is the only negative time. */
 static int check_times(const pycrew_options *o)
 {
@@ -137,7 +144,9 @@ static int check_options(const pycrew_options *o)
         return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
     if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
         return rc;
-    if (check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
+    if (o->inflight > CALLS_MAX)
+        return pc_fail(-EINVAL, "options.inflight is %u; at most %d", o->inflight, CALLS_MAX);
+    if (check_loop(o->loop) < 0 || check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
     if ((rc = pc_limits_check(o)) < 0)
         return rc;
@@ -181,6 +190,7 @@ static int copy_options(pycrew_crew *crew, const pycrew_options *o)
         return pc_fail(errno == ENOMEM ? -ENOMEM : PYCREW_ESTART, "options.python is %s: %s", o->python,
                        pycrew_strerror(-errno));
     if (copy_text(o->init, &crew->init) && copy_text(o->exit, &crew->exit) &&
+        copy_text(o->loop, &crew->loop) &&
         (crew->path = copy_list(o->path)) != NULL && (crew->env = copy_list(o->env)) != NULL &&
         (crew->preload = copy_list(o->preload)) != NULL)
         return 0;
@@ -215,6 +225,7 @@ static int take_options(pycrew_crew *crew, const pycrew_options *o)
     crew->output = o->debug ? PYCREW_INHERIT : o->output;
     crew->log = o->log;
     crew->log_data = o->log_data;
+    crew->inflight = o->inflight;
     return copy_options(crew, o);
 }
 
@@ -223,6 +234,7 @@ static void free_options(pycrew_crew *crew)
     free(crew->python);
     free(crew->init);
     free(crew->exit);
+    free(crew->loop);
     free_list(crew->path);
     free_list(crew->env);
     free_list(crew->preload);

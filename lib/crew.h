@@ -111,12 +111,15 @@ struct pycrew_call {
     int host_code;
     pc_error host_error;
     bool overdue;           /* its deadline has passed, and was acted on */
+    int64_t stop_since;     /* when its worker was asked to end it, or an item; 0: it was not */
+    uint32_t stop_item;     /* that item */
     _Atomic bool held;      /* submitted while the crew is rebuilt: not in its slot yet */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
     _Atomic bool replaced;  /* a spare is free in its place already; the owner's */
 
     _Atomic uint32_t stop; /* enum pc_stop */
     _Atomic uint32_t deaths_running, deaths_claimed;
+    _Atomic uint32_t deaths_beside; /* of workers that died of another call */
 
     /* from ENDED on */
     int code;
@@ -217,6 +220,7 @@ typedef struct pc_host_worker {
     uint32_t step_call, step_generation, step_item;
     int64_t step_time, stack_time; /* when the next step is due, and the one after the interrupt */
     unsigned step_looks; /* for the stack, in vain */
+    bool step_more; /* others of its calls are to end, too, and wait for this one's ladder */
     char *stack; /* taken at the deadline, malloc'ed */
 } pc_host_worker;
 
@@ -356,7 +360,8 @@ struct pycrew_crew {
 
     /* options, copied */
     char **path, **env, **preload;
-    char *python, *init, *exit;
+    char *python, *init, *exit, *loop;
+    unsigned inflight;
     int output;
     uint64_t max_calls_per_worker, max_worker_rss;
     int nice;
@@ -416,6 +421,9 @@ void pc_limits_free(pycrew_crew *crew);
 
 int pc_function_check_name(const char *name); /* 0, or -EINVAL: "module:name" is malformed */
 void pc_functions_free(pycrew_crew *crew);
+
+/* What a worker says that it is: a hint. */
+enum pc_function_kind pc_function_kind(const pycrew_crew *crew, const pycrew_function *f);
 
 /* Under crew->lock: whether the segment has of the functions what it was told; tells it again. */
 bool pc_functions_intact(const pycrew_crew *crew);
@@ -659,6 +667,7 @@ struct pc_batch_chunk {
     uint32_t blamed;     /* the item that last died, and how often */
     unsigned blamed_deaths;
     unsigned idle_deaths; /* deaths in a row with nothing started */
+    unsigned beside_deaths; /* of blamed_deaths, those that are not charged: of another call's worker */
     _Atomic bool cancelled; /* by the batch: what shared->cancel was told */
     uint64_t seen_progress; /* at the last look, under crew->lock, */
     int64_t seen_since;     /* and since when; 0: never */
@@ -710,9 +719,9 @@ void pc_chunk_collect(pycrew_call *call, unsigned worker, unsigned incarnation, 
 void pc_chunk_cancel(pycrew_call *call);
 
 /* Under crew->lock, after the death of worker, which owned the chunk: keeps what is finished,
- * blames the started item. True: the rest is to be queued again; false: nothing is left, and the
+ * blames the started item; beside: that died of another call. True: the rest is to be queued again; false: nothing is left, and the
  * call is to be ended with 0. */
-bool pc_chunk_sweep(pycrew_call *call, unsigned worker, const pc_error *error);
+bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_error *error);
 
 /* Gives back what it leases. */
 void pc_chunk_end_leases(pycrew_call *call);

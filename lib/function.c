@@ -108,6 +108,7 @@ static void fill_block(pc_function_block *block, const char *name, const char *s
     block->name_size = (uint32_t)name_size;
     block->has_source = source != NULL;
     block->source_size = source_size;
+    atomic_store_explicit(&block->kind, PC_FUNCTION_UNKNOWN, memory_order_relaxed);
     memcpy(block->text, name, name_size + 1);
     memcpy(block->text + name_size + 1, source != NULL ? source : "", source_size + 1);
 }
@@ -212,6 +213,13 @@ int pycrew_function_source(pycrew_crew *crew, const char *name, const char *sour
 }
 
 /* ---- what the segment is told ---- */
+
+enum pc_function_kind pc_function_kind(const pycrew_crew *crew, const pycrew_function *f)
+{
+    const pc_function_block *block = pc_segment_at(&crew->segment, f->block);
+
+    return (enum pc_function_kind)atomic_load_explicit(&block->kind, memory_order_acquire);
+}
 
 static uint64_t *place_of(const pycrew_crew *crew, const pycrew_function *f)
 {

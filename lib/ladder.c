@@ -3,7 +3,10 @@
  *
  * The interrupt names the call, and the worker raises only if that is its present one. The kill
  * follows only if DOOMED could be set into that call's own word (a batch's: the item's), so it never
- * hits the next one. */
+ * hits the next one.
+ *
+ * A worker may have many calls, coroutines. At any interrupt it looks which of them were told to stop;
+ * one of them at a time is on the ladder, the first that was told, and the others wait behind it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -136,6 +139,7 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     pc_worker_record *record = &crew->segment.workers[worker];
+    int64_t since = call->stop_since != 0 ? call->stop_since : now;
 
     atomic_store_explicit(&record->interrupt_item, item, memory_order_relaxed);
     atomic_store_explicit(&record->interrupt,
@@ -145,7 +149,7 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
     w->step_call = call->index;
     w->step_generation = pc_word_generation(word);
     w->step_item = item;
-    w->stack_time = now + crew->grace_ns - stack_lead(crew->grace_ns);
+    w->stack_time = since + crew->grace_ns - stack_lead(crew->grace_ns);
     send_interrupt(w, now);
 }
 
@@ -170,6 +174,72 @@ static bool doom(pycrew_crew *crew, unsigned worker)
     return pc_slot_doom(call->slot, w->step_generation, worker);
 }
 
+/* ---- several calls of one worker ---- */
+
+/* Coroutines, or calls beside them: a worker has one call of a function that is none. */
+static bool may_be_beside(const pycrew_crew *crew, const pycrew_call *call, const pycrew_call *other)
+{
+    return pc_function_kind(crew, call->function) == PC_FUNCTION_COROUTINE ||
+           pc_function_kind(crew, other->function) == PC_FUNCTION_COROUTINE;
+}
+
+/* The worker ends all that it finds told so (stops) at any interrupt, so they are not interrupted one
+ * after the other. Only who has not ended by then gets the worker's ladder, with its own time. */
+static void wait_behind(pycrew_crew *crew, unsigned worker, const pycrew_call *call, int64_t now)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+
+    if (!may_be_beside(crew, call, &crew->calls[w->step_call])) {
+        pc_crew_distrust(crew, "a worker with two calls at a time");
+        return;
+    }
+    w->step_more = true;
+    if (w->step == PC_STEP_INTERRUPTED && w->step_time > now)
+        w->step_time = now; /* one signal for all that are told in this turn */
+}
+
+static void tell_stop(pycrew_crew *crew, pycrew_call *call, uint32_t item, int64_t now)
+{
+    if (call->stop_since == 0 || call->stop_item != item)
+        call->stop_since = now;
+    call->stop_item = item;
+    if (!call->chunk_in_use) /* an item has its own deadline, or its chunk's word that it is cancelled */
+        atomic_store_explicit(&crew->segment.stops[call->index], call->generation, memory_order_release);
+}
+
+static bool waits(const pycrew_call *call, unsigned worker, uint64_t *word)
+{
+    *word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    return atomic_load(&call->stop) != PC_STOP_NONE && call->stop_since != 0 &&
+           atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT && pc_word_state(*word) == PC_CLAIMED &&
+           pc_word_worker(*word) == worker && pc_word_generation(*word) == call->generation;
+}
+
+/* The one that was told first. */
+static void take_next(pycrew_crew *crew, unsigned worker, int64_t now)
+{
+    pc_host_worker *w = &crew->crew_workers[worker];
+    pycrew_call *first = NULL;
+    uint64_t word, first_word = 0;
+
+    if (!w->step_more || w->step != PC_STEP_NONE)
+        return;
+    w->step_more = false;
+    for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
+        pycrew_call *call = &crew->calls[i];
+
+        if (!waits(call, worker, &word))
+            continue;
+        w->step_more = first != NULL;
+        if (first != NULL && first->stop_since <= call->stop_since)
+            continue;
+        first = call;
+        first_word = word;
+    }
+    if (first != NULL)
+        interrupt(crew, worker, first, first_word, first->stop_item, now);
+}
+
 /* ---- beginning ---- */
 
 /* Begins the ladder for the worker that runs this call, unless it is on one. */
@@ -183,13 +253,14 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
     if (pc_word_state(word) != PC_CLAIMED || pc_word_generation(word) != call->generation ||
         worker >= crew->workers || atomic_load(&call->stop) == PC_STOP_NONE)
         return;
-    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker)) {
-        if (crew->crew_workers[worker].step_call != call->index)
-            pc_crew_distrust(crew, "a worker with two calls at a time");
-        return;
-    }
     if (call->chunk_in_use)
         pc_chunk_overdue(call, &item, &look);
+    tell_stop(crew, call, item, now);
+    if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker)) {
+        if (crew->crew_workers[worker].step_call != call->index)
+            wait_behind(crew, worker, call, now);
+        return;
+    }
     pc_ladder_forget(crew, worker);
     interrupt(crew, worker, call, word, item, now);
 }
@@ -205,6 +276,7 @@ static void go_on(pycrew_crew *crew, unsigned worker, int64_t now)
     pc_ladder_forget(crew, worker);
     if (call->chunk_in_use && atomic_load(&call->stop) == PC_STOP_CANCEL)
         begin(crew, call, now);
+    take_next(crew, worker, now);
 }
 
 static void step(pycrew_crew *crew, unsigned worker, int64_t now)
@@ -321,14 +393,19 @@ static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     pc_deadline_add(call);
 }
 
+/* Or waits for another one's of its worker. */
 static bool is_on_ladder(const pycrew_crew *crew, const pycrew_call *call)
 {
+    unsigned worker;
+
     for (unsigned i = 0; i < crew->workers; i++)
         if (crew->crew_workers[i].step != PC_STEP_NONE &&
             crew->crew_workers[i].step_call == call->index &&
             crew->crew_workers[i].step_generation == call->generation)
             return true;
-    return false;
+    worker = pc_word_worker(atomic_load(&call->slot->control));
+    return call->stop_since != 0 && worker < crew->workers &&
+           crew->crew_workers[worker].step != PC_STEP_NONE && crew->crew_workers[worker].step_more;
 }
 
 /* Stops it, and comes back: it is on the ladder by then, or has ended, or its slot lies. */
@@ -447,10 +524,12 @@ static int64_t run_steps(pycrew_crew *crew, int64_t now)
 
         if (w->step == PC_STEP_NONE || w->step == PC_STEP_DOOMED)
             continue;
-        if (!still_runs(crew, i))
+        if (!still_runs(crew, i)) {
             pc_ladder_forget(crew, i);
-        else if (w->step_time <= now)
+            take_next(crew, i, now);
+        } else if (w->step_time <= now) {
             step(crew, i, now);
+        }
         if (w->step != PC_STEP_NONE && w->step_time < next)
             next = w->step_time;
     }

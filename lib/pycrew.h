@@ -146,15 +146,24 @@ typedef struct pycrew_options {
     int64_t limit_cpu_s;        /* RLIMIT_CPU in seconds: a worker that has used so much dies by SIGXCPU */
     bool debug;                 /* one worker, with the host's terminal, where breakpoint() works; no
                                    deadlines. See pycrew_open(3) */
+    unsigned inflight;          /* coroutines that a worker runs at a time; 0: 256. A function that is none
+                                   runs alone, whatever this is */
+    const char *loop;           /* coroutines' event loop: "asyncio", "uvloop", or "module:function" that makes
+                                   one; NULL: what asyncio.new_event_loop() makes */
 } pycrew_options;
 
 #define PYCREW_NO_CORE ((int64_t)-1)
 
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false, 0, nullptr}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif
+
+/* Coroutines (async def, or whatever returns what can be awaited) run on their worker's event loop, many at
+ * a time. A deadline or cancel ends the task with asyncio.CancelledError, and the worker goes on. Whatever
+ * else runs in the worker blocks the loop as long as it takes. When a worker dies, so do all calls that it
+ * has: the error of those that were only beside says which function's code ran. */
 
 /* Opens a crew: starts Python, imports the preload modules, forks the first worker. The others
  * start in the background. options may be NULL.

@@ -171,7 +171,13 @@ static bool header_is_intact(const pycrew_crew *crew)
     return rest == 0 || atomic_load(&header->idle[words - 1]) >> rest == 0;
 }
 
-/* Both words are of now: a worker ends its call before it claims another. */
+static bool is_coroutine(const pycrew_call *call)
+{
+    return pc_function_kind(call->crew, call->function) == PC_FUNCTION_COROUTINE;
+}
+
+/* Both words are of now: a worker ends its call before it claims another, unless it is a coroutine, which
+ * the worker said before it claimed. */
 static bool has_two_calls(pycrew_crew *crew, pycrew_call *call, uint64_t word)
 {
     pc_host_worker *w = &crew->crew_workers[pc_word_worker(word)];
@@ -182,7 +188,7 @@ static bool has_two_calls(pycrew_crew *crew, pycrew_call *call, uint64_t word)
     if (other == 0)
         return false;
     others = load_word(&crew->calls[other - 1]);
-    return pc_word_state(others) == PC_CLAIMED && pc_word_worker(others) == pc_word_worker(word) &&
+    return !is_coroutine(&crew->calls[other - 1]) && pc_word_state(others) == PC_CLAIMED && pc_word_worker(others) == pc_word_worker(word) &&
            is_published(&crew->calls[other - 1], pc_word_generation(others)) &&
            load_word(call) == word && is_published(call, pc_word_generation(word));
 }
@@ -204,7 +210,7 @@ static const char *audit_calls(pycrew_crew *crew)
         if (pc_word_state(word) == PC_DONE && pc_word_generation(word) == call->generation)
             pc_call_tell(call); /* that may have been lost */
         if (pc_word_state(word) == PC_CLAIMED && pc_word_worker(word) < crew->workers &&
-            has_two_calls(crew, call, word))
+            !is_coroutine(call) && has_two_calls(crew, call, word))
             return "a worker with two calls at a time";
     }
     return NULL;

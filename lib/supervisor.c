@@ -174,6 +174,7 @@ static void reset_record(pycrew_crew *crew, unsigned worker)
     pc_upcall_reset(&crew->segment, worker);
     atomic_store(&record->leave, 0);
     pc_direct_reset(crew, worker);
+    atomic_store(&record->running, UINT64_MAX);
 }
 
 /* A hint for the workers; they could not tell it from a lie. */

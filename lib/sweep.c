@@ -95,21 +95,69 @@ static void end_stopped(pycrew_call *call, uint64_t word, unsigned worker, pc_er
     error->public.message = message;
 }
 
-static void sweep_chunk(pycrew_call *call, uint64_t word, unsigned worker, const pc_error *error)
+/* Of a worker with several calls: the one that it died of, if that is known. A worker's word is not
+ * believed but for a call that it had. */
+static const pycrew_call *find_culprit(pycrew_crew *crew, unsigned worker)
 {
-    if (pc_chunk_sweep(call, worker, error))
+    const pc_host_worker *w = &crew->crew_workers[worker];
+    uint64_t running = atomic_load(&crew->segment.workers[worker].running);
+    const pycrew_call *call;
+
+    if ((uint32_t)running < crew->segment.config.slots) {
+        call = &crew->calls[(uint32_t)running];
+        if (owned_by(call, load_word(call), worker, PC_CLAIMED) && call->generation == running >> 32)
+            return call;
+    }
+    call = &crew->calls[w->step_call];
+    return w->step == PC_STEP_DOOMED && owned_by(call, load_word(call), worker, PC_CLAIMED) ? call : NULL;
+}
+
+/* Others may have died of it as often; but not for ever. */
+static bool may_run_again_beside(pycrew_call *call)
+{
+    return 1 + atomic_fetch_add(&call->deaths_beside, 1) <= call->retries + PC_LOST_WORKER_CLAIMS_MAX &&
+           call->retries > 0;
+}
+
+static void sweep_beside(pycrew_call *call, uint64_t word, unsigned worker,
+                         const pycrew_call *culprit, const pc_error *error)
+{
+    pc_error own = *error;
+    char text[512];
+
+    if (may_run_again_beside(call)) {
+        queue_again(call, word);
+        return;
+    }
+    snprintf(text, sizeof text, "%.250s while it ran another call, of %.200s", error->public.message,
+             culprit->function->name);
+    own.public.message = text;
+    end_call(call, word, worker, PYCREW_EDIED, &own);
+}
+
+static void sweep_chunk(pycrew_call *call, uint64_t word, unsigned worker, bool beside,
+                        const pc_error *error)
+{
+    if (pc_chunk_sweep(call, worker, beside, error))
         queue_again(call, word);
     else
         end_call(call, word, worker, 0, NULL);
 }
 
-static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_error *error)
+static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker,
+                       const pycrew_call *culprit, pc_error *error)
 {
     bool entered = atomic_load(&call->slot->entered) == call->generation;
-    unsigned deaths = 1 + atomic_fetch_add(entered ? &call->deaths_running : &call->deaths_claimed, 1);
+    bool beside = culprit != NULL && culprit != call && entered;
+    unsigned deaths;
 
+    if (beside && !call->chunk_in_use && atomic_load(&call->stop) == PC_STOP_NONE) {
+        sweep_beside(call, word, worker, culprit, error);
+        return;
+    }
+    deaths = 1 + atomic_fetch_add(entered ? &call->deaths_running : &call->deaths_claimed, 1);
     if (call->chunk_in_use)
-        sweep_chunk(call, word, worker, error);
+        sweep_chunk(call, word, worker, beside, error);
     else if (atomic_load(&call->stop) != PC_STOP_NONE)
         end_stopped(call, word, worker, error);
     else if (atomic_load(&call->directed) == 0 && deaths <= (entered ? call->retries : PC_LOST_WORKER_CLAIMS_MAX))
@@ -120,7 +168,10 @@ static void sweep_call(pycrew_call *call, uint64_t word, unsigned worker, pc_err
 
 static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
 {
+    const pycrew_call *culprit;
+
     pthread_mutex_lock(&crew->lock);
+    culprit = find_culprit(crew, worker);
     for (uint32_t i = 0; i < crew->segment.config.slots; i++) {
         pycrew_call *call = &crew->calls[i];
         uint64_t word = load_word(call);
@@ -128,7 +179,7 @@ static void sweep_calls(pycrew_crew *crew, unsigned worker, pc_error *error)
         if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT)
             continue;
         if (owned_by(call, word, worker, PC_CLAIMED))
-            sweep_call(call, word, worker, error);
+            sweep_call(call, word, worker, culprit, error);
         else if (is_directed_to(call, word, worker))
             end_directed(call, word, worker, error);
     }

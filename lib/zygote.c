@@ -83,6 +83,9 @@ static size_t config_text(const pycrew_crew *crew, char *text)
         append_item(text, &size, 'i', crew->init);
     if (crew->exit != NULL)
         append_item(text, &size, 'x', crew->exit);
+    if (crew->loop != NULL)
+        append_item(text, &size, 'l', crew->loop);
+    append_number(text, &size, 'w', crew->inflight);
     append_life(crew, text, &size);
     return size;
 }

@@ -76,6 +76,7 @@ BIG_TESTS = \
 API_TESTS = $(BIG_TESTS) \
 	tests/test-actor \
 	tests/test-array \
+	tests/test-async \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \
@@ -230,6 +231,7 @@ test_data = \
 	tests/py/actor_ops.py \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
+	tests/py/async_ops.py \
 	tests/py/batch_array_ops.py \
 	tests/py/big_ops.py \
 	tests/py/call_ops.py \
@@ -279,6 +281,7 @@ SANITIZER_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) $(FUZZ_TESTS) $(AP
 THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-actor \
 	tests/test-array \
+	tests/test-async \
 	tests/test-batch \
 	tests/test-batch-array \
 	tests/test-call \

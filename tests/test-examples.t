@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..20
+echo 1..21
 
 run examples/bridge/bridge
 check the_bridge_runs
@@ -77,6 +77,9 @@ check a_mode_is_set_in_each_worker
 
 run examples/stream/stream && [ "$(tr '\n' ' ' <"$scratch/out")" = 'xy xz yx yz zx zy ' ]
 check a_stream_prints_its_items_in_their_order
+
+run examples/fetch/fetch && [ "$(cat "$scratch/out")" = '180 of 200 were found' ]
+check two_hundred_requests_are_under_way_at_once
 
 run examples/stdlib/stdlib-stats -n 150 && says 'Both runs found the same in every file'
 check one_worker_and_all_find_the_same_in_the_standard_library

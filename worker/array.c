@@ -26,6 +26,7 @@ typedef struct pc_block {
     bool own;
     bool leased;   /* our own, and the host has it */
     bool argument; /* of the present call */
+    unsigned suspended; /* calls that wait, and have it as an argument */
     bool retained; /* an argument's that outlived its call: our word says so */
     struct pc_block *next_in_bucket, *next, **link; /* of all */
     struct pc_block *next_argument;
@@ -144,7 +145,7 @@ static void set_word(const pc_block *block, uint32_t value)
 /* Frees the block, or lets go of it, if nothing speaks for it any more. */
 static void settle_block(pc_block *block)
 {
-    if (block->views > 0 || block->leased || block->argument)
+    if (block->views > 0 || block->leased || block->argument || block->suspended > 0)
         return;
     if (block->own)
         pc_heap_free(&blocks.worker->heap, block->base);
@@ -1024,6 +1025,48 @@ uint32_t pc_array_end_call(bool returned)
     }
     pc_array_used = false;
     return flags;
+}
+
+/* ---- calls that wait, while others run ---- */
+
+struct pc_array_held {
+    size_t count;
+    pc_block *blocks[];
+};
+
+pc_array_held *pc_array_suspend(void)
+{
+    size_t count = 0;
+    pc_array_held *held;
+
+    for (pc_block *block = blocks.arguments; block != NULL; block = block->next_argument)
+        count++;
+    held = malloc(sizeof *held + count * sizeof held->blocks[0]);
+    if (held == NULL)
+        abort(); /* the sweep frees what we have */
+    held->count = 0;
+    for (pc_block *block = blocks.arguments; block != NULL; block = block->next_argument) {
+        held->blocks[held->count++] = block;
+        block->suspended++;
+        block->argument = false;
+    }
+    blocks.arguments = NULL;
+    pc_array_used = false;
+    return held;
+}
+
+void pc_array_resume(pc_array_held *held)
+{
+    for (size_t i = 0; i < held->count; i++) {
+        pc_block *block = held->blocks[i];
+
+        block->suspended--;
+        block->argument = true;
+        block->next_argument = blocks.arguments;
+        blocks.arguments = block;
+    }
+    free(held);
+    pc_array_used = true;
 }
 
 /* ---- pycrew.empty ---- */

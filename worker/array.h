@@ -43,4 +43,10 @@ extern bool pc_array_used;
 /* The end of such a one, its result written or not: enum pc_answer_flags. */
 uint32_t pc_array_end_call(bool returned);
 
+/* The present call waits, and others run: puts its arguments aside, until they are those of the present call
+ * again, to be ended. */
+typedef struct pc_array_held pc_array_held;
+pc_array_held *pc_array_suspend(void);
+void pc_array_resume(pc_array_held *held);
+
 #endif

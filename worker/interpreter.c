@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/async.h"
 #include "worker/convert.h"
 #include "worker/worker.h"
 
@@ -150,9 +151,12 @@ const char *pc_interpreter_start(const pc_worker_options *options)
     if (PyStatus_Exception(status))
         return status_text(status);
     if (extend_path(options->path) < 0 || prepare() < 0 || pc_convert_init() < 0 ||
-        import_all(options->preload) < 0 || freeze() < 0)
+        import_all(options->preload) < 0)
         return pc_fault_describe();
-    return NULL;
+    mismatch = pc_async_check(options);
+    if (mismatch != NULL)
+        return mismatch;
+    return freeze() < 0 ? pc_fault_describe() : NULL;
 }
 
 static PyObject *walk(PyObject *object, const char *names)

@@ -1,12 +1,18 @@
 #include "worker/items.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "lib/shm/idle.h"
 #include "worker/array.h"
+#include "worker/async.h"
+#include "worker/loop.h"
 #include "worker/map.h"
+
+/* What became of a chunk, as far as it was run. */
+enum progress { DOOMED, ENDED, WAITS };
 
 enum { ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 #define MEMORY_WAIT_NS ((int64_t)100 * 1000 * 1000)
@@ -101,10 +107,28 @@ static void end_arrays(pc_execution *e, pc_chunk *chunk, enum pc_result_kind kin
     e->slot->result_ran |= flags & PC_ANSWER_RETAINED;
 }
 
-static void run_item(pc_execution *e, pc_items_writer *w, pc_cursor arguments, uint32_t item)
+static pc_chunk_result *result_of(const pc_items_writer *w, uint32_t item)
 {
-    pc_chunk_result *result =
-        (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
+    return (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
+}
+
+static void end_item(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
+{
+    pc_items_record(w, result_of(w, item), kind);
+    if (__builtin_expect(pc_array_used, 0))
+        end_arrays(e, w->chunk, kind);
+}
+
+static bool wants_json(const pc_execution *e)
+{
+    return e->slot->flags & PC_REQUEST_JSON;
+}
+
+/* PC_RUN_PENDING: it has not ended. */
+static enum pc_result_kind run_item(pc_execution *e, pc_items_writer *w, pc_cursor arguments,
+                                    uint32_t item)
+{
+    pc_chunk_result *result = result_of(w, item);
     enum pc_result_kind kind;
 
     pc_prefetch_write(result + AHEAD / sizeof *result);
@@ -113,10 +137,10 @@ static void run_item(pc_execution *e, pc_items_writer *w, pc_cursor arguments, u
     w->writer.size = 0;
     w->writer.capacity = sizeof *result;
     e->ran = false;
-    kind = pc_run_execute(e, arguments, e->slot->flags & PC_REQUEST_JSON, &w->writer);
-    pc_items_record(w, result, kind);
-    if (__builtin_expect(pc_array_used, 0))
-        end_arrays(e, w->chunk, kind);
+    kind = pc_run_execute(e, arguments, wants_json(e), &w->writer);
+    if (__builtin_expect(kind != PC_RUN_PENDING, 1))
+        end_item(e, w, item, kind);
+    return kind;
 }
 
 /* Publishes "item-1 is finished, item is started" (or, at the end, only the first). False: doomed.
@@ -243,14 +267,85 @@ static void note_memory(pc_loop *l, uint64_t before)
         l->most = taken;
 }
 
-/* False: doomed. */
-static bool run_items(pc_execution *e, pc_items_writer *w, uint32_t number)
+/* ---- items that are coroutines: one after the other, and other calls beside them ---- */
+
+/* Where a chunk stands while one of its items is awaited. */
+typedef struct waiting {
+    pc_execution execution;
+    pc_items_writer w;
+    const uint8_t *next; /* arguments, of the item behind it */
+    uint32_t item;
+    uint64_t allocated; /* before it */
+    int64_t start;
+} waiting;
+
+static void close_chunk(pc_execution *e, const pc_items_writer *w, int64_t start);
+static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t item,
+                               int64_t start);
+
+static void end_waiting(waiting *chunk, enum progress progress)
+{
+    if (progress == DOOMED)
+        pc_loop_await_death(&chunk->execution);
+    if (progress == ENDED) {
+        close_chunk(&chunk->execution, &chunk->w, chunk->start);
+        pc_loop_finish(&chunk->execution);
+    }
+    free(chunk);
+}
+
+static void go_on(void *data)
+{
+    waiting *chunk = data;
+
+    end_waiting(chunk, run_items(&chunk->execution, &chunk->w, chunk->next, chunk->item + 1,
+                                 chunk->start));
+}
+
+/* The next one is not to run inside of this one's task. */
+static void end_awaited(pc_async_call *call, PyObject *result)
+{
+    waiting *chunk = call->data;
+    pc_execution *e = &chunk->execution;
+    bool stops;
+
+    e->ran = true;
+    end_item(e, &chunk->w, chunk->item,
+             pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
+    note_memory(e->loop, chunk->allocated);
+    pc_async_leave(call);
+    stops = call->raised || has_listed_all(chunk->w.chunk);
+    if (stops || chunk->item + 1 == chunk->w.chunk->count)
+        end_waiting(chunk, pc_items_stop_before(chunk->w.chunk, chunk->item + 1) ? ENDED : DOOMED);
+    else
+        pc_async_later(go_on, chunk);
+}
+
+/* False, with an exception: it cannot be awaited. */
+static bool await_item(pc_execution *e, const waiting *now)
+{
+    waiting *chunk = malloc(sizeof *chunk);
+
+    if (chunk == NULL) {
+        Py_CLEAR(e->awaitable);
+        PyErr_NoMemory();
+        return false;
+    }
+    *chunk = *now;
+    if (pc_async_start(e, now->item, pc_current_call.deadline, end_awaited, chunk) == 0)
+        return true;
+    free(chunk);
+    return false;
+}
+
+/* From item on, whose arguments stand at `at`. */
+static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t item,
+                               int64_t start)
 {
     pc_chunk *chunk = w->chunk;
-    const uint8_t *at = (const uint8_t *)chunk->items + chunk->begin_offset;
     pc_loop *l = e->loop;
 
-    for (uint32_t item = chunk->begin; item < chunk->count; item++) {
+    for (; item < chunk->count; item++) {
         pc_cursor arguments = pc_items_arguments(at, e->shape);
         uint64_t allocated = l->worker->allocated;
         bool stops;
@@ -259,35 +354,44 @@ static bool run_items(pc_execution *e, pc_items_writer *w, uint32_t number)
         __builtin_prefetch(at + AHEAD); /* the host's lines */
         if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
             is_to_yield(l, chunk, item))
-            return pc_items_stop_before(chunk, item);
+            return pc_items_stop_before(chunk, item) ? ENDED : DOOMED;
         if (item == chunk->begin)
             l->most /= 2;
         /* Current before started: an interrupt is only asked for an item seen as started. */
-        pc_run_set_current(e, number, item, pc_items_deadline(chunk));
+        pc_run_set_current(e, e->number, item, pc_items_deadline(chunk));
         if (!pc_items_advance(chunk, item, chunk->begin))
-            return false;
-        run_item(e, w, arguments, item);
+            return DOOMED;
+        if (__builtin_expect(run_item(e, w, arguments, item) == PC_RUN_PENDING, 0)) {
+            const waiting now = {*e, *w, at, item, allocated, start};
+
+            if (await_item(e, &now))
+                return WAITS;
+            end_item(e, w, item, pc_run_write(e, NULL, false, &w->writer));
+        }
         note_memory(l, allocated);
         stops = pc_current_call.interrupted;
         pc_run_clear_current();
         if (stops || has_listed_all(chunk))
-            return pc_items_stop_before(chunk, item + 1);
+            return pc_items_stop_before(chunk, item + 1) ? ENDED : DOOMED;
         pc_run_yield_to_threads(l);
     }
-    return pc_items_advance(chunk, chunk->count, chunk->begin);
+    return pc_items_advance(chunk, chunk->count, chunk->begin) ? ENDED : DOOMED;
 }
 
 /* ---- chunks of all kinds ---- */
 
-static bool run_kind(pc_execution *e, pc_items_writer *w, uint32_t number)
+static enum progress run_kind(pc_execution *e, pc_items_writer *w, int64_t start)
 {
-    switch (w->chunk->kind) {
+    const pc_chunk *chunk = w->chunk;
+
+    switch (chunk->kind) {
     case PC_CHUNK_ELEMENTS:
-        return pc_map_run_columns(e, w, number);
+        return pc_map_run_columns(e, w, e->number) ? ENDED : DOOMED;
     case PC_CHUNK_WHOLE:
-        return pc_map_run_whole(e, w, number);
+        return pc_map_run_whole(e, w, e->number) ? ENDED : DOOMED;
     default:
-        return run_items(e, w, number);
+        return run_items(e, w, (const uint8_t *)chunk->items + chunk->begin_offset, chunk->begin,
+                         start);
     }
 }
 
@@ -313,8 +417,16 @@ static void note_results(pc_loop *l, const pc_items_writer *w)
         l->arena_per_item = w->total / (finished - begin) + 1;
 }
 
-/* False: doomed. */
-bool pc_items_run_chunk(pc_execution *e, uint32_t number)
+static void close_chunk(pc_execution *e, const pc_items_writer *w, int64_t start)
+{
+    note_results(e->loop, w);
+    atomic_store_explicit(&w->chunk->busy_ns, pc_now() - start, memory_order_relaxed);
+    e->slot->result_kind = PC_RESULT_BATCH;
+    e->slot->result_block = 0;
+    e->slot->result_size = 0;
+}
+
+bool pc_items_run_chunk(pc_execution *e)
 {
     pc_worker *worker = e->loop->worker;
     pc_chunk *chunk = pc_segment_at(&worker->segment, e->slot->arguments_block);
@@ -323,16 +435,15 @@ bool pc_items_run_chunk(pc_execution *e, uint32_t number)
                          .chunk = chunk,
                          .first = first_block(e->loop, chunk)};
     int64_t start = pc_now();
+    enum progress progress;
 
     e->shape = chunk->shape;
     e->slot->result_ran = 0;
     pc_run_publish_entered(e); /* per item, progress tells */
-    if (!run_kind(e, &w, number))
-        return false;
-    note_results(e->loop, &w);
-    atomic_store_explicit(&chunk->busy_ns, pc_now() - start, memory_order_relaxed);
-    e->slot->result_kind = PC_RESULT_BATCH;
-    e->slot->result_block = 0;
-    e->slot->result_size = 0;
-    return true;
+    progress = run_kind(e, &w, start);
+    if (progress == DOOMED)
+        pc_loop_await_death(e);
+    if (progress == ENDED)
+        close_chunk(e, &w, start);
+    return progress == ENDED;
 }

@@ -20,10 +20,10 @@ typedef struct pc_items_writer {
     size_t total;          /* bytes of all values in blocks */
 } pc_items_writer;
 
-/* False: doomed, as from all below. */
-bool pc_items_run_chunk(pc_execution *e, uint32_t number);
+/* Runs a chunk to its end. False: it goes on in the event loop, and will be ended from there. */
+bool pc_items_run_chunk(pc_execution *e);
 
-/* Publishes "item-1 is finished, item is started" (or, at the end, only the first). */
+/* False: doomed, as from all below. Publishes "item-1 is finished, item is started" (or, at the end, only the first). */
 bool pc_items_advance(pc_chunk *chunk, uint32_t item, uint32_t begin);
 
 /* Finishes the item before, and starts no other. */

@@ -2,6 +2,7 @@
 
 worker_sources = \
 	worker/array.c worker/array.h \
+	worker/async.c worker/async.h \
 	worker/choose.c worker/choose.h \
 	worker/convert.c worker/convert.h \
 	worker/element.c worker/element.h \
@@ -11,7 +12,7 @@ worker_sources = \
 	worker/items.c worker/items.h \
 	worker/life.c \
 	worker/lifeline.c \
-	worker/loop.c \
+	worker/loop.c worker/loop.h \
 	worker/map.c worker/map.h \
 	worker/module.c \
 	worker/object.c worker/object.h \

@@ -11,10 +11,11 @@
 #include "lib/shm/idle.h"
 #include "lib/shm/inbox.h"
 #include "worker/array.h"
+#include "worker/async.h"
 #include "worker/host.h"
 #include "worker/items.h"
+#include "worker/loop.h"
 #include "worker/object.h"
-#include "worker/run.h"
 
 /* ---- single calls ---- */
 
@@ -51,36 +52,63 @@ static pc_cursor slot_arguments(const pc_segment *segment, const pc_slot *slot)
     return (pc_cursor){at, at + slot->arguments_size};
 }
 
-static void run_single(pc_execution *e, uint32_t number)
+static slot_writer write_to(const pc_execution *e)
+{
+    return (slot_writer){.writer = {.data = e->slot->result,
+                                    .capacity = PC_INLINE_RESULT,
+                                    .grow = slot_grow},
+                         .worker = e->loop->worker};
+}
+
+static bool wants_json(const pc_execution *e)
+{
+    return e->slot->flags & PC_REQUEST_JSON;
+}
+
+static void end_single(const pc_execution *e, const slot_writer *w, enum pc_result_kind kind)
 {
     pc_slot *slot = e->slot;
-    pc_worker *worker = e->loop->worker;
-    slot_writer w = {
-        .writer = {.data = slot->result, .capacity = PC_INLINE_RESULT, .grow = slot_grow},
-        .worker = worker};
 
-    pc_run_set_current(e, number, 0,
-                       slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX);
-    slot->result_kind = pc_run_execute(e, slot_arguments(&worker->segment, slot),
-                                       slot->flags & PC_REQUEST_JSON, &w.writer);
-    pc_run_clear_current();
+    slot->result_kind = kind;
     slot->result_ran = e->ran;
     if (__builtin_expect(pc_array_used, 0))
-        slot->result_ran |= pc_array_end_call(slot->result_kind == PC_RESULT_VALUE);
-    slot->result_block = w.block;
-    slot->result_size = w.writer.size;
+        slot->result_ran |= pc_array_end_call(kind == PC_RESULT_VALUE);
+    slot->result_block = w->block;
+    slot->result_size = w->writer.size;
+}
+
+static void end_awaited(pc_async_call *call, PyObject *result)
+{
+    slot_writer w = write_to(&call->execution);
+    enum pc_result_kind kind =
+        pc_run_write(&call->execution, result, wants_json(&call->execution), &w.writer);
+
+    pc_async_leave(call);
+    end_single(&call->execution, &w, kind);
+    pc_loop_finish(&call->execution);
+}
+
+/* False: it goes on, and will be ended by end_awaited. */
+static bool run_single(pc_execution *e)
+{
+    pc_slot *slot = e->slot;
+    int64_t deadline = slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX;
+    slot_writer w = write_to(e);
+    enum pc_result_kind kind;
+
+    pc_run_set_current(e, e->number, 0, deadline);
+    kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e), &w.writer);
+    if (__builtin_expect(kind == PC_RUN_PENDING, 0)) {
+        if (pc_async_start(e, 0, deadline, end_awaited, NULL) == 0)
+            return false;
+        kind = pc_run_write(e, NULL, false, &w.writer);
+    }
+    pc_run_clear_current();
+    end_single(e, &w, kind);
+    return true;
 }
 
 /* ---- the loop ---- */
-
-/* The call could not be ended: it is doomed, and we are going to be killed. Anything else is a
- * scribbled word, and our death lets the sweep set it right. */
-static _Noreturn void await_death(bool doomed)
-{
-    while (doomed)
-        pause();
-    abort();
-}
 
 static bool is_doomed(const pc_execution *e)
 {
@@ -94,25 +122,123 @@ static bool is_doomed(const pc_execution *e)
     return atomic_load(&chunk->progress) & PC_CHUNK_DOOMED;
 }
 
+_Noreturn void pc_loop_await_death(const pc_execution *e)
+{
+    while (is_doomed(e))
+        pause();
+    abort();
+}
+
+void pc_loop_finish(const pc_execution *e)
+{
+    pc_ending ending;
+
+    if (!pc_slot_finish(e->slot, e->word, &ending))
+        pc_loop_await_death(e);
+    pc_lifeline_tell(e->loop->worker, &ending, e->number);
+}
+
 static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
 {
-    pc_worker *worker = l->worker;
-    pc_slot *slot = &worker->segment.slots[number];
+    pc_slot *slot = &l->worker->segment.slots[number];
     pc_execution e = {.loop = l,
                       .slot = slot,
                       .generation = pc_word_generation(word),
-                      .function = slot->function};
-    pc_ending ending;
+                      .function = slot->function,
+                      .number = number,
+                      .word = word};
+    bool ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_single(&e);
 
-    if (slot->flags & PC_REQUEST_BATCH) {
-        if (!pc_items_run_chunk(&e, number))
-            await_death(is_doomed(&e));
-    } else {
-        run_single(&e, number);
+    if (ended)
+        pc_loop_finish(&e);
+}
+
+/* From the ring and from the worker's own inbox, in turn. */
+static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
+{
+    pc_worker *worker = l->worker;
+    pc_segment *segment = &worker->segment;
+    bool own = pc_inbox_has(segment, worker->number);
+
+    if (__builtin_expect(own, 0) && !l->ring_is_next &&
+        pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word)) {
+        l->ring_is_next = true;
+        return true;
     }
-    if (!pc_slot_finish(slot, word, &ending))
-        await_death(is_doomed(&e));
-    pc_lifeline_tell(worker, &ending, number);
+    l->ring_is_next = false;
+    if (pc_ring_claim(segment, worker->number, worker->incarnation, slot, word))
+        return true;
+    return __builtin_expect(own, 0) &&
+           pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
+}
+
+/* A stream that has begun goes on to its end. */
+static bool may_leave(void)
+{
+    return pc_object_iterators() == 0;
+}
+
+static bool is_told_to_leave(const pc_worker *worker)
+{
+    return may_leave() &&
+           pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation);
+}
+
+static inline bool is_over(const pc_loop *l)
+{
+    return pc_life_is_over(l->worker, l->calls) && may_leave();
+}
+
+/* Beside coroutines, a call says that it is its code that runs. */
+static void say_running(const pc_loop *l, uint64_t name)
+{
+    atomic_store_explicit(&l->worker->segment.workers[l->worker->number].running, name,
+                          memory_order_relaxed);
+}
+
+static inline bool run_next(pc_loop *l)
+{
+    pc_worker *worker = l->worker;
+    bool beside = pc_async_pending > 0, debug = worker->life.debug && !beside;
+    pc_segment *segment = &worker->segment;
+    uint32_t slot;
+    uint64_t word;
+
+    if (!claim(l, &slot, &word))
+        return false;
+    if (pc_ring_pending(segment))
+        pc_idle_wake_one(segment);
+    if (__builtin_expect(beside, 0))
+        say_running(l, (uint64_t)pc_word_generation(word) << 32 | slot);
+    if (__builtin_expect(debug, 0))
+        pc_terminal_take(worker->options);
+    run_slot(l, slot, word);
+    if (__builtin_expect(debug, 0))
+        pc_terminal_give_back(worker->options);
+    if (__builtin_expect(beside, 0))
+        say_running(l, UINT64_MAX);
+    pc_run_yield_to_threads(l);
+    return true;
+}
+
+bool pc_loop_run_next(pc_loop *l)
+{
+    return run_next(l);
+}
+
+bool pc_loop_takes_calls(const pc_loop *l)
+{
+    return !l->worker->cut_off && !is_over(l) && (!pc_current_call.recycle || pc_async_pending > 0);
+}
+
+/* Coroutines that are debugged have the terminal until none is pending. */
+static void serve(pc_loop *l)
+{
+    if (__builtin_expect(l->worker->life.debug, 0))
+        pc_terminal_take(l->worker->options);
+    pc_async_serve(l);
+    if (__builtin_expect(l->worker->life.debug, 0))
+        pc_terminal_give_back(l->worker->options);
 }
 
 static void sleep_idle(pc_worker *worker, int64_t until)
@@ -126,7 +252,7 @@ static void sleep_idle(pc_worker *worker, int64_t until)
 }
 
 /* What is kept for calls to come, where others are short of it now. */
-static bool answer_shortage(pc_loop *l)
+bool pc_loop_answer_shortage(pc_loop *l)
 {
     pc_worker *worker = l->worker;
     uint32_t shortages =
@@ -150,21 +276,12 @@ static void note_idle(pc_worker_record *record, bool begins)
                           memory_order_relaxed);
 }
 
-/* A stream that has begun goes on to its end. */
-static bool may_leave(void)
-{
-    return pc_object_iterators() == 0;
-}
 
-static bool is_told_to_leave(const pc_worker *worker)
+static bool publish(pc_worker *worker)
 {
-    return may_leave() &&
-           pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation);
-}
-
-static inline bool is_over(const pc_loop *l)
-{
-    return pc_life_is_over(l->worker, l->calls) && may_leave();
+    return __builtin_expect(pc_async_has_waiter(), 0)
+               ? pc_idle_announce(&worker->segment, worker->number)
+               : pc_idle_publish(&worker->segment, worker->number);
 }
 
 /* The pages of a large block are not worth keeping for a caller that comes back later than this. */
@@ -174,13 +291,13 @@ static void idle_awhile(pc_loop *l)
     int64_t until = INT64_MAX;
 
     pc_run_take_back(worker);
-    answer_shortage(l);
+    pc_loop_answer_shortage(l);
     if (pc_idle_spin(&worker->segment, worker->number))
         return;
     pc_run_take_back(worker);
     if (worker->heap.kept != NULL)
         until = pc_now() + PC_KEEP_NS;
-    if (pc_idle_publish(&worker->segment, worker->number) && !answer_shortage(l) &&
+    if (publish(worker) && !pc_loop_answer_shortage(l) &&
         !pc_heap_is_given_back(&worker->segment, worker->number) &&
         !is_told_to_leave(worker)) /* I5 */
         sleep_idle(worker, until);
@@ -198,47 +315,20 @@ static void idle(pc_loop *l)
     note_idle(record, false);
 }
 
-/* From the ring and from the worker's own inbox, in turn. */
-static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
-{
-    pc_worker *worker = l->worker;
-    pc_segment *segment = &worker->segment;
-    bool own = pc_inbox_has(segment, worker->number);
-
-    if (__builtin_expect(own, 0) && !l->ring_is_next &&
-        pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word)) {
-        l->ring_is_next = true;
-        return true;
-    }
-    l->ring_is_next = false;
-    if (pc_ring_claim(segment, worker->number, worker->incarnation, slot, word))
-        return true;
-    return __builtin_expect(own, 0) &&
-           pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
-}
-
 int pc_loop_run(pc_worker *worker)
 {
     pc_loop l = {.worker = worker, .arena_per_item = PC_ARENA_PER_ITEM};
     pc_segment *segment = &worker->segment;
-    uint32_t slot;
-    uint64_t word;
 
     pc_current_call.record = &segment->workers[worker->number];
     pc_run_start();
     pc_array_start(worker);
     pc_host_start(worker);
     pc_life_begin(worker);
-    while (!pc_current_call.interrupted && !worker->cut_off && !is_over(&l)) {
-        if (claim(&l, &slot, &word)) {
-            if (pc_ring_pending(segment))
-                pc_idle_wake_one(segment);
-            if (__builtin_expect(worker->life.debug, 0))
-                pc_terminal_take(worker->options);
-            run_slot(&l, slot, word);
-            if (__builtin_expect(worker->life.debug, 0))
-                pc_terminal_give_back(worker->options);
-            pc_run_yield_to_threads(&l);
+    while (pc_loop_takes_calls(&l)) {
+        if (run_next(&l)) {
+            if (__builtin_expect(pc_async_pending > 0, 0))
+                serve(&l);
         } else if (atomic_load_explicit(&segment->header->closing, memory_order_acquire)) {
             return PC_EXIT_CLOSED;
         } else {

@@ -2,6 +2,7 @@
 #include "lib/shm/sleeper.h"
 #include "worker/array.h"
 #include "worker/host.h"
+#include "worker/async.h"
 #include "worker/worker.h"
 
 pc_current pc_current_call = {.call = UINT64_MAX, .deadline = INT64_MAX};
@@ -20,28 +21,35 @@ static PyObject *interrupt(PyObject *self, PyObject *arguments)
 {
     pc_current *current = &pc_current_call;
     uint64_t call;
+    uint32_t item;
 
     (void)self;
     (void)arguments;
-    if (current->record == NULL || current->call == UINT64_MAX || current->interrupted)
-        Py_RETURN_NONE; /* none, or it was raised: the signal is sent again until the call has ended
-                         */
-    call = atomic_load_explicit(&current->record->interrupt, memory_order_acquire);
-    if (call != current->call || atomic_load_explicit(&current->record->interrupt_item,
-                                                      memory_order_relaxed) != current->item)
+    if (current->record == NULL)
         Py_RETURN_NONE;
-    current->interrupted = true;
+    call = atomic_load_explicit(&current->record->interrupt, memory_order_acquire);
+    item = atomic_load_explicit(&current->record->interrupt_item, memory_order_relaxed);
+    if (pc_async_pending > 0 && !pc_async_interrupt(call, item))
+        return NULL;
+    /* None, or it was raised: the signal is sent again until the call has ended. */
+    if (call != current->call || item != current->item || current->interrupted)
+        Py_RETURN_NONE;
+    current->interrupted = current->recycle = true;
     pc_interrupt_raise();
     return NULL;
 }
 
 static PyObject *deadline(PyObject *self, PyObject *unused)
 {
+    int64_t at;
+
     (void)self;
     (void)unused;
-    if (pc_current_call.deadline == INT64_MAX)
+    if (!pc_async_deadline(&at))
+        at = pc_current_call.deadline;
+    if (at == INT64_MAX)
         Py_RETURN_NONE;
-    return PyFloat_FromDouble((double)(pc_current_call.deadline - pc_now()) / 1e9);
+    return PyFloat_FromDouble((double)(at - pc_now()) / 1e9);
 }
 
 static PyMethodDef methods[] = {

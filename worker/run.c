@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "lib/shm/idle.h"
+#include "worker/async.h"
 #include "worker/object.h"
 
 enum { TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
@@ -40,7 +41,7 @@ void pc_run_start(void)
 
 /* ---- functions ---- */
 
-static const pc_function_block *function_block(const pc_loop *l, uint32_t number)
+static pc_function_block *function_block(const pc_loop *l, uint32_t number)
 {
     const pc_segment *segment = &l->worker->segment;
     uint64_t page = atomic_load_explicit(
@@ -54,6 +55,18 @@ static const pc_function_block *function_block(const pc_loop *l, uint32_t number
 const char *pc_run_function_name(const pc_loop *l, uint32_t number)
 {
     return function_block(l, number)->text;
+}
+
+/* Seen before the next call is claimed: the host wonders at two calls with one worker. */
+void pc_run_note_kind(const pc_loop *l, uint32_t number, enum pc_function_kind kind)
+{
+    _Atomic uint32_t *known = &function_block(l, number)->kind;
+
+    if ((atomic_load_explicit(known, memory_order_relaxed) & kind) == (uint32_t)kind)
+        return;
+    /* Another worker may say less at this moment. Ordered before the claim of the next call. */
+    atomic_fetch_or_explicit(known, (uint32_t)kind, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 static PyObject *load_function(pc_loop *l, uint32_t number)
@@ -94,6 +107,8 @@ PyObject *pc_run_find_function(pc_execution *e)
         return NULL;
     }
     l->functions[e->function] = load_function(l, e->function);
+    if (l->functions[e->function] != NULL)
+        pc_run_note_kind(l, e->function, pc_async_kind(l->functions[e->function]));
     return l->functions[e->function];
 }
 
@@ -103,6 +118,8 @@ PyObject *pc_run_find_function(pc_execution *e)
 enum pc_result_kind pc_run_exception_kind(const pc_execution *e, bool decoding)
 {
     if (pc_current_call.interrupted && PyErr_ExceptionMatches(pc_deadline_exceeded))
+        return PC_RESULT_INTERRUPTED;
+    if (e->stopped && pc_async_is_cancelled())
         return PC_RESULT_INTERRUPTED;
     if (decoding && pc_convert_is_argument_error())
         return PC_RESULT_BAD_ARGUMENT;
@@ -202,18 +219,13 @@ enum pc_result_kind pc_run_write_fault(pc_writer *writer, enum pc_result_kind ki
     return rc < 0 ? PC_RESULT_NO_MEMORY : kind;
 }
 
-/* Runs a call and writes what came of it. */
-static enum pc_result_kind run(pc_execution *e, pc_cursor arguments, bool json, pc_writer *writer)
+/* Writes what came of a call. kind: of the exception that is set, if result is NULL. */
+static inline enum pc_result_kind write_end(const pc_execution *e, PyObject *result,
+                                            enum pc_result_kind kind, bool json, pc_writer *writer)
 {
-    enum pc_result_kind kind = PC_RESULT_VALUE;
     size_t start = writer->size;
-    PyObject *result = __builtin_expect(e->slot->flags & PC_REQUEST_KIND, 0)
-                           ? pc_object_run(e, arguments, &kind)
-                           : call(e, arguments, &kind);
     int rc = -1;
 
-    if (__builtin_expect(pc_run_in_child, 0))
-        pc_run_leave_child();
     if (result != NULL) {
         rc = pc_encode(writer, result, json);
         Py_DECREF(result);
@@ -232,8 +244,28 @@ static enum pc_result_kind run(pc_execution *e, pc_cursor arguments, bool json, 
 enum pc_result_kind pc_run_execute(pc_execution *e, pc_cursor arguments, bool json,
                                    pc_writer *writer)
 {
-    enum pc_result_kind kind = run(e, arguments, json, writer);
+    enum pc_result_kind kind = PC_RESULT_VALUE;
+    PyObject *result = __builtin_expect(e->slot->flags & PC_REQUEST_KIND, 0)
+                           ? pc_object_run(e, arguments, &kind)
+                           : call(e, arguments, &kind);
 
+    if (__builtin_expect(pc_run_in_child, 0))
+        pc_run_leave_child();
+    if (result != NULL && __builtin_expect(pc_async_is_awaitable(result), 0)) {
+        e->awaitable = result;
+        return PC_RUN_PENDING;
+    }
+    kind = write_end(e, result, kind, json, writer);
+    pc_run_count(e->loop, kind);
+    return kind;
+}
+
+enum pc_result_kind pc_run_write(const pc_execution *e, PyObject *result, bool json, pc_writer *writer)
+{
+    enum pc_result_kind kind =
+        result != NULL ? PC_RESULT_VALUE : pc_run_exception_kind(e, false);
+
+    kind = write_end(e, result, kind, json, writer);
     pc_run_count(e->loop, kind);
     return kind;
 }

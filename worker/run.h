@@ -30,7 +30,14 @@ typedef struct pc_execution {
     uint32_t generation, function;
     uint64_t shape; /* of the arguments, if they are a record; else 0 */
     bool ran;       /* the function was entered */
+    bool stopped;   /* a coroutine's: it was asked to end */
+    uint32_t number; /* the slot's, */
+    uint64_t word;   /* and what it was claimed as */
+    PyObject *awaitable; /* what the function returned, if that is to be awaited */
 } pc_execution;
+
+/* No kind of result yet: see pc_run_execute. */
+#define PC_RUN_PENDING ((enum pc_result_kind)0x7f)
 
 /* Once in each worker: notes forks by user code from then on. */
 void pc_run_start(void);
@@ -45,9 +52,17 @@ const char *pc_run_function_name(const pc_loop *l, uint32_t number);
 /* Borrowed; NULL with an exception. */
 PyObject *pc_run_find_function(pc_execution *e);
 
-/* Calls the function and writes what came of it. */
+/* Tells the host what a function was found to be. */
+void pc_run_note_kind(const pc_loop *l, uint32_t number, enum pc_function_kind kind);
+
+/* Calls the function and writes what came of it. PC_RUN_PENDING: that is in e->awaitable, and is to be
+ * awaited (pc_async_start); nothing was written or counted. */
 enum pc_result_kind pc_run_execute(pc_execution *e, pc_cursor arguments, bool json,
                                    pc_writer *writer);
+
+/* The second half, for what was awaited: writes result, which is stolen, or for NULL the exception that
+ * is set, and counts. */
+enum pc_result_kind pc_run_write(const pc_execution *e, PyObject *result, bool json, pc_writer *writer);
 
 /* What the exception that is set means to the host. decoding: it is of the arguments. */
 enum pc_result_kind pc_run_exception_kind(const pc_execution *e, bool decoding);
@@ -86,6 +101,7 @@ static inline void pc_run_set_current(const pc_execution *e, uint32_t slot, uint
     pc_current_call.call = (uint64_t)e->generation << 32 | slot;
     pc_current_call.item = item;
     pc_current_call.deadline = deadline;
+    pc_current_call.interrupted = false;
     atomic_signal_fence(memory_order_seq_cst); /* the handler runs in this thread */
 }
 

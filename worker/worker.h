@@ -15,10 +15,14 @@
 /* The host's control socket, from spawn. */
 enum { PC_CONTROL_FD = 3 };
 
+enum { PC_INFLIGHT_DEFAULT = 256 };
+
 /* From the host's CONFIG message. All strings live as long as the process. */
 typedef struct pc_worker_options {
     const char *python;
     const char *init, *exit;
+    const char *loop;           /* options.loop; NULL: asyncio's, as its policy says */
+    unsigned inflight;          /* coroutines at a time; 0: PC_INFLIGHT_DEFAULT */
     char output;                /* 'l'og, 'i'nherit, 'd'iscard */
     const char **path, **preload; /* NULL-terminated */
     uint64_t max_calls, max_rss;  /* 0: none */
@@ -141,6 +145,7 @@ typedef struct pc_current {
     uint32_t item;      /* of a chunk */
     int64_t deadline;   /* CLOCK_MONOTONIC; INT64_MAX: none */
     bool interrupted;   /* it was hit */
+    bool recycle;       /* one was: what it did may be left half done, and the worker is to be replaced */
 } pc_current;
 
 extern pc_current pc_current_call;

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "worker/async.h"
 #include "worker/object.h"
 #include "worker/worker.h"
 
@@ -260,6 +261,12 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
         case 'o':
             options->output = at[1];
             break;
+        case 'w':
+            options->inflight = (unsigned)strtoul(at + 1, NULL, 10);
+            break;
+        case 'l':
+            options->loop = at + 1;
+            break;
         default:
             if (!parse_life(*at, at + 1, options))
                 return -EPROTO;
@@ -464,6 +471,7 @@ static void end_worker(const zygote *z, pc_worker *worker)
     if (!pc_lifeline_say_leaving(worker))
         limit_leaving();
     pc_terminal_take(&z->options);
+    pc_async_end();
     pc_object_end();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);

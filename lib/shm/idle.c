@@ -80,9 +80,14 @@ bool pc_idle_spin(pc_segment *segment, unsigned worker)
 
 bool pc_idle_publish(pc_segment *segment, unsigned worker)
 {
+    pc_sleeper_drain(&segment->workers[worker].semaphore);
+    return pc_idle_announce(segment, worker);
+}
+
+bool pc_idle_announce(pc_segment *segment, unsigned worker)
+{
     pc_worker_record *record = &segment->workers[worker];
 
-    pc_sleeper_drain(&record->semaphore);
     /* I3: release, pairs with post(): a token for this sleep comes after the drain. Without it the
      * drain could take it, and `posted` would say that it is there. */
     atomic_fetch_add_explicit(&record->sleeps, 1, memory_order_release);
@@ -145,7 +150,7 @@ void pc_idle_wake_worker(pc_segment *segment, unsigned worker)
 {
     uint32_t sleep;
 
-    /* I1 and I2: pairs with the fences above. */
+    /* I1 and I5: pairs with the fence in pc_idle_announce. */
     atomic_thread_fence(memory_order_seq_cst);
     if (pc_idle_is_asleep(segment, worker, &sleep))
         post(segment, worker);
@@ -187,11 +192,7 @@ void pc_idle_wake_sleep(pc_segment *segment, unsigned worker, uint32_t sleep)
 void pc_idle_tell_to_leave(pc_segment *segment, unsigned worker, uint32_t incarnation)
 {
     atomic_store_explicit(&segment->workers[worker].leave, incarnation, memory_order_relaxed);
-    /* I5: pairs with the fence in pc_idle_publish: either we see the bit, or the worker the word. */
-    atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&segment->header->idle[worker / 64], memory_order_acquire) >>
-            worker % 64 & 1)
-        post(segment, worker);
+    pc_idle_wake_worker(segment, worker); /* I5 */
 }
 
 void pc_idle_wake_all(pc_segment *segment)

@@ -37,6 +37,9 @@ bool pc_idle_spin(pc_segment *segment, unsigned worker);
 bool pc_idle_publish(pc_segment *segment, unsigned worker);
 void pc_idle_retract(pc_segment *segment, unsigned worker);
 
+/* The same without taking old tokens away: while another thread waits on the semaphore, too. */
+bool pc_idle_announce(pc_segment *segment, unsigned worker);
+
 /* After a push, and after a claim if the ring is ready: wakes one worker if no one awake is bound
  * to look. */
 void pc_idle_wake_one(pc_segment *segment);

@@ -1,6 +1,6 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
- * Overview. header | worker records | upcalls | queues | ring | span owners | slots | spans, then a guard
+ * Overview. header | worker records | upcalls | queues | ring | span owners | stops | slots | spans, then a guard
  * page that is never accessible (the host can read it: zeros, where a C string ends at the latest
  * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
@@ -82,6 +82,9 @@ typedef struct pc_worker_record {
     /* The host's word to the process of this incarnation: to end after its call. In this line, because
      * the worker has it at hand and the host writes it once in a worker's life. */
     _Atomic uint32_t leave;
+    /* The call whose code runs, generation << 32 | slot, while it has several (coroutines); else
+     * UINT64_MAX. So a death that is one call's is not blamed on those beside it. */
+    _Atomic uint64_t running;
 } pc_worker_record;
 
 /* A queue's bitmap of ended slots, and whether its reader sleeps. See announce.h. */
@@ -90,11 +93,20 @@ typedef struct pc_queue_record {
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t bits[];
 } pc_queue_record;
 
+/* What a worker found it to be. Who holds a call of a coroutine function may claim others beside it. */
+enum pc_function_kind { /* each has the bits of those before it: who says more does not hide it */
+    PC_FUNCTION_UNKNOWN = 0,
+    PC_FUNCTION_PLAIN = 1,
+    PC_FUNCTION_COROUTINE = 3
+};
+
 /* A function's block: the name, a NUL, and for functions from text the source and a NUL. */
 typedef struct pc_function_block {
     uint32_t name_size;
     uint32_t has_source;
     uint64_t source_size;
+    _Atomic uint32_t kind; /* enum pc_function_kind: the workers', a hint */
+    uint32_t reserved;
     char text[];
 } pc_function_block;
 
@@ -114,6 +126,7 @@ typedef struct pc_segment {
     size_t queue_stride;
     _Atomic uint64_t *ring;
     _Atomic uint32_t *span_owners;
+    _Atomic uint32_t *stops; /* by slot: the generation that is to be stopped; the host's */
     pc_slot *slots;
     size_t spans_offset;
 } pc_segment;

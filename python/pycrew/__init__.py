@@ -1,7 +1,7 @@
 """pycrew, as Python sees it inside a worker.
 
 worker            this worker's number, from 0; None in the zygote, while modules are preloaded
-deadline()        seconds left until this call's deadline, or None
+deadline()        seconds left until this call's deadline, or None; in a coroutine and its tasks, that call's
 empty(shape, dtype=float)
                   an array in the crew's shared memory, not initialized: a call that returns it, or a
                   view of most of it, returns it without a copy

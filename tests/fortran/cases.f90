@@ -71,7 +71,7 @@ contains
     end function
 
     subroutine options_layout(places) bind(c)
-        integer(c_size_t), intent(out) :: places(29)
+        integer(c_size_t), intent(out) :: places(31)
         type(pycrew_options), target :: x
         places = [at(c_loc(x%size)), at(c_loc(x%workers)), at(c_loc(x%python)), at(c_loc(x%path)), &
             at(c_loc(x%env)), at(c_loc(x%preload)), at(c_loc(x%init)), at(c_loc(x%exit)), at(c_loc(x%calls)), &
@@ -80,7 +80,7 @@ contains
             at(c_loc(x%log_data)), at(c_loc(x%export_threads)), at(c_loc(x%max_calls_per_worker)), &
             at(c_loc(x%max_worker_rss)), at(c_loc(x%cpus)), at(c_loc(x%nice)), at(c_loc(x%limit_memory)), &
             at(c_loc(x%limit_files)), at(c_loc(x%limit_core)), at(c_loc(x%limit_cpu_s)), at(c_loc(x%debug)), &
-            at(c_loc(x)) + c_sizeof(x)] - at(c_loc(x))
+            at(c_loc(x%inflight)), at(c_loc(x%loop)), at(c_loc(x)) + c_sizeof(x)] - at(c_loc(x))
     end subroutine
 
     subroutine error_layout(places) bind(c)

@@ -39,6 +39,7 @@ TEST(fortran_sees_the_options_as_c_does)
                   AT(timeout_ns), AT(grace_ns), AT(retries), AT(output), AT(log), AT(log_data),
                   AT(export_threads), AT(max_calls_per_worker), AT(max_worker_rss), AT(cpus), AT(nice),
                   AT(limit_memory), AT(limit_files), AT(limit_core), AT(limit_cpu_s), AT(debug),
+                  AT(inflight), AT(loop),
                   sizeof(pycrew_options));
 #undef AT
 }

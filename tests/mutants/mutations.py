@@ -44,8 +44,10 @@ WORKER_MAP = "worker/map.c"
 WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
 WORKER_HOST = "worker/host.c"
+ASYNC = "worker/async.c"
 
 TEST_ARRAY = "tests/test-array"
+TEST_ASYNC = "tests/test-async"
 TEST_BATCH_ARRAY = "tests/test-batch-array"
 TEST_HELD = "tests/test-held"
 TEST_ANNOUNCE = "tests/shm/test-announce"
@@ -86,7 +88,7 @@ MUTATIONS = [
           "                          atomic_load(&segment->header->idle[worker / 64]) |\n"
           "                              UINT64_C(1) << worker % 64,\n"
           "                          memory_order_release);\n"),
-         (IDLE, FENCE + "    return !pc_ring_ready(segment) &&\n",
+         (IDLE, FENCE + "    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&\n",
           "    return !pc_ring_ready(segment) &&\n")],
         [(TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
     Mutation(
@@ -97,21 +99,18 @@ MUTATIONS = [
     Mutation(
         "idle-no-last-look",
         "I1: who goes to sleep does not look again",
-        [(IDLE, "    return !pc_ring_ready(segment) &&\n           atomic_load_explicit",
+        [(IDLE, "    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&\n           atomic_load_explicit",
           "    return atomic_load_explicit")],
         [(TEST_IDLE, "a_worker_may_not_sleep_beside_a_call_nor_when_the_crew_closes"),
          (TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")]),
     Mutation(
         "idle-drain-late",
         "I3: the drain comes after the last look, and takes the token of a call that came between",
-        [(IDLE, "    pc_sleeper_drain(&record->semaphore);\n    /* I3", "    /* I3"),
-         (IDLE,
-          "    return !pc_ring_ready(segment) &&\n"
-          "           atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;\n",
-          "    bool may = !pc_ring_ready(segment) &&\n"
-          "               atomic_load_explicit(&segment->header->closing, "
-          "memory_order_acquire) == 0;\n"
-          "    pc_sleeper_drain(&record->semaphore);\n"
+        [(IDLE,
+          "    pc_sleeper_drain(&segment->workers[worker].semaphore);\n"
+          "    return pc_idle_announce(segment, worker);\n",
+          "    bool may = pc_idle_announce(segment, worker);\n\n"
+          "    pc_sleeper_drain(&segment->workers[worker].semaphore);\n"
           "    return may;\n")],
         [(TEST_IDLE, "wherever_a_call_comes_while_a_worker_goes_to_sleep_it_is_not_left"),
          (TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
@@ -136,8 +135,8 @@ MUTATIONS = [
     Mutation(
         "loop-no-hand-on",
         "who has claimed a call does not look for the next",
-        [(LOOP, "            if (pc_ring_pending(segment))\n"
-          "                pc_idle_wake_one(segment);\n", "")],
+        [(LOOP, "    if (pc_ring_pending(segment))\n        pc_idle_wake_one(segment);\n    if (__builtin_expect(beside",
+          "    if (__builtin_expect(beside")],
         [(TEST_CALL, "of_two_calls_at_a_time_neither_is_left_to_the_worker_that_runs_the_other")],
         by_chance=True),
     Mutation(
@@ -223,13 +222,13 @@ MUTATIONS = [
         "the kill is sent without a look whether the call has ended, and hits the next",
         [(LADDER, "    if (!doom(crew, worker)) {\n        w->killed = false;\n",
           "    if (!doom(crew, worker) && now < 0) {\n        w->killed = false;\n"),
-         (LADDER, "        if (!still_runs(crew, i))\n            pc_ladder_forget(crew, i);\n",
-          "        if (!still_runs(crew, i) && now < 0)\n            pc_ladder_forget(crew, i);\n")],
+         (LADDER, "        if (!still_runs(crew, i)) {\n            pc_ladder_forget(crew, i);\n",
+          "        if (!still_runs(crew, i) && now < 0) {\n            pc_ladder_forget(crew, i);\n")],
         [(TEST_DEADLINE, "a_kill_that_was_due_does_not_hit_the_next_call")]),
     Mutation(
         "interrupt-unnamed",
         "an interrupt that comes late hits the call that runs by then",
-        [(MODULE, "    if (call != current->call || atomic", "    if (call == UINT64_MAX || atomic")],
+        [(MODULE, "    if (call != current->call || item", "    if (call == UINT64_MAX || item")],
         [(TEST_DEADLINE, "an_interrupt_never_hits_the_next_call"),
          (TEST_DEADLINE, "thousands_of_deadlines_near_the_end_hit_nobody_else")], by_chance=True),
     Mutation(
@@ -251,6 +250,28 @@ MUTATIONS = [
           "before its progress */\n", "")],
         [(TEST_OVERDUE, "an_item_that_starts_while_the_host_looks_did_not_start_in_the_future")],
         by_chance=True),
+    # ---- coroutines ----
+    Mutation(
+        "async-cancels-again",
+        "each interrupt cancels the task once more: what it awaits to clean up is cut short",
+        [(ASYNC, "        if (call->execution.stopped || !is_to_stop(call, named, item, now))\n",
+          "        call->cancelled = false;\n        if (!is_to_stop(call, named, item, now))\n")],
+        [(TEST_ASYNC, "what_is_awaited_in_finally_has_the_grace_for_it")]),
+    Mutation(
+        "async-nobody-blamed",
+        "whose code ran is not known: all of a dead worker's calls are charged with it",
+        [(ASYNC, "    set_running(name_of(&call->execution));\n", "    set_running(UINT64_MAX);\n    (void)call;\n")],
+        [(TEST_ASYNC, "a_coroutine_that_crashes_is_blamed_and_those_beside_it_name_it")]),
+    Mutation(
+        "async-token-kept",
+        "a waiter that is left over keeps the plain loop's token",
+        [(ASYNC, "    pc_sleeper_post(semaphore);\n", "    (void)semaphore;\n")],
+        [(TEST_ASYNC, "a_worker_that_was_left_its_waiter_is_woken_for_each_call")]),
+    Mutation(
+        "async-more-than-may",
+        "a turn claims whatever is in flight",
+        [(ASYNC, "    return pc_async_pending < async.limit && ", "    return ")],
+        [(TEST_ASYNC, "a_worker_has_no_more_in_flight_than_it_may")]),
     # ---- deaths ----
     Mutation(
         "loop-entered-late",
@@ -264,7 +285,8 @@ MUTATIONS = [
     Mutation(
         "sweep-no-claimed",
         "a call whose worker died never ends",
-        [(SWEEP, "            sweep_call(call, word, worker, error);\n", "            (void)error;\n"),
+        [(SWEEP, "            sweep_call(call, word, worker, culprit, error);\n",
+          "            (void)error, (void)culprit;\n"),
          (SWEEP, "static void sweep_call(", "__attribute__((unused)) static void sweep_call(")],
         [(TEST_DEATH, "a_killed_worker_is_reported_with_its_signal")]),
     Mutation(
@@ -541,8 +563,7 @@ MUTATIONS = [
     Mutation(
         "reload-wakes-nobody",
         "an idle worker that is to leave sleeps on",
-        [(IDLE, "            worker % 64 & 1)\n        post(segment, worker);\n}\n\nvoid pc_idle_wake_all",
-          "            worker % 64 & 1)\n        (void)0;\n}\n\nvoid pc_idle_wake_all")],
+        [(IDLE, "    pc_idle_wake_worker(segment, worker); /* I5 */\n", "")],
         [(TEST_RELOAD, "after_a_reload_no_process_of_before_is_left")]),
     Mutation(
         "reload-unproven",

@@ -9,6 +9,7 @@ enum { ITEMS_MAX = 2000 };
 
 struct stream {
     pycrew_batch *batch;
+    const pycrew_function *function;
     plan plans[ITEMS_MAX];
     size_t first, added, taken;
     bool unordered;
@@ -80,6 +81,7 @@ static void take_all(struct stream *s)
 /* An add that finds all in use by the batch itself goes on when an item is out. */
 static void put_item(struct stream *s, const plan *p)
 {
+    plan_function(p, s->function);
     s->plans[s->added++] = *p;
     plan_submitted(p);
     watch_beat();
@@ -102,7 +104,8 @@ static struct stream *open_stream(size_t first, const pycrew_batch_options *opti
     struct stream *s = check_alloc(calloc(1, sizeof *s));
     s->first = first;
     s->unordered = options->unordered;
-    check(pycrew_batch_open(soak.crew, soak.function, options, &s->batch), "pycrew_batch_open");
+    s->function = choose_function(first / 7);
+    check(pycrew_batch_open(soak.crew, s->function, options, &s->batch), "pycrew_batch_open");
     return s;
 }
 

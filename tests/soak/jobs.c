@@ -123,11 +123,25 @@ void check_failure(size_t index, const pycrew_error *error)
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
+/* One in three calls, and of batches: the same, awaited beside others. */
+const pycrew_function *choose_function(size_t index)
+{
+    return index % 3 == 0 ? soak.coroutine : soak.function;
+}
+
+void plan_function(const plan *p, const pycrew_function *function)
+{
+    if (function == soak.coroutine)
+        soak_ledger.calls[p->index].flags |= CALL_COROUTINE;
+}
+
 pycrew_call *prepare_call(const plan *p)
 {
+    const pycrew_function *function = choose_function(p->index);
     pycrew_call *call = NULL;
+    plan_function(p, function);
     watch_beat();
-    int rc = pycrew_prepare(soak.crew, soak.function, LOST_NS, &call);
+    int rc = pycrew_prepare(soak.crew, function, LOST_NS, &call);
     if (rc == -ETIME)
         hung(p->index, NULL, "pycrew_prepare");
     check(rc, "pycrew_prepare");

@@ -138,7 +138,7 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
     case OUTCOME_RAISED:
         return call->op == OP_FAIL || shared;
     case OUTCOME_DIED:
-        return shared || tied || dies_of_itself(call->op) || soak_ledger.workers_die ||
+        return shared || tied || dies_of_itself(call->op) || call->flags & CALL_COROUTINE || soak_ledger.workers_die ||
                soak_ledger.zygotes_die;
     case OUTCOME_TIMED_OUT:
         return call->flags & CALL_DEADLINE;
@@ -153,6 +153,8 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
  * their zygote nobody knows for sure. */
 static bool cause_is_known(const ledger_call *call, const pycrew_error *error)
 {
+    if (call->flags & CALL_COROUTINE) /* of whatever one beside it died of */
+        return error->signal != 0 || error->exit_status != 0;
     if (is_tied(call) || (soak_ledger.workers_die && error->signal == SIGKILL))
         return true;
     if (soak_ledger.zygotes_die && error->exit_status == 0 &&
@@ -224,10 +226,14 @@ static void judge_end(size_t index, const ledger_call *call)
         ledger_fault(FAULT_UNTRUE, index, "cancelled, though it had ended before");
 }
 
+enum { BESIDE_MAX = 3 };
+
 static void judge_runs(size_t index, const ledger_call *call, const ledger_run *run)
 {
     bool failed = call->outcome != OUTCOME_RETURNED && call->outcome != OUTCOME_NONE;
-    if (run->begun > 1u + call->retries)
+    /* Who died of another call's may run again, and is not charged with it. */
+    unsigned beside = call->flags & CALL_COROUTINE && call->retries > 0 ? call->retries + BESIDE_MAX : 0;
+    if (run->begun > 1u + call->retries + beside)
         ledger_fault(FAULT_DOUBLED, index, "it ran more often than it may");
     if (failed && run->begun > call->attempts)
         ledger_fault(FAULT_UNTRUE, index, "it ran more often than was attempted");

@@ -81,7 +81,8 @@ enum { /* ledger_call.flags */
        CALL_ASKED = 4,        /* cancel said: it will end */
        CALL_TOO_LATE = 8,     /* cancel said: it had ended */
        CALL_RELEASED = 16,    /* before its end: nobody hears of that */
-       CALL_MAY_HAVE_RUN = 32 /* its error says so */
+       CALL_MAY_HAVE_RUN = 32, /* its error says so */
+       CALL_COROUTINE = 64
 };
 
 /* The host's part. */

@@ -28,7 +28,7 @@ enum { THREADS_MAX = 64, WORKERS_MAX = 512, DATA_SIZE_MAX = 4 << 20 };
 
 struct soak {
     pycrew_crew *crew;
-    const pycrew_function *function, *slices;
+    const pycrew_function *function, *coroutine, *slices;
     unsigned threads, workers;
     double kill_rate, zygote_rate, reload_rate; /* a second */
     size_t max_calls; /* that a worker lives for */
@@ -85,6 +85,8 @@ void check_failure(size_t index, const pycrew_error *error);
 /* A call of a plan: its numbers, and data as bytes; to which more can be added until it is
  * submitted. */
 pycrew_call *prepare_call(const plan *p);
+const pycrew_function *choose_function(size_t index);
+void plan_function(const plan *p, const pycrew_function *function); /* for the ledger */
 void submit_call(pycrew_call *call, const plan *p);
 /* Waits, and writes down how it ended: whether it returned. */
 bool await_call(pycrew_call *call, const plan *p);

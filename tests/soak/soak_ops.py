@@ -2,6 +2,7 @@
 its end, in memory of the test's own, which outlives the worker. ledger.h has the layout."""
 
 import array
+import asyncio
 import collections
 import ctypes
 import itertools
@@ -79,7 +80,8 @@ DEATHS = (
 
 # By the numbers of enum op.
 ADD, ECHO, FAIL, EXIT, ABORT, CRASH, KILL, DIE_ONCE, CHANGE = range(9)
-OTHERS = {9: sleep, 10: spin, 11: stick, 12: match, 13: swallow, 14: stop}
+SLEEP, SWALLOW = 9, 13
+OTHERS = {SLEEP: sleep, 10: spin, 11: stick, 12: match, SWALLOW: swallow, 14: stop}
 
 
 def change_and_die(data):
@@ -148,9 +150,44 @@ def slices(indices, ops, operands, others, out=None):
     return None
 
 
+async def swallow_awaiting():
+    while True:
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            pass
+
+
+async def call_awaiting(index, op, a, b, data=b""):
+    """The same as a coroutine: others run beside it, before and after what it does."""
+    begun = begin(index, check_of(index, op, a, b, data))
+    if index % 4:
+        await asyncio.sleep((index % 8) / 4000)
+    if op == SLEEP:
+        await asyncio.sleep(b / 1e6)
+        result = a + index
+    elif op == SWALLOW:
+        await swallow_awaiting()
+    else:
+        result = do(index, op, a, b, data, begun)
+    if index % 3:
+        await asyncio.sleep(0)
+    leave(index)
+    return result
+
+
+def check_of(index, op, a, b, data):
+    return (index * 3 + op * 5 + a + b * 7 + zlib.adler32(data)) & 0xFFFFFFFF
+
+
 def call(index, op, a, b, data=b""):
-    check = (index * 3 + op * 5 + a + b * 7 + zlib.adler32(data)) & 0xFFFFFFFF
-    begun = begin(index, check)
+    begun = begin(index, check_of(index, op, a, b, data))
+    result = do(index, op, a, b, data, begun)
+    leave(index)
+    return result
+
+
+def do(index, op, a, b, data, begun):
     result = a + index
     if op == ECHO:
         result = data
@@ -166,7 +203,6 @@ def call(index, op, a, b, data=b""):
         result = ARRAYS[op - COPY](data, result)
     elif op > CHANGE:
         OTHERS[op](b)
-    leave(index)
     return result
 
 

@@ -1,0 +1,935 @@
+#include "worker/async.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/shm/idle.h"
+#include "worker/array.h"
+#include "worker/loop.h"
+
+enum { CLAIMS_A_TURN = 16, IDLE_RUNS_MAX = 100 };
+#define BLOCKED_NS ((int64_t)5 * 1000 * 1000) /* less than the time between two interrupts */
+
+/* What is to be run in the next turn. */
+typedef struct later {
+    void (*do_it)(void *);
+    void *data;
+    struct later *next;
+} later;
+
+unsigned pc_async_pending;
+
+static struct {
+    pc_loop *l;
+    PyObject *event_loop;
+    PyObject *call_soon, *create_task, *stop;
+    PyObject *turn;    /* our callback */
+    PyObject *context; /* of turns, and the one that tasks start from */
+    PyObject *call_of; /* a ContextVar: the call that code belongs to */
+    PyObject *cancelled_error;
+    PyObject *get_running, *set_running; /* asyncio's, of this thread's loop */
+    int wake_fd;                         /* an eventfd */
+    unsigned limit;
+    pc_async_call *first; /* those in flight */
+    later *later, **later_end;
+    bool scheduled; /* the turn is */
+    bool announced; /* as asleep, since the last turn found nothing */
+    bool in_turn;
+    bool to_cancel; /* some calls are marked */
+    uint64_t turns;
+    _Atomic bool serving;
+    _Atomic uint32_t parked; /* the waiter is */
+    bool has_waiter;
+} async = {.wake_fd = -1};
+
+static PyTypeObject call_type;
+
+bool pc_async_has_waiter(void)
+{
+    return async.has_waiter && atomic_load(&async.parked) == 0;
+}
+
+bool pc_async_is_cancelled(void)
+{
+    return async.cancelled_error != NULL && PyErr_ExceptionMatches(async.cancelled_error);
+}
+
+/* ---- the waiter ---- */
+
+static void wake_loop(void)
+{
+    uint64_t one = 1;
+
+    while (write(async.wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue;
+}
+
+static void futex(_Atomic uint32_t *word, int operation, uint32_t value)
+{
+    syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+/* Passes the token on, and sleeps until the worker serves again; false: it does already. */
+static bool park(sem_t *semaphore)
+{
+    atomic_store(&async.parked, 1);
+    atomic_thread_fence(memory_order_seq_cst); /* A1 */
+    if (atomic_load(&async.serving)) {
+        atomic_store(&async.parked, 0);
+        return false;
+    }
+    pc_sleeper_post(semaphore);
+    while (atomic_load(&async.parked) == 1)
+        futex(&async.parked, FUTEX_WAIT, 1);
+    return true;
+}
+
+static void *wait_for_calls(void *data)
+{
+    sem_t *semaphore = data;
+
+    for (;;) {
+        if (sem_wait(semaphore) < 0)
+            continue;
+        if (atomic_load(&async.serving) || !park(semaphore))
+            wake_loop();
+    }
+    return NULL;
+}
+
+static void unpark(void)
+{
+    uint32_t parked = 1;
+
+    atomic_thread_fence(memory_order_seq_cst); /* A1 */
+    if (atomic_compare_exchange_strong(&async.parked, &parked, 0))
+        futex(&async.parked, FUTEX_WAKE, 1);
+}
+
+/* Signals are for the main thread: they are to end its sleep. It goes with the process. */
+static int start_waiter(pc_worker *worker)
+{
+    sigset_t all, before;
+    pthread_t thread;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&thread, NULL, wait_for_calls,
+                        &worker->segment.workers[worker->number].semaphore);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    async.has_waiter = rc == 0;
+    return -rc;
+}
+
+/* ---- the event loop ---- */
+
+static PyObject *turn(PyObject *self, PyObject *unused);
+static PyObject *wake(PyObject *self, PyObject *unused);
+
+static PyMethodDef turn_method = {"turn", turn, METH_NOARGS, NULL};
+static PyMethodDef wake_method = {"wake", wake, METH_NOARGS, NULL};
+
+static PyObject *attribute(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *object = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+
+    Py_XDECREF(module);
+    return object;
+}
+
+static int watch_wake_fd(void)
+{
+    PyObject *callback = PyCFunction_New(&wake_method, NULL), *result = NULL;
+
+    if (callback != NULL)
+        result = PyObject_CallMethod(async.event_loop, "add_reader", "iO", async.wake_fd, callback);
+    Py_XDECREF(callback);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int make_parts(const char *name)
+{
+    PyObject *make = attribute("pycrew._loop", "make");
+
+    if (make == NULL || PyType_Ready(&call_type) < 0) {
+        Py_XDECREF(make);
+        return -1;
+    }
+    async.cancelled_error = attribute("asyncio", "CancelledError");
+    async.get_running = attribute("asyncio", "_get_running_loop");
+    async.set_running = attribute("asyncio", "_set_running_loop");
+    async.call_of = PyContextVar_New("pycrew.call", NULL);
+    async.context = PyContext_CopyCurrent();
+    async.turn = PyCFunction_New(&turn_method, NULL);
+    if (async.cancelled_error != NULL && async.get_running != NULL && async.set_running != NULL &&
+        async.call_of != NULL && async.context != NULL && async.turn != NULL)
+        async.event_loop = PyObject_CallFunction(make, "z", name);
+    Py_DECREF(make);
+    return async.event_loop == NULL ? -1 : 0;
+}
+
+static void drop_loop(void)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_CLEAR(async.call_soon);
+    Py_CLEAR(async.create_task);
+    Py_CLEAR(async.stop);
+    if (async.event_loop != NULL)
+        Py_XDECREF(PyObject_CallMethod(async.event_loop, "close", NULL));
+    PyErr_Clear();
+    Py_CLEAR(async.event_loop);
+    if (async.wake_fd >= 0)
+        close(async.wake_fd);
+    async.wake_fd = -1;
+    PyErr_Restore(type, value, traceback);
+}
+
+static int make_loop(pc_loop *l)
+{
+    int rc;
+
+    async.l = l;
+    async.limit =
+        l->worker->options->inflight != 0 ? l->worker->options->inflight : PC_INFLIGHT_DEFAULT;
+    async.later_end = &async.later;
+    async.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (async.wake_fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (make_parts(l->worker->options->loop) < 0 || watch_wake_fd() < 0)
+        return -1;
+    async.call_soon = PyObject_GetAttrString(async.event_loop, "call_soon");
+    async.create_task = PyObject_GetAttrString(async.event_loop, "create_task");
+    async.stop = PyObject_GetAttrString(async.event_loop, "stop");
+    if (async.call_soon == NULL || async.create_task == NULL || async.stop == NULL)
+        return -1;
+    rc = async.has_waiter ? 0 : start_waiter(l->worker);
+    if (rc < 0) {
+        errno = -rc;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+static int need_loop(pc_loop *l)
+{
+    if (__builtin_expect(async.event_loop != NULL, 1))
+        return 0;
+    if (make_loop(l) == 0)
+        return 0;
+    drop_loop();
+    return -1;
+}
+
+/* User code has broken the loop: no call of ours will ever end. Our death ends them. */
+static _Noreturn void give_up(const char *what)
+{
+    fprintf(stderr, "pycrew: the worker's event loop %s\n", what);
+    if (PyErr_Occurred())
+        PyErr_Print();
+    pc_interpreter_flush();
+    abort();
+}
+
+static void schedule(void)
+{
+    PyObject *handle;
+
+    if (async.scheduled)
+        return;
+    handle = PyObject_CallOneArg(async.call_soon, async.turn);
+    if (handle == NULL)
+        give_up("takes no callbacks");
+    Py_DECREF(handle);
+    async.scheduled = true;
+}
+
+/* ---- whose code runs ---- */
+
+/* Borrowed, or NULL. */
+static pc_async_call *present_call(void)
+{
+    PyObject *call = NULL;
+
+    if (async.call_of == NULL || PyContextVar_Get(async.call_of, NULL, &call) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Py_XDECREF(call); /* the context has it */
+    return (pc_async_call *)call;
+}
+
+static bool in_flight(const pc_async_call *call)
+{
+    return call->link != NULL;
+}
+
+static uint64_t name_of(const pc_execution *e)
+{
+    return (uint64_t)e->generation << 32 | e->number;
+}
+
+static pc_worker_record *record(void)
+{
+    return &async.l->worker->segment.workers[async.l->worker->number];
+}
+
+static void set_running(uint64_t name)
+{
+    atomic_store_explicit(&record()->running, name, memory_order_relaxed);
+}
+
+bool pc_async_deadline(int64_t *ret)
+{
+    const pc_async_call *call = present_call();
+
+    if (call == NULL)
+        return false;
+    *ret = in_flight(call) ? call->deadline : INT64_MAX;
+    return true;
+}
+
+/* ---- stopping ---- */
+
+static bool is_cancelled_chunk(const pc_execution *e)
+{
+    const pc_chunk *chunk;
+
+    if (!(e->slot->flags & PC_REQUEST_BATCH))
+        return false;
+    chunk = pc_segment_at(&e->loop->worker->segment, e->slot->arguments_block);
+    return atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0;
+}
+
+static bool is_to_stop(const pc_async_call *call, uint64_t named, uint32_t item, int64_t now)
+{
+    const pc_execution *e = &call->execution;
+
+    if (call->deadline <= now || (name_of(e) == named && call->item == item))
+        return true;
+    if (e->slot->flags & PC_REQUEST_BATCH)
+        return is_cancelled_chunk(e);
+    return atomic_load_explicit(&e->loop->worker->segment.stops[e->number], memory_order_acquire) ==
+           e->generation;
+}
+
+static bool blocks_loop(const pc_async_call *call, int64_t now)
+{
+    return in_flight(call) && call->execution.stopped && !call->raised && !call->cancelled &&
+           call->stopped_turn == async.turns && now - call->stopped_at >= BLOCKED_NS;
+}
+
+bool pc_async_interrupt(uint64_t named, uint32_t item)
+{
+    int64_t now = pc_now();
+    pc_async_call *present;
+
+    if (async.event_loop == NULL)
+        return true;
+    for (pc_async_call *call = async.first; call != NULL; call = call->next) {
+        if (call->execution.stopped || !is_to_stop(call, named, item, now))
+            continue;
+        call->execution.stopped = true;
+        call->stopped_at = now;
+        call->stopped_turn = async.turns;
+        async.to_cancel = true;
+    }
+    if (async.to_cancel)
+        wake_loop();
+    present = async.in_turn ? NULL : present_call();
+    if (present == NULL || !blocks_loop(present, now))
+        return true;
+    present->raised = true;
+    pc_current_call.recycle = true;
+    PyErr_SetNone(async.cancelled_error);
+    return false;
+}
+
+/* Each once. Any of it may end calls, and change the list: so it begins anew. */
+static void cancel_marked(void)
+{
+    pc_async_call *call;
+
+    async.to_cancel = false;
+    do {
+        for (call = async.first; call != NULL; call = call->next)
+            if (call->execution.stopped && !call->cancelled && call->task != NULL)
+                break;
+        if (call != NULL) {
+            call->cancelled = true;
+            Py_INCREF(call);
+            Py_XDECREF(PyObject_CallMethod(call->task, "cancel", NULL));
+            Py_DECREF(call);
+            if (PyErr_Occurred())
+                PyErr_WriteUnraisable(async.event_loop);
+        }
+    } while (call != NULL);
+}
+
+/* ---- the turn ---- */
+
+static void retract(void)
+{
+    if (!async.announced)
+        return;
+    async.announced = false;
+    pc_idle_retract(&async.l->worker->segment, async.l->worker->number);
+}
+
+/* Says that this worker sleeps. False: there is something to do. */
+static bool announce(void)
+{
+    pc_worker *worker = async.l->worker;
+
+    pc_run_take_back(worker);
+    pc_heap_drop_kept(&worker->heap);
+    async.announced = true;
+    if (pc_idle_announce(&worker->segment, worker->number) && !pc_loop_answer_shortage(async.l) &&
+        !pc_heap_is_given_back(&worker->segment, worker->number))
+        return true;
+    retract();
+    pc_run_take_back(worker);
+    return atomic_load_explicit(&worker->segment.header->closing, memory_order_acquire) != 0 &&
+           !pc_ring_ready(&worker->segment);
+}
+
+/* Sleeps too, but takes no calls. */
+static bool rest(void)
+{
+    pc_run_take_back(async.l->worker);
+    pc_heap_drop_kept(&async.l->worker->heap);
+    return true;
+}
+
+static bool has_room(void)
+{
+    return pc_async_pending < async.limit && pc_loop_takes_calls(async.l);
+}
+
+static bool claim_some(void)
+{
+    unsigned claims = 0;
+
+    while (claims < CLAIMS_A_TURN && has_room() && pc_loop_run_next(async.l))
+        claims++;
+    return claims > 0;
+}
+
+static void run_later(void)
+{
+    later *list = async.later;
+
+    async.later = NULL;
+    async.later_end = &async.later;
+    while (list != NULL) {
+        later *next = list->next;
+
+        pc_async_pending--;
+        list->do_it(list->data);
+        free(list);
+        list = next;
+    }
+}
+
+void pc_async_later(void (*do_it)(void *), void *data)
+{
+    later *one = malloc(sizeof *one);
+
+    if (one == NULL)
+        abort(); /* our death lets the sweep queue the rest again */
+    *one = (later){do_it, data, NULL};
+    *async.later_end = one;
+    async.later_end = &one->next;
+    pc_async_pending++;
+    schedule();
+}
+
+static void stop(void)
+{
+    Py_XDECREF(PyObject_CallNoArgs(async.stop));
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(async.stop);
+}
+
+/* As if no loop was running in this thread: a plain function may run one of its own. */
+static PyObject *hide_loop(void)
+{
+    PyObject *running = PyObject_CallNoArgs(async.get_running);
+    PyObject *result = running == NULL ? NULL : PyObject_CallOneArg(async.set_running, Py_None);
+
+    if (result == NULL)
+        give_up("cannot be left");
+    Py_DECREF(result);
+    return running;
+}
+
+static void show_loop(PyObject *running)
+{
+    PyObject *result = PyObject_CallOneArg(async.set_running, running);
+
+    if (result == NULL)
+        give_up("cannot be come back to");
+    Py_DECREF(result);
+    Py_DECREF(running);
+}
+
+static void work(void)
+{
+    bool claimed = false;
+    PyObject *running;
+
+    if (async.to_cancel)
+        cancel_marked();
+    running = hide_loop();
+    run_later();
+    claimed = claim_some();
+    show_loop(running);
+    if (pc_async_pending == 0 && !claimed)
+        stop();
+    else if (claimed || !(has_room() ? announce() : rest()))
+        schedule();
+}
+
+static PyObject *turn(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    async.scheduled = false;
+    /* Left over from the last time; or inside of a turn, where user code runs this loop in itself.
+     */
+    if (!atomic_load(&async.serving) || async.in_turn || PyContext_Enter(async.context) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    async.in_turn = true;
+    async.turns++;
+    retract();
+    work();
+    async.in_turn = false;
+    if (PyContext_Exit(async.context) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *wake(PyObject *self, PyObject *unused)
+{
+    uint64_t count;
+
+    (void)self;
+    (void)unused;
+    while (read(async.wake_fd, &count, sizeof count) < 0 && errno == EINTR)
+        continue;
+    schedule();
+    Py_RETURN_NONE;
+}
+
+/* SystemExit and KeyboardInterrupt of a callback's come out of it, and others can stop it. */
+void pc_async_serve(pc_loop *l)
+{
+    unsigned idle_runs = 0;
+
+    (void)l;
+    atomic_store(&async.serving, true);
+    unpark();
+    while (pc_async_pending > 0 && !l->worker->cut_off) {
+        uint64_t turns = async.turns;
+        PyObject *result;
+
+        schedule();
+        result = PyObject_CallMethod(async.event_loop, "run_forever", NULL);
+        idle_runs = async.turns == turns ? idle_runs + 1 : 0;
+        if (idle_runs > IDLE_RUNS_MAX)
+            give_up("does not run");
+        if (result == NULL)
+            PyErr_WriteUnraisable(async.event_loop);
+        Py_XDECREF(result);
+    }
+    retract();
+    atomic_store(&async.serving, false);
+}
+
+/* ---- a call ---- */
+
+static void enlist(pc_async_call *call)
+{
+    call->next = async.first;
+    call->link = &async.first;
+    if (call->next != NULL)
+        call->next->link = &call->next;
+    async.first = call;
+    pc_async_pending++;
+}
+
+void pc_async_leave(pc_async_call *call)
+{
+    if (!in_flight(call))
+        return;
+    *call->link = call->next;
+    if (call->next != NULL)
+        call->next->link = call->link;
+    call->link = NULL;
+    pc_async_pending--;
+}
+
+/* The call's own code has ended: result, or NULL with an exception. What the task gets of it: a
+ * cancelled one is cancelled, another exception was told to the host, and is nobody else's. */
+static PyObject *end_call(pc_async_call *call, PyObject *result)
+{
+    bool cancelled = result == NULL && pc_async_is_cancelled();
+
+    if (!in_flight(call)) /* the worker ends, and its calls were given up */
+        return result;
+    if (call->arrays != NULL)
+        pc_array_resume(call->arrays);
+    call->arrays = NULL;
+    call->end(call, result);
+    pc_async_leave(call);
+    Py_CLEAR(call->awaited);
+    Py_CLEAR(call->task);
+    schedule();
+    if (!cancelled)
+        Py_RETURN_NONE;
+    PyErr_SetNone(async.cancelled_error);
+    return NULL;
+}
+
+static void begin_step(const pc_async_call *call)
+{
+    if (async.announced) {
+        retract();
+        schedule();
+    }
+    set_running(name_of(&call->execution));
+}
+
+static void end_step(void)
+{
+    if (__builtin_expect(pc_run_in_child, 0))
+        pc_run_leave_child();
+    set_running(UINT64_MAX);
+}
+
+static PyObject *no_more(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return NULL;
+}
+
+/* The value of the StopIteration that is set; NULL with another exception. */
+static PyObject *take_stop_value(void)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    if (!PyErr_Occurred())
+        Py_RETURN_NONE;
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration))
+        return NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    result = PyObject_GetAttrString(value, "value");
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return result;
+}
+
+enum step { STEP_YIELDED, STEP_ENDED, STEP_FAILED };
+
+static enum step end_with(pc_async_call *call, PyObject *value, PyObject **result)
+{
+    *result = end_call(call, value);
+    return *result != NULL ? STEP_ENDED : STEP_FAILED;
+}
+
+#if PY_VERSION_HEX >= 0x030a0000
+static enum step step(pc_async_call *call, PyObject *argument, PyObject **result)
+{
+    PyObject *awaited = call->awaited;
+    PySendResult sent;
+
+    if (awaited == NULL) {
+        *result = no_more();
+        return STEP_FAILED;
+    }
+    Py_INCREF(awaited);
+    begin_step(call);
+    sent = PyIter_Send(awaited, argument, result);
+    end_step();
+    Py_DECREF(awaited);
+    if (sent == PYGEN_NEXT)
+        return STEP_YIELDED;
+    return end_with(call, sent == PYGEN_RETURN ? *result : NULL, result);
+}
+
+static PySendResult call_am_send(PyObject *self, PyObject *argument, PyObject **result)
+{
+    enum step done = step((pc_async_call *)self, argument, result);
+
+    return done == STEP_YIELDED ? PYGEN_NEXT : done == STEP_ENDED ? PYGEN_RETURN : PYGEN_ERROR;
+}
+#else
+static enum step step(pc_async_call *call, PyObject *argument, PyObject **result)
+{
+    PyObject *awaited = call->awaited;
+
+    if (awaited == NULL) {
+        *result = no_more();
+        return STEP_FAILED;
+    }
+    Py_INCREF(awaited);
+    begin_step(call);
+    *result = argument == Py_None && PyIter_Check(awaited)
+                  ? Py_TYPE(awaited)->tp_iternext(awaited)
+                  : PyObject_CallMethod(awaited, "send", "O", argument);
+    end_step();
+    Py_DECREF(awaited);
+    if (*result != NULL)
+        return STEP_YIELDED;
+    return end_with(call, take_stop_value(), result);
+}
+#endif
+
+/* As a generator's methods give it. */
+static PyObject *give_step(enum step done, PyObject *result)
+{
+    if (done != STEP_ENDED)
+        return result;
+    PyErr_SetObject(PyExc_StopIteration, result == Py_None ? NULL : result);
+    Py_DECREF(result);
+    return NULL;
+}
+
+static PyObject *call_send(PyObject *self, PyObject *argument)
+{
+    PyObject *result;
+    enum step done = step((pc_async_call *)self, argument, &result);
+
+    return give_step(done, result);
+}
+
+static PyObject *call_next(PyObject *self)
+{
+    return call_send(self, Py_None);
+}
+
+static PyObject *call_throw(PyObject *self, PyObject *arguments)
+{
+    pc_async_call *call = (pc_async_call *)self;
+    PyObject *awaited = call->awaited, *method, *result;
+    enum step done = STEP_YIELDED;
+
+    if (awaited == NULL)
+        return no_more();
+    Py_INCREF(awaited);
+    begin_step(call);
+    method = PyObject_GetAttrString(awaited, "throw");
+    result = method == NULL ? NULL : PyObject_CallObject(method, arguments);
+    Py_XDECREF(method);
+    end_step();
+    Py_DECREF(awaited);
+    if (result == NULL)
+        done = end_with(call, take_stop_value(), &result);
+    return give_step(done, result);
+}
+
+static PyObject *call_close(PyObject *self, PyObject *unused)
+{
+    pc_async_call *call = (pc_async_call *)self;
+
+    (void)unused;
+    return call->awaited == NULL ? Py_NewRef(Py_None)
+                                 : PyObject_CallMethod(call->awaited, "close", NULL);
+}
+
+static PyObject *call_await(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+/* cr_frame, __qualname__ and others: what asyncio shows of a task is the user's coroutine. */
+static PyObject *call_getattro(PyObject *self, PyObject *name)
+{
+    pc_async_call *call = (pc_async_call *)self;
+    PyObject *found = PyObject_GenericGetAttr(self, name);
+
+    if (found != NULL || call->awaited == NULL || !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return found;
+    PyErr_Clear();
+    return PyObject_GetAttr(call->awaited, name);
+}
+
+static void call_dealloc(PyObject *self)
+{
+    pc_async_call *call = (pc_async_call *)self;
+
+    Py_CLEAR(call->awaited);
+    Py_CLEAR(call->task);
+    PyObject_Free(self);
+}
+
+static PyMethodDef call_methods[] = {{"send", call_send, METH_O, NULL},
+                                     {"throw", call_throw, METH_VARARGS, NULL},
+                                     {"close", call_close, METH_NOARGS, NULL},
+                                     {NULL, NULL, 0, NULL}};
+
+static PyAsyncMethods call_async = {
+    .am_await = call_await,
+#if PY_VERSION_HEX >= 0x030a0000
+    .am_send = call_am_send,
+#endif
+};
+
+static PyTypeObject call_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycrew.Call",
+    .tp_basicsize = sizeof(pc_async_call),
+    .tp_dealloc = call_dealloc,
+    .tp_as_async = &call_async,
+    .tp_getattro = call_getattro,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = call_next,
+    .tp_methods = call_methods,
+};
+
+/* Steals awaitable. */
+static pc_async_call *make_call(PyObject *awaitable)
+{
+    PyObject *awaited = PyCoro_CheckExact(awaitable)
+                            ? Py_NewRef(awaitable)
+                            : Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
+    pc_async_call *call = awaited == NULL ? NULL : PyObject_New(pc_async_call, &call_type);
+
+    Py_DECREF(awaitable);
+    if (call == NULL) {
+        Py_XDECREF(awaited);
+        return NULL;
+    }
+    memset((char *)call + sizeof(PyObject), 0, sizeof *call - sizeof(PyObject));
+    call->awaited = awaited;
+    return call;
+}
+
+/* In a context of its own, that says whose it is. */
+static PyObject *make_task(pc_async_call *call)
+{
+    PyObject *context = PyContext_Copy(async.context), *token = NULL, *task = NULL;
+
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    token = PyContextVar_Set(async.call_of, (PyObject *)call);
+    if (token != NULL)
+        task = PyObject_CallOneArg(async.create_task, (PyObject *)call);
+    Py_XDECREF(token);
+    if (PyContext_Exit(context) < 0)
+        Py_CLEAR(task);
+    Py_DECREF(context);
+    return task;
+}
+
+int pc_async_start(pc_execution *e, uint32_t item, int64_t deadline,
+                   void (*end)(pc_async_call *call, PyObject *result), void *data)
+{
+    PyObject *awaitable = e->awaitable, *task;
+    pc_async_call *call;
+
+    e->awaitable = NULL;
+    if (need_loop(e->loop) < 0) {
+        Py_DECREF(awaitable);
+        return -1;
+    }
+    call = make_call(awaitable);
+    if (call == NULL)
+        return -1;
+    pc_run_note_kind(e->loop, e->function, PC_FUNCTION_COROUTINE);
+    call->execution = *e;
+    call->item = item;
+    call->deadline = deadline;
+    call->end = end;
+    call->data = data;
+    if (pc_array_used)
+        call->arrays = pc_array_suspend();
+    pc_run_clear_current();
+    enlist(call);
+    task = make_task(call);
+    if (task == NULL && in_flight(call)) {
+        pc_async_leave(call);
+        if (call->arrays != NULL)
+            pc_array_resume(call->arrays);
+        Py_DECREF(call);
+        return -1;
+    }
+    PyErr_Clear();
+    if (in_flight(call)) /* an eager task may have ended by now */
+        call->task = Py_XNewRef(task);
+    Py_XDECREF(task);
+    Py_DECREF(call);
+    return 0;
+}
+
+enum pc_function_kind pc_async_kind(PyObject *function)
+{
+    if (PyMethod_Check(function))
+        function = PyMethod_GET_FUNCTION(function);
+    if (PyFunction_Check(function) &&
+        ((PyCodeObject *)PyFunction_GET_CODE(function))->co_flags & CO_COROUTINE)
+        return PC_FUNCTION_COROUTINE;
+    return PC_FUNCTION_PLAIN;
+}
+
+/* ---- for others ---- */
+
+PyObject *pc_async_run(pc_loop *l, PyObject *awaitable)
+{
+    PyObject *result = NULL;
+
+    if (atomic_load(&async.serving))
+        PyErr_SetString(PyExc_RuntimeError, "the event loop is running");
+    else if (need_loop(l) == 0)
+        result = PyObject_CallMethod(async.event_loop, "run_until_complete", "O", awaitable);
+    Py_DECREF(awaitable);
+    return result;
+}
+
+void pc_async_end(void)
+{
+    PyObject *end, *result;
+
+    if (async.event_loop == NULL)
+        return;
+    while (async.first != NULL) /* not ours to end any more: the sweep does it */
+        pc_async_leave(async.first);
+    end = attribute("pycrew._loop", "end");
+    result = end == NULL ? NULL : PyObject_CallOneArg(end, async.event_loop);
+    if (result == NULL)
+        PyErr_WriteUnraisable(async.event_loop);
+    Py_XDECREF(end);
+    Py_XDECREF(result);
+}
+
+const char *pc_async_check(const pc_worker_options *options)
+{
+    PyObject *check, *result;
+
+    if (options->loop == NULL)
+        return NULL;
+    check = attribute("pycrew._loop", "check");
+    result = check == NULL ? NULL : PyObject_CallFunction(check, "s", options->loop);
+    Py_XDECREF(check);
+    Py_XDECREF(result);
+    return result == NULL ? pc_fault_describe() : NULL;
+}
