@@ -531,6 +531,69 @@ TEST(many_actors_come_and_go)
     pycrew_close(crew);
 }
 
+/* ---- shared memory that is written over --------------------------------------------------------- */
+
+static void count_damage(void *data, int level, const char *line)
+{
+    if (level == PYCREW_LOG_ERROR && strstr(line, "written over") != NULL)
+        atomic_fetch_add((_Atomic int *)data, 1);
+}
+
+static int stream_of_ten(pycrew_crew *crew, pycrew_call **ret)
+{
+    pycrew_call *stream = prepare(crew, "actor_ops:count_to");
+
+    OK(pycrew_set_stream(stream, 4));
+    OK(pycrew_add(stream, "i", 10));
+    *ret = stream;
+    return pycrew_submit(stream);
+}
+
+/* Its inbox is as good as new then, and so is the next one's. */
+TEST(a_crew_that_is_made_anew_has_actors_and_streams_again)
+{
+    pycrew_options options = test_options(2);
+    _Atomic int damages = 0;
+    pycrew_actor *actors[4];
+    pycrew_call *stream, *held;
+    pycrew_crew *crew;
+
+    options.log = count_damage;
+    options.log_data = &damages;
+    crew = open_with(&options);
+    for (int round = 1; round <= 3; round++) {
+        int rc;
+
+        for (int i = 0; i < 4; i++)
+            actors[i] = open_counter(crew, i);
+        held = method(actors[0], "get");
+        OK(stream_of_ten(crew, &stream));
+        GIVES(pycrew_next(stream, BOUND), 1);
+        GIVES(pycrew_run(crew, "actor_ops:damage", ""), PYCREW_EDIED);
+        AWAIT(atomic_load(&damages) == round);
+        OK(pycrew_submit(held)); /* in the middle of it */
+        GIVES(pycrew_wait(held, BOUND), PYCREW_EDIED);
+        pycrew_release(held);
+        while ((rc = pycrew_next(stream, BOUND)) == 1)
+            continue;
+        ASSERT(rc == PYCREW_EDIED || rc == 0);
+        pycrew_release(stream);
+        for (int i = 0; i < 4; i++) {
+            GIVES(pycrew_actor_run(actors[i], "get", ""), PYCREW_EDIED);
+            OK(pycrew_actor_reopen(actors[i], BOUND));
+            ASSERT_INT(value_of(actors[i]), i);
+        }
+        OK(stream_of_ten(crew, &stream));
+        for (int i = 0; i < 10; i++)
+            GIVES(pycrew_next(stream, BOUND), 1);
+        OK(pycrew_next(stream, BOUND));
+        pycrew_release(stream);
+        for (int i = 0; i < 4; i++)
+            pycrew_actor_close(actors[i]);
+    }
+    pycrew_close(crew);
+}
+
 /* ---- kills at random moments ------------------------------------------------------------------- */
 
 static int pid_now(pycrew_actor *actor)
