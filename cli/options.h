@@ -39,7 +39,7 @@ struct options {
     bool quiet, verbose;
 
     /* call */
-    bool strings, raw;
+    bool strings, raw, stream;
     struct list keywords;
 
     /* map */
