@@ -92,7 +92,9 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
      * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
      * the shortages, and pc_idle_call_for_memory. */
     atomic_thread_fence(memory_order_seq_cst);
-    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&
+    if (pc_inbox_has(segment, worker))
+        return false;
+    return !pc_ring_ready(segment) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
 }
 
@@ -145,7 +147,7 @@ void pc_idle_wake_worker(pc_segment *segment, unsigned worker)
 {
     uint32_t sleep;
 
-    /* I1 and I2: pairs with the fences above. */
+    /* I1: pairs with the fence in pc_idle_publish, as in pc_idle_wake_one. */
     atomic_thread_fence(memory_order_seq_cst);
     if (pc_idle_is_asleep(segment, worker, &sleep))
         post(segment, worker);
