@@ -202,12 +202,57 @@ static int print_result(pycrew_call *call, const struct options *options)
     return EXIT_FAILED;
 }
 
+/* ---- a generator's items ----------------------------------------------------------------------- */
+
+/* 1: an item; 0: the end. While there is none, what was printed goes out. */
+static int next_item(pycrew_call *call, struct writer *out)
+{
+    int r = pycrew_next(call, 0);
+    if (r != -ETIME)
+        return r;
+    writer_flush(out);
+    while ((r = pycrew_next(call, TICK_NS)) == -ETIME)
+        if (signals_stop() != STOP_NO)
+            pycrew_cancel(call);
+    return r;
+}
+
+static int print_item(pycrew_call *call, struct writer *out, bool raw)
+{
+    int r = raw ? print_raw(call, out) : print_json(call, out);
+    if (raw && r == PYCREW_ETYPE)
+        say("an item is neither str nor bytes, which is all that -r prints");
+    else if (r < 0)
+        crew_say_error(pycrew_last_error(), NULL, true);
+    return r;
+}
+
+static int fail(const pycrew_error *error, int code);
+
+/* What was made before a failure is printed. */
+static int print_items(pycrew_call *call, const struct options *options)
+{
+    struct writer out;
+    writer_open(&out, NULL, false);
+    int r, printed = 0;
+    while ((r = next_item(call, &out)) == 1 && printed == 0 && out.error == 0) {
+        printed = print_item(call, &out, options->raw);
+        writer_line(&out);
+    }
+    int code = put(&out);
+    if (code == EXIT_ALL_WELL && printed < 0)
+        return EXIT_FAILED;
+    return code == EXIT_ALL_WELL && r < 0 ? fail(pycrew_call_error(call), r) : code;
+}
+
 /* From here on the first ^C cancels the call. */
-static int run(pycrew_call *call)
+static int run(pycrew_call *call, bool stream)
 {
     signals_soften();
-    int r = pycrew_submit(call);
-    return r == 0 ? wait_for_end(call) : r;
+    int r = stream ? pycrew_set_stream(call, 0) : 0;
+    if (r == 0)
+        r = pycrew_submit(call);
+    return r == 0 && !stream ? wait_for_end(call) : r;
 }
 
 static int fail(const pycrew_error *error, int code)
@@ -228,9 +273,9 @@ static int call_function(pycrew_crew *crew, const pycrew_function *function,
     int code;
     r = fill(call, arguments, !options->raw);
     if (r == 0)
-        r = run(call);
+        r = run(call, options->stream);
     if (r == 0)
-        code = print_result(call, options);
+        code = options->stream ? print_items(call, options) : print_result(call, options);
     else
         code = fail(pycrew_call_error(call) ? pycrew_call_error(call) : pycrew_last_error(), r);
     pycrew_release(call);

@@ -219,6 +219,8 @@ static const struct option_row {
      "every ARG and VALUE is a string as it stands"},
     {"keyword", 'k', CALL, "NAME=VALUE", add_to_list, FIELD(keywords), "a keyword argument"},
     {"raw", 'r', CALL, NULL, set_flag, FIELD(raw), "print a str or bytes result as it is"},
+    {"stream", 0, CALL, NULL, set_flag, FIELD(stream),
+     "a generator: print each item as it comes, a line each"},
 
     {"input", 'i', MAP, "FORMAT", set_input, FIELD(input),
      "jsonl, csv, tsv, lines or nul, whatever the files are called"},

@@ -43,7 +43,7 @@ struct options {
     bool quiet, verbose;
 
     /* call */
-    bool strings, raw;
+    bool strings, raw, stream;
     struct list keywords;
 
     /* map */

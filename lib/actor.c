@@ -73,7 +73,8 @@ void pc_actors_free(pycrew_crew *crew)
 
 /* ---- making the object ---- */
 
-/* Arrays are held by the call that they are arguments of; to make the object again there are none. */
+/* Arrays are held by the call that they are arguments of; to make the object again there are none.
+ */
 static int save_arguments(pycrew_actor *actor, const pycrew_call *call)
 {
     const pc_writer *writer = &call->builder.writer;
@@ -212,7 +213,8 @@ int pycrew_actor_new(pycrew_call *call, pycrew_actor **ret)
     int rc;
 
     if (call == NULL || ret == NULL || call->slot == NULL)
-        return pc_fail(-EINVAL, "pycrew_actor_new: call and ret must not be NULL, nor a batch's item");
+        return pc_fail(-EINVAL,
+                       "pycrew_actor_new: call and ret must not be NULL, nor a batch's item");
     crew = call->crew;
     rc = pc_crew_check(crew);
     if (rc < 0)

@@ -131,8 +131,8 @@ static void describe_death(pycrew_call *call, pc_death *ret)
     if (ret->incarnation == call->incarnation && ret->text[0] != '\0')
         return;
     *ret = (pc_death){0};
-    snprintf(ret->text, sizeof ret->text, "the process of worker %u that this call was for has ended",
-             worker);
+    snprintf(ret->text, sizeof ret->text,
+             "the process of worker %u that this call was for has ended", worker);
 }
 
 static void end_gone(pycrew_call *call)

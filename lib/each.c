@@ -165,7 +165,9 @@ static int make_tour(tour *t)
 
 static int run_each(pycrew_crew *crew, const char *function, const char *format, va_list *arguments)
 {
-    tour t = {.crew = crew, .format = format, .arguments = arguments,
+    tour t = {.crew = crew,
+              .format = format,
+              .arguments = arguments,
               .until = pc_until(crew->timeout_ns)};
     int rc = pycrew_function_get(crew, function, &t.function);
 

@@ -1,9 +1,10 @@
 /* stream: a call whose function gives its items one by one.
  *
  * The call itself runs the function, in whichever worker takes it, and leaves the iterator there.
- * Then up to `window` calls for that worker ask for the next item each; they are ordinary ones, with
- * an end, a lease and a death of their own, and stand here in the order of their submit. The reader's
- * own thread submits them, whenever it comes for an item: so who does not read stops the function.
+ * Then up to `window` calls for that worker ask for the next item each; they are ordinary ones,
+ * with an end, a lease and a death of their own, and stand here in the order of their submit. The
+ * reader's own thread submits them, whenever it comes for an item: so who does not read stops the
+ * function.
  *
  * A stream's lock is taken before the crew's. The reader waits without it, so that the thread that
  * reaps its queue, or one that cancels, may look meanwhile. */
@@ -14,7 +15,8 @@
 #include "lib/crew.h"
 #include "lib/shm/announce.h"
 
-/* Calls that a stream has for itself: the user may have one item, and wait in a queue for the next. */
+/* Calls that a stream has for itself: the user may have one item, and wait in a queue for the next.
+ */
 enum { WINDOW = 16, RESERVED = 2 };
 
 struct pc_stream {
@@ -26,15 +28,15 @@ struct pc_stream {
     bool started;     /* the iterator is there: */
     unsigned worker, incarnation;
     uint64_t object;
-    bool over;      /* there is no further item: call->code and its error say why; */
-    bool gone;      /* the worker has dropped the iterator by itself */
-    bool told;      /* the user has been told that it is over */
-    bool cancelled; /* no further item is to be given */
-    bool delivered; /* by the queue: not again before pycrew_next */
-    pycrew_call *current; /* the item that the user has, or NULL */
+    bool over;                     /* there is no further item: call->code and its error say why; */
+    bool gone;                     /* the worker has dropped the iterator by itself */
+    bool told;                     /* the user has been told that it is over */
+    bool cancelled;                /* no further item is to be given */
+    bool delivered;                /* by the queue: not again before pycrew_next */
+    pycrew_call *current;          /* the item that the user has, or NULL */
     pycrew_call *spares[RESERVED]; /* prepared */
     unsigned spare_count;
-    pycrew_call **items;  /* asked for and not given yet: a ring of capacity places */
+    pycrew_call **items; /* asked for and not given yet: a ring of capacity places */
     unsigned capacity, first, count;
 };
 
@@ -48,7 +50,8 @@ static pycrew_call *item_at(const pc_stream *s, unsigned place)
     return s->items[(s->first + place) % s->capacity];
 }
 
-/* ---- making one -------------------------------------------------------------------------------- */
+/* ---- making one --------------------------------------------------------------------------------
+ */
 
 static pc_stream *record_of(pycrew_call *call)
 {
@@ -110,7 +113,8 @@ static int reserve(pc_stream *s)
 
         if (rc < 0) {
             free_spares(s);
-            return rc == -EAGAIN ? pc_fail(rc, "a stream needs three calls, and all are in use") : rc;
+            return rc == -EAGAIN ? pc_fail(rc, "a stream needs three calls, and all are in use")
+                                 : rc;
         }
         s->spare_count++;
     }
@@ -166,7 +170,8 @@ void pc_stream_submitted(pycrew_call *call)
         s->deadline = call->timeout_ns < 0 ? INT64_MAX : pc_until(call->timeout_ns);
 }
 
-/* ---- asking for items; under s->lock ----------------------------------------------------------- */
+/* ---- asking for items; under s->lock -----------------------------------------------------------
+ */
 
 static void end_with(pc_stream *s, int code, const char *message)
 {
@@ -352,7 +357,8 @@ static bool advance(pc_stream *s)
     return s->started && s->count > 0 && pc_call_collect(item_at(s, 0));
 }
 
-/* ---- queues ------------------------------------------------------------------------------------- */
+/* ---- queues -------------------------------------------------------------------------------------
+ */
 
 /* Under s->lock, when the user has looked: from here on it appears when there is something. */
 static void await_by_queue(pc_stream *s)
@@ -361,7 +367,8 @@ static void await_by_queue(pc_stream *s)
     pycrew_queue *queue = atomic_load_explicit(&call->queue, memory_order_relaxed);
 
     s->delivered = false;
-    if (queue != NULL && advance(s) && pc_announce(&call->crew->segment, queue->number, call->index))
+    if (queue != NULL && advance(s) &&
+        pc_announce(&call->crew->segment, queue->number, call->index))
         pc_queue_write(queue);
 }
 
@@ -404,7 +411,8 @@ pycrew_queue *pc_stream_queue(const pycrew_call *item)
     return s == NULL ? NULL : atomic_load_explicit(&s->call->queue, memory_order_relaxed);
 }
 
-/* ---- the user's side ---------------------------------------------------------------------------- */
+/* ---- the user's side ----------------------------------------------------------------------------
+ */
 
 static int outcome(const pc_stream *s)
 {
@@ -517,7 +525,8 @@ int pc_stream_cancel(pycrew_call *call)
     return over ? pc_fail(-EALREADY, "the stream has ended") : 0;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------ */
+/* ---- the end ------------------------------------------------------------------------------------
+ */
 
 /* Makes an ended call that left an iterator somewhere the one that drops it. */
 static void drop(pycrew_call *call, unsigned worker, unsigned incarnation)

@@ -80,6 +80,25 @@ def raw_prints_str_and_bytes_as_they_are():
 
 
 @test
+def a_stream_prints_each_item_as_it_comes():
+    check(run("call", "--stream", ":count_to", 3), 0, "0\n1\n2\n")
+    check(run("call", "--stream", ":count_to", 100000), 0, "".join("%d\n" % i for i in range(100000)))
+    check(run("call", "--stream", "-r", ":echo_twice", "a b"), 0, "a b\na b\n")
+    process = start("call", "--stream", ":one_then_wait", "flag")
+    equal(process.stdout.readline(), b'"first"\n')
+    write("flag", "")
+    check(end(process), 0, '"second"\n')
+
+
+@test
+def a_stream_that_fails_has_printed_what_came_before():
+    check(run("call", "--stream", ":fail_after", 2), 1, "0\n1\n", ("ValueError: enough", "in fail_after"))
+    check(run("call", "--stream", ":die_after", 2), 4, "0\n1\n", "signal 9")
+    check(run("call", "--stream", ":echo", "[1, 2]"), 1, "", "no generator")
+    check(run("call", "--stream", "-r", ":count_to", 2), 1, "", "neither str nor bytes")
+
+
+@test
 def arrays_are_printed_as_lists():
     check(run("call", "array:array", "i", "[1, 2]"), 0, "[1, 2]\n")
     check(run("call", ":buffers"), 0, '{"view": [1, 2], "bytes": "AQI="}\n')

@@ -44,7 +44,8 @@ static pycrew_call *submit(pycrew_actor *actor, const char *name)
     return call;
 }
 
-/* ---- what it is for ---------------------------------------------------------------------------- */
+/* ---- what it is for ----------------------------------------------------------------------------
+ */
 
 TEST(an_actor_keeps_its_state)
 {
@@ -162,7 +163,8 @@ TEST(actors_hold_one_call_each)
     pycrew_close(crew);
 }
 
-/* ---- order ------------------------------------------------------------------------------------- */
+/* ---- order -------------------------------------------------------------------------------------
+ */
 
 enum { THREADS = 4, CALLS = 500 };
 
@@ -236,7 +238,8 @@ TEST(a_busy_actor_does_not_keep_others_calls_from_its_worker)
     pycrew_close(crew);
 }
 
-/* ---- mistakes ----------------------------------------------------------------------------------- */
+/* ---- mistakes -----------------------------------------------------------------------------------
+ */
 
 TEST(exceptions_are_the_calls_and_the_actor_lives)
 {
@@ -292,7 +295,8 @@ TEST(a_method_that_is_no_name_is_said)
     pycrew_close(crew);
 }
 
-/* ---- death -------------------------------------------------------------------------------------- */
+/* ---- death --------------------------------------------------------------------------------------
+ */
 
 TEST(the_death_of_its_worker_ends_all_that_was_submitted)
 {
@@ -403,7 +407,8 @@ TEST(a_queued_call_is_cancelled_and_its_deadline_passes_without_harm)
     pycrew_close(crew);
 }
 
-/* ---- closing ------------------------------------------------------------------------------------ */
+/* ---- closing ------------------------------------------------------------------------------------
+ */
 
 static bool has_text(const char *path, const char *expected)
 {
@@ -515,6 +520,21 @@ TEST(a_crew_is_closed_and_drained_with_actors_open)
     pycrew_close(crew);
 }
 
+TEST(actors_that_are_open_are_closed_with_the_crew)
+{
+    pycrew_options options = test_options(2);
+    pycrew_actor *actor;
+    pycrew_crew *crew;
+
+    options.grace_ns = 10 * SECOND; /* the workers end in time */
+    crew = open_with(&options);
+    OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "is", 3, scratch("one")));
+    OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "is", 4, scratch("two")));
+    pycrew_close(crew);
+    ASSERT(has_text(scratch("one"), "c3"));
+    ASSERT(has_text(scratch("two"), "c4"));
+}
+
 TEST(many_actors_come_and_go)
 {
     pycrew_options options = test_options(2);
@@ -531,7 +551,72 @@ TEST(many_actors_come_and_go)
     pycrew_close(crew);
 }
 
-/* ---- kills at random moments ------------------------------------------------------------------- */
+/* ---- shared memory that is written over ---------------------------------------------------------
+ */
+
+static void count_damage(void *data, int level, const char *line)
+{
+    if (level == PYCREW_LOG_ERROR && strstr(line, "written over") != NULL)
+        atomic_fetch_add((_Atomic int *)data, 1);
+}
+
+static int stream_of_ten(pycrew_crew *crew, pycrew_call **ret)
+{
+    pycrew_call *stream = prepare(crew, "actor_ops:count_to");
+
+    OK(pycrew_set_stream(stream, 4));
+    OK(pycrew_add(stream, "i", 10));
+    *ret = stream;
+    return pycrew_submit(stream);
+}
+
+/* Its inbox is as good as new then, and so is the next one's. */
+TEST(a_crew_that_is_made_anew_has_actors_and_streams_again)
+{
+    pycrew_options options = test_options(2);
+    _Atomic int damages = 0;
+    pycrew_actor *actors[4];
+    pycrew_call *stream, *held;
+    pycrew_crew *crew;
+
+    options.log = count_damage;
+    options.log_data = &damages;
+    crew = open_with(&options);
+    for (int round = 1; round <= 3; round++) {
+        int rc;
+
+        for (int i = 0; i < 4; i++)
+            actors[i] = open_counter(crew, i);
+        held = method(actors[0], "get");
+        OK(stream_of_ten(crew, &stream));
+        GIVES(pycrew_next(stream, BOUND), 1);
+        GIVES(pycrew_run(crew, "actor_ops:damage", ""), PYCREW_EDIED);
+        AWAIT(atomic_load(&damages) == round);
+        OK(pycrew_submit(held)); /* in the middle of it */
+        GIVES(pycrew_wait(held, BOUND), PYCREW_EDIED);
+        pycrew_release(held);
+        while ((rc = pycrew_next(stream, BOUND)) == 1)
+            continue;
+        ASSERT(rc == PYCREW_EDIED || rc == 0);
+        pycrew_release(stream);
+        for (int i = 0; i < 4; i++) {
+            GIVES(pycrew_actor_run(actors[i], "get", ""), PYCREW_EDIED);
+            OK(pycrew_actor_reopen(actors[i], BOUND));
+            ASSERT_INT(value_of(actors[i]), i);
+        }
+        OK(stream_of_ten(crew, &stream));
+        for (int i = 0; i < 10; i++)
+            GIVES(pycrew_next(stream, BOUND), 1);
+        OK(pycrew_next(stream, BOUND));
+        pycrew_release(stream);
+        for (int i = 0; i < 4; i++)
+            pycrew_actor_close(actors[i]);
+    }
+    pycrew_close(crew);
+}
+
+/* ---- kills at random moments -------------------------------------------------------------------
+ */
 
 static int pid_now(pycrew_actor *actor)
 {
@@ -540,7 +625,8 @@ static int pid_now(pycrew_actor *actor)
     return pycrew_actor_run(actor, "pid", ">i", &pid) == 0 ? pid : 0;
 }
 
-/* Calls answered 0 have run, those that died unentered have not: what the object counted lies between. */
+/* Calls answered 0 have run, those that died unentered have not: what the object counted lies
+ * between. */
 TEST(an_actor_killed_at_any_moment_loses_nothing_unsaid)
 {
     enum { ROUNDS = 40, IN_FLIGHT = 16 };

@@ -54,7 +54,8 @@ static int made_so_far(pycrew_crew *crew)
     return made;
 }
 
-/* ---- items ------------------------------------------------------------------------------------- */
+/* ---- items -------------------------------------------------------------------------------------
+ */
 
 static void expect_count(pycrew_crew *crew, const char *name, unsigned window, int count)
 {
@@ -94,8 +95,9 @@ TEST(items_are_of_all_types)
 {
     pycrew_crew *crew = open_crew(1);
     pycrew_call *stream = STREAM(crew, "actor_ops:mixed", 0, "");
-    static const int types[] = {PYCREW_TYPE_NONE,  PYCREW_TYPE_INT,  PYCREW_TYPE_FLOAT, PYCREW_TYPE_STR,
-                                PYCREW_TYPE_BYTES, PYCREW_TYPE_LIST, PYCREW_TYPE_DICT};
+    static const int types[] = {PYCREW_TYPE_NONE, PYCREW_TYPE_INT,   PYCREW_TYPE_FLOAT,
+                                PYCREW_TYPE_STR,  PYCREW_TYPE_BYTES, PYCREW_TYPE_LIST,
+                                PYCREW_TYPE_DICT};
 
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         GIVES(pycrew_next(stream, BOUND), 1);
@@ -109,7 +111,7 @@ TEST(items_are_of_all_types)
     OK(pycrew_set_json(stream, true));
     OK(pycrew_submit(stream));
     for (int i = 0; i < 7; i++) {
-        static const char *const texts[] = {"null",          "12",     "2.5",       "\"text\"",
+        static const char *const texts[] = {"null",         "12",     "2.5",       "\"text\"",
                                             "\"Ynl0ZXM=\"", "[1, 2]", "{\"a\": 1}"};
         const char *text;
 
@@ -269,7 +271,8 @@ TEST(a_stream_gives_calls_to_those_who_wait_for_one)
     pycrew_close(crew);
 }
 
-/* ---- what goes wrong ------------------------------------------------------------------------------ */
+/* ---- what goes wrong
+ * ------------------------------------------------------------------------------ */
 
 static void expect_raise_after(pycrew_crew *crew, const char *name, int items)
 {
@@ -378,7 +381,8 @@ TEST(mistakes_are_said)
     pycrew_close(crew);
 }
 
-/* ---- death ---------------------------------------------------------------------------------------- */
+/* ---- death
+ * ---------------------------------------------------------------------------------------- */
 
 TEST(a_death_comes_behind_the_items_that_were_made)
 {
@@ -446,7 +450,8 @@ TEST(streams_killed_at_any_moment_give_a_prefix_and_say_so)
     pycrew_close(crew);
 }
 
-/* ---- deadlines and cancels ------------------------------------------------------------------------ */
+/* ---- deadlines and cancels
+ * ------------------------------------------------------------------------ */
 
 TEST(the_deadline_is_that_of_the_whole_stream)
 {
@@ -542,7 +547,8 @@ TEST(a_cancel_takes_away_what_was_made)
     pycrew_close(crew);
 }
 
-/* ---- release --------------------------------------------------------------------------------------- */
+/* ---- release
+ * --------------------------------------------------------------------------------------- */
 
 TEST(a_release_closes_the_generator)
 {
@@ -658,7 +664,8 @@ TEST(streams_released_at_any_moment_leave_nothing_behind)
     pycrew_close(crew);
 }
 
-/* ---- queues ---------------------------------------------------------------------------------------- */
+/* ---- queues
+ * ---------------------------------------------------------------------------------------- */
 
 static pycrew_call *queued_stream(pycrew_crew *crew, pycrew_queue *queue, const char *name,
                                   unsigned window, int count)
@@ -792,7 +799,8 @@ TEST(a_stream_released_or_a_queue_closed_in_the_middle_appears_no_more)
     pycrew_close(crew);
 }
 
-/* ---- the crew's end -------------------------------------------------------------------------------- */
+/* ---- the crew's end
+ * -------------------------------------------------------------------------------- */
 
 static void *read_on(void *data)
 {

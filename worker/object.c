@@ -264,8 +264,13 @@ void pc_object_end(void)
     Py_ssize_t at = 0;
 
     objects = NULL;
-    while (rest != NULL && PyDict_Next(rest, &at, &name, &object))
-        Py_XDECREF(close_object(object));
+    while (rest != NULL && PyDict_Next(rest, &at, &name, &object)) {
+        PyObject *result = close_object(object);
+
+        if (result == NULL) /* of a worker that was interrupted */
+            PyErr_WriteUnraisable(object);
+        Py_XDECREF(result);
+    }
     Py_CLEAR(rest);
 }
 
@@ -299,9 +304,12 @@ static PyObject *run_decoded(pc_execution *e, PyObject *function, pc_arguments *
         return NULL;
     }
     switch (requested) {
-    case PC_KIND_METHOD: return run_method(e, decoded);
-    case PC_KIND_NEXT: return run_next(decoded->items[0], kind);
-    default: return run_drop(decoded->items[0]);
+    case PC_KIND_METHOD:
+        return run_method(e, decoded);
+    case PC_KIND_NEXT:
+        return run_next(decoded->items[0], kind);
+    default:
+        return run_drop(decoded->items[0]);
     }
 }
 

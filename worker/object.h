@@ -1,7 +1,8 @@
 /* object: what stays in a worker between calls: the instances of actors, the iterators of streams.
  *
- * Each is named by the call that made it (enum pc_request_kind). A name is given once, so what comes
- * late, for an object that is gone, finds none: an actor's method then raises, a stream has ended. */
+ * Each is named by the call that made it (enum pc_request_kind). A name is given once, so what
+ * comes late, for an object that is gone, finds none: an actor's method then raises, a stream has
+ * ended. */
 #ifndef PC_WORKER_OBJECT_H
 #define PC_WORKER_OBJECT_H
 

@@ -97,7 +97,9 @@ bool pc_idle_announce(pc_segment *segment, unsigned worker)
      * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
      * the shortages, and pc_idle_call_for_memory. I5: for its look whether it is to leave. */
     atomic_thread_fence(memory_order_seq_cst);
-    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&
+    if (pc_inbox_has(segment, worker))
+        return false;
+    return !pc_ring_ready(segment) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
 }
 

@@ -72,7 +72,8 @@ void pc_inbox_reset(pc_segment *segment, unsigned worker, pc_inbox *inbox)
     atomic_store_explicit(&record->inbox_tail, 0, memory_order_release);
 }
 
-/* B2: acquire, pairs with the worker's: what is written to an entry's place comes after its reading. */
+/* B2: acquire, pairs with the worker's: what is written to an entry's place comes after its
+ * reading. */
 static uint32_t load_head(const pc_segment *segment, unsigned worker)
 {
     return atomic_load_explicit(&segment->workers[worker].inbox_head, memory_order_acquire);
@@ -88,7 +89,8 @@ bool pc_inbox_is_long(const pc_segment *segment, unsigned worker, pc_inbox *inbo
 
 static void append(pc_segment *segment, pc_inbox *inbox, uint64_t entry)
 {
-    /* B3: release, pairs with the worker's load: who reads this sees the head past what was there. */
+    /* B3: release, pairs with the worker's load: who reads this sees the head past what was there.
+     */
     atomic_store_explicit(place(segment, inbox->block, inbox->tail++), entry, memory_order_release);
 }
 
@@ -126,7 +128,8 @@ void pc_inbox_renew(pc_segment *segment, unsigned worker, pc_inbox *inbox,
     /* Bounded, whatever the head says: each slot is alive once at most. */
     if (end - head > pc_inbox_entries(segment))
         head = end - pc_inbox_entries(segment);
-    for (uint32_t ticket = head; ticket != end && inbox->tail - end < segment->config.slots; ticket++) {
+    for (uint32_t ticket = head; ticket != end && inbox->tail - end < segment->config.slots;
+         ticket++) {
         uint64_t entry =
             atomic_load_explicit(place(segment, inbox->block, ticket), memory_order_relaxed);
         uint32_t slot = (uint32_t)entry & (segment->config.slots - 1);

@@ -4,9 +4,9 @@
  * of the host's heap: it is made when somebody first addresses that worker, and so costs nothing
  * where nobody does. An entry is generation (32) and slot (32). The tail is the host's, under a
  * lock of its own, the head the worker's; both are in the worker's record, in lines of their own,
- * which no plain call writes to. To claim is to swap the *slot* from DIRECTED to CLAIMED(w), as with
- * the ring; then the head moves on. An entry whose slot is not DIRECTED in that generation any more
- * (cancelled, past its deadline, claimed by a doubled entry) is stale, and skipped.
+ * which no plain call writes to. To claim is to swap the *slot* from DIRECTED to CLAIMED(w), as
+ * with the ring; then the head moves on. An entry whose slot is not DIRECTED in that generation any
+ * more (cancelled, past its deadline, claimed by a doubled entry) is stale, and skipped.
  *
  * Why it is correct. DIRECTED is a state of its own, so no entry of the ring, not even one that
  * comes round (ring.h), lets another worker claim the call. The entry has the whole generation, so
@@ -69,8 +69,8 @@ bool pc_inbox_is_long(const pc_segment *segment, unsigned worker, pc_inbox *inbo
 uint32_t pc_inbox_push(pc_segment *segment, unsigned worker, pc_inbox *inbox, uint32_t slot,
                        uint32_t generation);
 
-/* Pushes what is alive once more, and skips all that was there. is_live says so, and is told the new
- * ticket by moved. */
+/* Pushes what is alive once more, and skips all that was there. is_live says so, and is told the
+ * new ticket by moved. */
 typedef struct pc_inbox_owner {
     bool (*is_live)(void *data, uint32_t slot, uint32_t generation);
     void (*moved)(void *data, uint32_t slot, uint32_t ticket);

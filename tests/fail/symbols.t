@@ -26,7 +26,7 @@ clock_gettime sysconf _exit abort _GLOBAL_OFFSET_TABLE_ __gmon_start__
 pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_cond_init
 pthread_cond_destroy pthread_cond_broadcast pthread_cond_signal pthread_cond_wait pthread_cond_timedwait pthread_condattr_init
 pthread_condattr_destroy pthread_condattr_setclock pthread_once pthread_join pthread_sigmask
-pthread_key_delete sem_init sem_post sem_trywait posix_spawn_file_actions_destroy
+pthread_key_delete pthread_self sem_init sem_post sem_trywait posix_spawn_file_actions_destroy
 posix_spawnattr_destroy posix_spawnattr_setpgroup posix_spawnattr_setsigdefault
 posix_spawnattr_setsigmask
 # Nor these, of a descriptor that is open, and of limits, signals and children that are ours.

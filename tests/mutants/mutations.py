@@ -27,6 +27,7 @@ CALL = "lib/call.c"
 CHUNK = "lib/chunk.c"
 EXPORT = "lib/export.c"
 HOST_CALL = "lib/hostcall.c"
+DIRECT = "lib/direct.c"
 LADDER = "lib/ladder.c"
 MAP = "lib/map.c"
 MEMORY = "lib/memory.c"
@@ -46,6 +47,9 @@ MODULE = "worker/module.c"
 WORKER_HOST = "worker/host.c"
 ASYNC = "worker/async.c"
 
+TEST_ACTOR = "tests/test-actor"
+TEST_INBOX = "tests/shm/test-inbox"
+TEST_STREAM = "tests/test-stream"
 TEST_ARRAY = "tests/test-array"
 TEST_ASYNC = "tests/test-async"
 TEST_BATCH_ARRAY = "tests/test-batch-array"
@@ -88,8 +92,8 @@ MUTATIONS = [
           "                          atomic_load(&segment->header->idle[worker / 64]) |\n"
           "                              UINT64_C(1) << worker % 64,\n"
           "                          memory_order_release);\n"),
-         (IDLE, FENCE + "    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&\n",
-          "    return !pc_ring_ready(segment) &&\n")],
+         (IDLE, FENCE + "    if (pc_inbox_has(segment, worker))\n",
+          "    if (pc_inbox_has(segment, worker))\n")],
         [(TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
     Mutation(
         "idle-waker-unfenced",
@@ -99,10 +103,42 @@ MUTATIONS = [
     Mutation(
         "idle-no-last-look",
         "I1: who goes to sleep does not look again",
-        [(IDLE, "    return !pc_ring_ready(segment) && !pc_inbox_has(segment, worker) &&\n           atomic_load_explicit",
+        [(IDLE, "    return !pc_ring_ready(segment) &&\n           atomic_load_explicit",
           "    return atomic_load_explicit")],
         [(TEST_IDLE, "a_worker_may_not_sleep_beside_a_call_nor_when_the_crew_closes"),
          (TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")]),
+    Mutation(
+        "inbox-no-last-look",
+        "I1: who goes to sleep does not look into its inbox again",
+        [(IDLE, "    if (pc_inbox_has(segment, worker))\n        return false;\n", "")],
+        [(TEST_INBOX, "a_worker_that_sleeps_is_posted_and_one_with_entries_does_not_sleep")]),
+    Mutation(
+        "inbox-first-always",
+        "a worker with calls of its own takes none from the ring",
+        [(LOOP, "0) && !l->ring_is_next &&", "0) &&")],
+        [(TEST_ACTOR, "a_busy_actor_does_not_keep_others_calls_from_its_worker")]),
+    Mutation(
+        "inbox-not-renewed",
+        "stale entries of cancelled calls fill the inbox",
+        [(DIRECT, "    if (pc_inbox_is_long(&crew->segment", "    if (false && pc_inbox_is_long(&crew->segment")],
+        [(TEST_ACTOR, "a_queued_call_is_cancelled_and_its_deadline_passes_without_harm")]),
+    Mutation(
+        "inbox-any-incarnation",
+        "a call for the dead goes to the successor",
+        [(DIRECT, "w->inbox_open && w->incarnation == call->incarnation;\n    if (open)\n        push",
+          "w->inbox_open;\n    if (open)\n        push")],
+        [(TEST_ACTOR, "an_actor_is_made_again_after_its_workers_death")]),
+    Mutation(
+        "sweep-leaves-directed",
+        "calls queued for a dead worker do not end",
+        [(SWEEP, "        else if (is_directed_to(call, word, worker))\n",
+          "        else if (false && is_directed_to(call, word, worker))\n")],
+        [(TEST_ACTOR, "the_death_of_its_worker_ends_all_that_was_submitted")]),
+    Mutation(
+        "stream-release-interrupts",
+        "a release interrupts the item that is made",
+        [(CALL, "release_in_flight(call, give_grace);", "release_in_flight(call, cancel);")],
+        [(TEST_STREAM, "a_release_while_an_item_is_made_lets_that_end_first")]),
     Mutation(
         "idle-drain-late",
         "I3: the drain comes after the last look, and takes the token of a call that came between",

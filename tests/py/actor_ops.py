@@ -330,3 +330,15 @@ def pid_then_count(n):
     yield os.getpid()
     for i in range(n):
         yield i
+
+
+def damage():
+    """Writes over the crew's shared memory, and dies."""
+    import ctypes
+    import re
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw-s .*(/dev/shm/pycrew\.|memfd:pycrew )", line)
+            if found:
+                ctypes.memset(int(found[1], 16), 0xA5, 1 << 18)
+    os.kill(os.getpid(), signal.SIGKILL)

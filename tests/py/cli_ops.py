@@ -174,3 +174,29 @@ def buffers():
 
 def unprintable():
     return object()
+
+
+def count_to(n):
+    yield from range(n)
+
+
+def echo_twice(value):
+    yield value
+    yield value
+
+
+def one_then_wait(path):
+    yield "first"
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    yield "second"
+
+
+def fail_after(n):
+    yield from range(n)
+    raise ValueError("enough")
+
+
+def die_after(n):
+    yield from range(n)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -37,8 +37,8 @@ static void cancel(uint32_t slot)
 {
     pc_ending ending;
 
-    ASSERT(pc_slot_end_by_host(&segment.slots[slot],
-                               pc_word_of(generations[slot], PC_DIRECTED), &ending));
+    ASSERT(pc_slot_end_by_host(&segment.slots[slot], pc_word_of(generations[slot], PC_DIRECTED),
+                               &ending));
 }
 
 static int claim(void)
@@ -187,7 +187,8 @@ TEST(a_reset_empties_it)
     pc_segment_unmap(&segment);
 }
 
-/* ---- a worker beside the host ---------------------------------------------------------------------- */
+/* ---- a worker beside the host
+ * ---------------------------------------------------------------------- */
 
 enum { RUNS = 200000, IN_FLIGHT = SLOTS / 2 };
 
@@ -213,7 +214,8 @@ static void *claim_all(void *data)
         last = number;
         atomic_fetch_add(&claimed, 1);
         random_pause(&random);
-        atomic_store(&segment.slots[slot].control, pc_word_owned(word, PC_DONE, WORKER, INCARNATION));
+        atomic_store(&segment.slots[slot].control,
+                     pc_word_owned(word, PC_DONE, WORKER, INCARNATION));
     }
     return NULL;
 }

@@ -5,7 +5,8 @@
 
 enum { ITEMS_MAX = 200 };
 
-/* ---- actors ------------------------------------------------------------------------------------ */
+/* ---- actors ------------------------------------------------------------------------------------
+ */
 
 /* Workers are killed at any moment, also while it is made. */
 static pycrew_actor *open_actor(size_t index)
@@ -88,7 +89,8 @@ void do_actor(size_t first, size_t count, uint64_t *random)
     pycrew_actor_close(actor);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------ */
+/* ---- streams ------------------------------------------------------------------------------------
+ */
 
 static pycrew_call *prepare_stream(const plan *plans, size_t count, unsigned window)
 {
