@@ -343,7 +343,7 @@ static int start_chunk(pycrew_batch *batch)
         pc_call_reclaim(call);
         return rc;
     }
-    call->function = batch->function;
+    atomic_store_explicit(&call->function, batch->function, memory_order_relaxed);
     call->timeout_ns = batch->timeout_ns;
     batch->filling = call;
     batch->item.builder.writer.data = NULL;

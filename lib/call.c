@@ -304,7 +304,6 @@ static void initialise(pycrew_call *call)
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
-    call->stop_since = 0;
     atomic_store_explicit(&call->replaced, false, memory_order_relaxed);
     atomic_store_explicit(&call->held, false, memory_order_relaxed);
     atomic_store_explicit(&call->released, false, memory_order_relaxed);
@@ -345,7 +344,7 @@ int pycrew_prepare(pycrew_crew *crew, const pycrew_function *function, int64_t t
     rc = pc_call_prepare(crew, timeout_ns, &call);
     if (rc < 0)
         return rc;
-    call->function = function;
+    atomic_store_explicit(&call->function, function, memory_order_relaxed);
     *ret = call;
     return 0;
 }
@@ -534,7 +533,7 @@ static inline void fill_request(pycrew_call *call)
     pc_slot *slot = call->slot;
     pycrew_queue *queue = announced_in(call);
 
-    slot->function = call->function->number;
+    slot->function = atomic_load_explicit(&call->function, memory_order_relaxed)->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |

@@ -79,7 +79,6 @@ static void set_run(pycrew_call *call)
     shared->shape = chunk->shape;
     atomic_store(&shared->cancel, atomic_load(&chunk->cancelled));
     chunk->seen_since = 0;
-    call->stop_since = 0;
     atomic_store_explicit(&chunk->overdue, UINT32_MAX, memory_order_relaxed);
     shared->begin = chunk->begin;
     shared->begin_offset = offset_of(chunk, chunk->begin);
@@ -702,6 +701,7 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_er
     if (atomic_load(&chunk->cancelled) || chunk->begin == chunk->count || stopped_at_failure(chunk))
         return false;
     atomic_store(&call->stop, PC_STOP_NONE);
+    call->stop_generation = 0; /* the item may be asked again */
     set_run(call);
     return true;
 }

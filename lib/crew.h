@@ -82,7 +82,7 @@ struct pycrew_call {
     uint32_t index;
     _Atomic uint32_t generation;
     _Atomic uint32_t phase;
-    const pycrew_function *function;
+    _Atomic(const pycrew_function *) function; /* its owner's; the audit and the ladder read it at any time */
     _Atomic(pycrew_queue *) queue;
     void *data;
     uint64_t arguments_block; /* 0: in the slot */
@@ -111,8 +111,8 @@ struct pycrew_call {
     int host_code;
     pc_error host_error;
     bool overdue;           /* its deadline has passed, and was acted on */
-    int64_t stop_since;     /* when its worker was asked to end it, or an item; 0: it was not */
-    uint32_t stop_item;     /* that item */
+    int64_t stop_since;     /* the ladder's: when its worker was asked to end it, */
+    uint32_t stop_generation, stop_item; /* in which life, and which item */
     _Atomic bool held;      /* submitted while the crew is rebuilt: not in its slot yet */
     _Atomic bool released;  /* before its end: the supervisor reclaims it */
     _Atomic bool replaced;  /* a spare is free in its place already; the owner's */

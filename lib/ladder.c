@@ -139,7 +139,6 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
 {
     pc_host_worker *w = &crew->crew_workers[worker];
     pc_worker_record *record = &crew->segment.workers[worker];
-    int64_t since = call->stop_since != 0 ? call->stop_since : now;
 
     atomic_store_explicit(&record->interrupt_item, item, memory_order_relaxed);
     atomic_store_explicit(&record->interrupt,
@@ -149,7 +148,7 @@ static void interrupt(pycrew_crew *crew, unsigned worker, const pycrew_call *cal
     w->step_call = call->index;
     w->step_generation = pc_word_generation(word);
     w->step_item = item;
-    w->stack_time = since + crew->grace_ns - stack_lead(crew->grace_ns);
+    w->stack_time = call->stop_since + crew->grace_ns - stack_lead(crew->grace_ns);
     send_interrupt(w, now);
 }
 
@@ -198,19 +197,29 @@ static void wait_behind(pycrew_crew *crew, unsigned worker, const pycrew_call *c
         w->step_time = now; /* one signal for all that are told in this turn */
 }
 
-static void tell_stop(pycrew_crew *crew, pycrew_call *call, uint32_t item, int64_t now)
+/* word: as in interrupt. */
+static void tell_stop(pycrew_crew *crew, pycrew_call *call, uint64_t word, uint32_t item, int64_t now)
 {
-    if (call->stop_since == 0 || call->stop_item != item)
+    uint32_t generation = pc_word_generation(word);
+
+    if (call->stop_generation != generation || call->stop_item != item)
         call->stop_since = now;
+    call->stop_generation = generation;
     call->stop_item = item;
     if (!call->chunk_in_use) /* an item has its own deadline, or its chunk's word that it is cancelled */
-        atomic_store_explicit(&crew->segment.stops[call->index], call->generation, memory_order_release);
+        atomic_store_explicit(&crew->segment.stops[call->index], generation, memory_order_release);
+}
+
+/* Asked to end, in this life. */
+static bool was_told(const pycrew_call *call, uint64_t word)
+{
+    return call->stop_generation == pc_word_generation(word);
 }
 
 static bool waits(const pycrew_call *call, unsigned worker, uint64_t *word)
 {
     *word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
-    return atomic_load(&call->stop) != PC_STOP_NONE && call->stop_since != 0 &&
+    return atomic_load(&call->stop) != PC_STOP_NONE && was_told(call, *word) &&
            atomic_load(&call->phase) == PC_PHASE_IN_FLIGHT && pc_word_state(*word) == PC_CLAIMED &&
            pc_word_worker(*word) == worker && pc_word_generation(*word) == call->generation;
 }
@@ -255,7 +264,7 @@ static void begin(pycrew_crew *crew, pycrew_call *call, int64_t now)
         return;
     if (call->chunk_in_use)
         pc_chunk_overdue(call, &item, &look);
-    tell_stop(crew, call, item, now);
+    tell_stop(crew, call, word, item, now);
     if (crew->crew_workers[worker].step != PC_STEP_NONE && still_runs(crew, worker)) {
         if (crew->crew_workers[worker].step_call != call->index)
             wait_behind(crew, worker, call, now);
@@ -396,6 +405,7 @@ static void chunk_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
 /* Or waits for another one's of its worker. */
 static bool is_on_ladder(const pycrew_crew *crew, const pycrew_call *call)
 {
+    uint64_t word = atomic_load(&call->slot->control);
     unsigned worker;
 
     for (unsigned i = 0; i < crew->workers; i++)
@@ -403,8 +413,8 @@ static bool is_on_ladder(const pycrew_crew *crew, const pycrew_call *call)
             crew->crew_workers[i].step_call == call->index &&
             crew->crew_workers[i].step_generation == call->generation)
             return true;
-    worker = pc_word_worker(atomic_load(&call->slot->control));
-    return call->stop_since != 0 && worker < crew->workers &&
+    worker = pc_word_worker(word);
+    return was_told(call, word) && worker < crew->workers &&
            crew->crew_workers[worker].step != PC_STEP_NONE && crew->crew_workers[worker].step_more;
 }
 

@@ -601,7 +601,7 @@ static int build(pc_map *map, pycrew_call *call, uint64_t count)
         chunk->flags |= PC_CHUNK_STOPS;
     chunk->count = map->whole ? 1 : (uint32_t)count;
     call->data = (void *)(uintptr_t)count;
-    call->function = map->function;
+    atomic_store_explicit(&call->function, map->function, memory_order_relaxed);
     call->timeout_ns = map->timeout_ns;
     rc = map->whole ? build_slices(map, call, map->next, count)
                     : build_elements(map, call, map->next, count);
