@@ -300,7 +300,6 @@ static void initialise(pycrew_call *call)
     call->timeout_ns = crew->timeout_ns;
     call->retries = crew->retries;
     atomic_store_explicit(&call->directed, 0, memory_order_relaxed);
-    call->seen_running = call->at_end = false;
     atomic_store_explicit(&call->chunk_in_use, false, memory_order_relaxed);
     call->deadline = INT64_MAX;
     call->host_ended = call->overdue = false;
@@ -1536,6 +1535,7 @@ void pc_call_renew(pycrew_call *call)
 int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t object)
 {
     call->flags = (uint16_t)(call->flags | kind);
+    call->seen_running = call->at_end = false;
     return pc_write_u64(&call->builder.writer, object);
 }
 

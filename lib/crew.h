@@ -88,6 +88,7 @@ struct pycrew_call {
     uint64_t arguments_block; /* 0: in the slot */
     _Atomic uint32_t ticket; /* its owner's; looks and the audit read it at any time */
     bool queued; /* submitted: its queue is entered, ticket is set */
+    bool has_stale; /* an entry of an earlier life may be in the ring still, under stale_ticket */
     _Atomic int64_t submitted; /* when, by the coarse clock */
     _Atomic bool tainted; /* its arguments were there while others wrote over them */
     _Atomic uint32_t published; /* == generation: QUEUED and its entry were stored */
@@ -95,12 +96,7 @@ struct pycrew_call {
     int64_t timeout_ns; /* PYCREW_FOREVER: none */
     unsigned retries;
     _Atomic unsigned directed; /* worker + 1: for that one alone, in this incarnation; 0: for any */
-    unsigned incarnation;
-    bool seen_running;     /* of a drop: it had begun when its time was looked at; under crew->lock */
-    bool has_stale;        /* an entry of an earlier life may be in the ring still, */
-    uint32_t stale_ticket; /* under this ticket */
     _Atomic(pc_stream *) stream; /* it is one, or an item's; NULL: neither */
-    pc_stream *stream_record;    /* made when first needed, kept until close */
     _Atomic(pc_batch_chunk *) chunk; /* made when first needed, kept until close */
     _Atomic bool chunk_in_use;       /* the call is a batch's chunk */
 
@@ -128,12 +124,18 @@ struct pycrew_call {
     uint64_t result_copy[PC_INLINE_RESULT / 8];
     pc_lease lease; /* on the block the result is in */
     pc_call_arrays *arrays; /* of its arguments and result; NULL: none */
-    bool at_end;            /* of a stream's item: there is none */
-    unsigned ended_worker, ended_incarnation; /* of a stream: where the iterator is */
 
     _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
     _Atomic(const void *) thread; /* who prepared, submitted, waited for or reaped it last */
+
+    /* Of calls for one worker; no plain call's way comes here. */
+    unsigned incarnation;  /* of directed */
+    uint32_t stale_ticket;
+    bool seen_running;     /* of a drop: it had begun when its time was looked at; under crew->lock */
+    bool at_end;           /* of a stream's item: there is none */
+    unsigned ended_worker, ended_incarnation; /* of a stream: where the iterator is */
+    pc_stream *stream_record; /* made when first needed, kept until close */
 };
 
 struct pycrew_queue {
