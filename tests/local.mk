@@ -98,6 +98,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-stats \
 	tests/test-stream \
 	tests/test-threads \
+	tests/test-together \
 	tests/test-value-trip
 
 # Death at every instruction of the real worker: minutes, and so not part of make check.

@@ -1,0 +1,271 @@
+/* Where parts meet that have tests of their own: workers that are to leave, for a reload or by
+ * their count of calls, and have streams, coroutines, actors, or wait for the host. */
+#include <errno.h>
+#include <pthread.h>
+
+#include "tests/harness/crew.h"
+
+enum { COROUTINES = 20, RELOADS = 3 };
+
+/* ---- a reload in another thread ---- */
+
+typedef struct reload {
+    pycrew_crew *crew;
+    pthread_t thread;
+    int code;
+    atomic_bool done;
+} reload;
+
+static void *reload_main(void *data)
+{
+    reload *r = data;
+
+    r->code = pycrew_reload(r->crew, BOUND);
+    atomic_store(&r->done, true);
+    return NULL;
+}
+
+static void begin_reload(reload *r, pycrew_crew *crew)
+{
+    *r = (reload){.crew = crew};
+    ASSERT_INT(pthread_create(&r->thread, NULL, reload_main, r), 0);
+}
+
+static void end_reload(reload *r)
+{
+    ASSERT_INT(pthread_join(r->thread, NULL), 0);
+    ASSERT_INT(r->code, 0);
+}
+
+static int pid_of_worker(pycrew_crew *crew)
+{
+    int pid = 0;
+
+    OK(pycrew_run(crew, "os:getpid", ">i", &pid));
+    return pid;
+}
+
+/* ---- streams ---- */
+
+static pycrew_call *begin_count(pycrew_crew *crew, int count)
+{
+    pycrew_call *stream = prepare(crew, "actor_ops:count_to");
+
+    OK(pycrew_set_stream(stream, 2));
+    OK(pycrew_add(stream, "i", count));
+    OK(pycrew_submit(stream));
+    return stream;
+}
+
+static void expect_items(pycrew_call *stream, int first, int end)
+{
+    int value;
+
+    for (int i = first; i < end; i++) {
+        GIVES(pycrew_next(stream, BOUND), 1);
+        OK(pycrew_result(stream, "i", &value));
+        ASSERT_INT(value, i);
+    }
+}
+
+TEST(a_stream_that_has_begun_is_not_ended_by_a_reload)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = begin_count(crew, 100);
+    int pid = pid_of_worker(crew);
+    reload r;
+
+    expect_items(stream, 0, 1);
+    begin_reload(&r, crew);
+    for (int i = 0; i < 10; i++) { /* and calls go on beside it */
+        ASSERT_INT(pid_of_worker(crew), pid);
+        pause_ns(5 * MS);
+    }
+    expect_items(stream, 1, 100);
+    GIVES(pycrew_next(stream, BOUND), 0);
+    end_reload(&r);
+    ASSERT(pid_of_worker(crew) != pid);
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
+TEST(a_stream_that_has_begun_is_not_ended_by_its_workers_count_of_calls)
+{
+    pycrew_options options = test_options(2);
+    pycrew_crew *crew;
+    pycrew_call *stream;
+
+    options.max_calls_per_worker = 5;
+    crew = open_with(&options);
+    for (int round = 0; round < RELOADS; round++) {
+        stream = begin_count(crew, 50);
+        expect_items(stream, 0, 50);
+        GIVES(pycrew_next(stream, BOUND), 0);
+        pycrew_release(stream);
+    }
+    pycrew_close(crew);
+}
+
+TEST(a_stream_that_is_released_lets_its_worker_leave)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = begin_count(crew, 1000000);
+    reload r;
+
+    expect_items(stream, 0, 3);
+    begin_reload(&r, crew);
+    pycrew_release(stream);
+    end_reload(&r);
+    pycrew_close(crew);
+}
+
+/* ---- coroutines ---- */
+
+TEST(coroutines_that_wait_end_as_they_should_when_their_worker_leaves)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_call *calls[COROUTINES];
+    reload r;
+
+    for (int round = 0; round < RELOADS; round++) {
+        for (int i = 0; i < COROUTINES; i++) {
+            calls[i] = prepare(crew, "async_ops:sleep");
+            OK(pycrew_add(calls[i], "d", 0.02 * (i % 5)));
+            OK(pycrew_submit(calls[i]));
+        }
+        begin_reload(&r, crew);
+        for (int i = 0; i < COROUTINES; i++) {
+            OK(pycrew_wait(calls[i], BOUND));
+            pycrew_release(calls[i]);
+        }
+        end_reload(&r);
+    }
+    pycrew_close(crew);
+}
+
+/* Coroutines all the time: their worker takes no more of them, or it would never leave. */
+TEST(a_reload_ends_where_there_is_always_a_coroutine)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *calls[2] = {NULL, NULL};
+    reload r;
+
+    begin_reload(&r, crew);
+    for (int i = 0; i < 2 || !atomic_load(&r.done); i++) {
+        pycrew_call **call = &calls[i % 2];
+
+        if (*call != NULL) {
+            OK(pycrew_wait(*call, BOUND));
+            pycrew_release(*call);
+        }
+        *call = prepare(crew, "async_ops:sleep");
+        OK(pycrew_add(*call, "d", 0.01));
+        OK(pycrew_submit(*call));
+    }
+    for (int i = 0; i < 2; i++) {
+        OK(pycrew_wait(calls[i], BOUND));
+        pycrew_release(calls[i]);
+    }
+    end_reload(&r);
+    pycrew_close(crew);
+}
+
+/* ---- actors ---- */
+
+TEST(an_actor_ends_with_its_worker_and_is_made_again_in_the_next)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_actor *actor;
+    int value;
+
+    OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "i", 7));
+    OK(pycrew_actor_run(actor, "get", ">i", &value));
+    OK(pycrew_reload(crew, BOUND));
+    GIVES(pycrew_actor_run(actor, "get", ">i", &value), PYCREW_EDIED);
+    ASSERT(!pycrew_last_error()->may_have_run);
+    OK(pycrew_actor_reopen(actor, BOUND));
+    OK(pycrew_actor_run(actor, "get", ">i", &value));
+    ASSERT_INT(value, 7);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+/* Calls for one worker beside coroutines of it: neither waits for the other. */
+TEST(an_actor_is_served_while_coroutines_wait_in_its_worker)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *waiting = prepare(crew, "async_ops:await_forever");
+    pycrew_actor *actor;
+    int value;
+
+    OK(pycrew_submit(waiting));
+    OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "i", 0));
+    for (int i = 1; i <= 100; i++) {
+        OK(pycrew_actor_run(actor, "add", "i>i", 1, &value));
+        ASSERT_INT(value, i);
+    }
+    OK(pycrew_cancel(waiting));
+    GIVES(pycrew_wait(waiting, BOUND), -ECANCELED);
+    OK(pycrew_actor_run(actor, "get", ">i", &value)); /* the cancel cost no worker */
+    ASSERT_INT(value, 100);
+    pycrew_release(waiting);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+TEST(an_asynchronous_generator_goes_on_beside_coroutines)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *waiting = prepare(crew, "async_ops:await_forever");
+    pycrew_call *stream = prepare(crew, "actor_ops:count_async");
+
+    OK(pycrew_submit(waiting));
+    OK(pycrew_set_stream(stream, 4));
+    OK(pycrew_add(stream, "i", 30));
+    OK(pycrew_submit(stream));
+    expect_items(stream, 0, 30);
+    GIVES(pycrew_next(stream, BOUND), 0);
+    pycrew_release(stream);
+    OK(pycrew_cancel(waiting));
+    GIVES(pycrew_wait(waiting, BOUND), -ECANCELED);
+    pycrew_release(waiting);
+    pycrew_close(crew);
+}
+
+/* ---- the host's functions ---- */
+
+static int twice(void *data, pycrew_host_call *call)
+{
+    int value;
+    int rc = pycrew_host_arguments(call, "i", &value);
+
+    (void)data;
+    return rc < 0 ? rc : pycrew_host_return(call, "i", 2 * value);
+}
+
+TEST(the_hosts_functions_are_there_after_a_reload)
+{
+    pycrew_crew *crew = open_crew(2);
+    const pycrew_function *ask;
+    pycrew_call *call;
+    int value;
+
+    OK(pycrew_export(crew, "twice", twice, NULL));
+    OK(pycrew_function_source(
+        crew, "ask", "import pycrew\ndef ask(x):\n    return pycrew.host.twice(x)\n", &ask));
+    for (int round = 0; round < RELOADS; round++) {
+        for (int i = 0; i < 10; i++) {
+            OK(pycrew_prepare(crew, ask, BOUND, &call));
+            OK(pycrew_add(call, "i", i));
+            OK(pycrew_submit(call));
+            OK(pycrew_wait(call, BOUND));
+            OK(pycrew_result(call, "i", &value));
+            ASSERT_INT(value, 2 * i);
+            pycrew_release(call);
+        }
+        OK(pycrew_reload(crew, BOUND));
+    }
+    pycrew_close(crew);
+}
+
+TAP_MAIN
