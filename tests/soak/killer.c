@@ -18,7 +18,7 @@ static struct {
     uint64_t random;
     int64_t worker_due, zygote_due; /* in time spent killing, which rounds add up to */
     int64_t spent;
-    bool early;               /* the last zygote was killed before it had forked its workers */
+    bool early;               /* the last zygote was killed before a worker of it was ready */
     pid_t killed[REMEMBERED]; /* lately: one that is dying is not killed twice */
     size_t next;
 } killer;
@@ -65,8 +65,8 @@ static void kill_some_worker(pid_t zygote)
  */
 static void kill_zygote(pid_t zygote)
 {
-    pid_t workers[WORKERS_MAX];
-    bool early = proc_children(zygote, workers, WORKERS_MAX) < soak.workers;
+    pycrew_stats stats = {.size = sizeof stats};
+    bool early = pycrew_stats_get(soak.crew, &stats) < 0 || stats.alive == 0;
     if ((early && killer.early) || !kill_child(zygote, getpid()))
         return;
     atomic_fetch_add(&soak.zygotes_killed, 1);
