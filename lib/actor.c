@@ -237,7 +237,7 @@ static int open_inside(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns
 
     if (rc < 0 || (rc = pycrew_prepare(crew, function, timeout_ns, &call)) < 0)
         return rc;
-    call->timeout_ns = timeout_ns < 0 ? PYCREW_FOREVER : timeout_ns;
+    call->timeout_ns = timeout_ns < 0 || crew->debug ? PYCREW_FOREVER : timeout_ns;
     rc = pc_format_build(&call->builder, format, arguments, &result);
     if (rc == 0 && result[0] != '\0')
         rc = pc_fail(-EINVAL, "pycrew_actor_open gives no result: \"%s\"", format);
@@ -323,7 +323,7 @@ static int run_inside(pycrew_actor *actor, const int64_t *timeout_ns, const char
     if (rc < 0)
         return rc;
     if (timeout_ns != NULL)
-        call->timeout_ns = *timeout_ns < 0 ? PYCREW_FOREVER : *timeout_ns;
+        call->timeout_ns = *timeout_ns < 0 || actor->crew->debug ? PYCREW_FOREVER : *timeout_ns;
     rc = pc_format_build(&call->builder, format, arguments, &result);
     if (rc == 0)
         rc = pc_run_finish(call, result, arguments);
@@ -402,7 +402,7 @@ static int make_again(pycrew_actor *actor, int64_t timeout_ns)
 
     if (rc < 0)
         return rc;
-    call->timeout_ns = timeout_ns < 0 ? PYCREW_FOREVER : timeout_ns;
+    call->timeout_ns = timeout_ns < 0 || actor->crew->debug ? PYCREW_FOREVER : timeout_ns;
     rc = load_arguments(actor, call);
     if (rc == 0)
         rc = construct_somewhere(actor, call);

@@ -1542,17 +1542,19 @@ int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t ob
 void pc_call_drop(pycrew_call *call, unsigned worker, unsigned incarnation)
 {
     pycrew_crew *crew = call->crew;
-    bool kick;
+    bool kick = false;
 
     pc_direct_address(call, worker, incarnation);
-    call->timeout_ns = crew->grace_ns;
+    call->timeout_ns = crew->debug ? PYCREW_FOREVER : crew->grace_ns;
     call->queued = true;
     call->released = true;
     atomic_store_explicit(&call->phase, PC_PHASE_IN_FLIGHT, memory_order_release);
     pthread_mutex_lock(&crew->lock);
-    call->deadline = pc_now() + crew->grace_ns;
-    pc_deadline_add(call);
-    kick = call->deadline < crew->next_look;
+    if (call->timeout_ns >= 0) {
+        call->deadline = pc_now() + call->timeout_ns;
+        pc_deadline_add(call);
+        kick = call->deadline < crew->next_look;
+    }
     if (kick)
         crew->next_look = call->deadline;
     pc_call_enqueue_locked(call);

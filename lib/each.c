@@ -92,6 +92,10 @@ static int send(tour *t, unsigned worker)
     if (rc < 0)
         return rc;
     rc = pc_call_prepare(t->crew, is_any_in_flight(t) ? 0 : PYCREW_FOREVER, &call);
+    if (rc == -EAGAIN && !is_any_in_flight(t)) { /* they are this thread's own: none becomes free */
+        fail_visit(t, worker, rc);
+        return 0;
+    }
     if (rc < 0)
         return rc;
     call->function = t->function;

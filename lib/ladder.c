@@ -328,7 +328,7 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
  * ended meanwhile and left its deadline behind. */
 static void give_grace(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
-    if (atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || !call->released ||
+    if (crew->debug || atomic_load(&call->phase) != PC_PHASE_IN_FLIGHT || !call->released ||
         pc_call_has_ended(call) ||
         (call->timeout_ns >= 0 && call->deadline <= now + crew->grace_ns))
         return;

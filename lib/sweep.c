@@ -112,10 +112,11 @@ static const pycrew_call *find_culprit(pycrew_crew *crew, unsigned worker)
     return w->step == PC_STEP_DOOMED && owned_by(call, load_word(call), worker, PC_CLAIMED) ? call : NULL;
 }
 
-/* Others may have died of it as often; but not for ever. */
+/* Others may have died of it as often; but not for ever. What is for that worker alone goes with it. */
 static bool may_run_again_beside(pycrew_call *call)
 {
-    return 1 + atomic_fetch_add(&call->deaths_beside, 1) <= call->retries + PC_LOST_WORKER_CLAIMS_MAX &&
+    return atomic_load(&call->directed) == 0 &&
+           1 + atomic_fetch_add(&call->deaths_beside, 1) <= call->retries + PC_LOST_WORKER_CLAIMS_MAX &&
            call->retries > 0;
 }
 
@@ -204,8 +205,8 @@ static void describe(const pc_host_worker *w, unsigned worker, bool oom, char *t
         snprintf(text, capacity, "worker %u (PID %d) ran another program (exec), and was ended", worker,
                  w->pid);
     else if (w->signal == 0 && w->status == PC_EXIT_RECYCLED)
-        snprintf(text, capacity, "worker %u (PID %d) was replaced, after a call that was interrupted",
-                 worker, w->pid);
+        snprintf(text, capacity, "worker %u (PID %d) was replaced (after a call that was interrupted, at its limits, or "
+                 "by a reload)", worker, w->pid);
     else if (w->signal != 0)
         snprintf(text, capacity, "worker %u (PID %d) was killed by signal %d (%s)%s", worker, w->pid,
                  w->signal, strsignal(w->signal),

@@ -229,7 +229,7 @@ test_data = \
 	tests/harness/arrays.h \
 	tests/harness/crew.h \
 	tests/big/big.h \
-	tests/py/actor_ops.py \
+	tests/py/actor_ops.py tests/py/together_ops.py \
 	tests/py/api_ops.py \
 	tests/py/array_ops.py \
 	tests/py/async_ops.py \

@@ -232,6 +232,79 @@ TEST(an_asynchronous_generator_goes_on_beside_coroutines)
     pycrew_close(crew);
 }
 
+/* ---- what a reader of the code found ---- */
+
+/* The actor's own calls end what keeps its worker. */
+TEST(a_worker_that_waits_for_a_coroutine_takes_the_calls_of_its_actors)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_actor *actor;
+    pycrew_call *serving;
+    reload r;
+
+    OK(pycrew_actor_open(crew, &actor, BOUND, "together_ops:Server", ""));
+    OK(pycrew_actor_prepare(actor, "serve", BOUND, &serving));
+    OK(pycrew_submit(serving));
+    OK(pycrew_actor_run(actor, "await_started", ""));
+    begin_reload(&r, crew);
+    pause_ns(50 * MS); /* it is told to leave by then, as likely as not */
+    OK(pycrew_actor_run(actor, "stop", ""));
+    OK(pycrew_wait(serving, BOUND));
+    end_reload(&r);
+    pycrew_release(serving);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+TEST(an_actors_coroutine_is_not_tried_again_elsewhere_when_another_call_kills_its_worker)
+{
+    pycrew_options options = test_options(2);
+    pycrew_crew *crew;
+    pycrew_actor *actor;
+    pycrew_call *serving;
+
+    options.retries = 2;
+    crew = open_with(&options);
+    OK(pycrew_actor_open(crew, &actor, BOUND, "together_ops:Server", ""));
+    OK(pycrew_actor_prepare(actor, "serve", BOUND, &serving));
+    OK(pycrew_submit(serving));
+    GIVES(pycrew_actor_run(actor, "die", ""), PYCREW_EDIED);
+    GIVES(pycrew_wait(serving, BOUND), PYCREW_EDIED);
+    pycrew_release(serving);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+TEST(run_each_by_a_thread_that_holds_all_calls_is_refused)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *calls[4];
+    pycrew_crew *crew;
+
+    options.calls = 4;
+    crew = open_with(&options);
+    for (int i = 0; i < 4; i++)
+        calls[i] = prepare(crew, "os:getpid");
+    GIVES(pycrew_run_each(crew, "os:getpid", ""), -EAGAIN);
+    for (int i = 0; i < 4; i++)
+        pycrew_release(calls[i]);
+    OK(pycrew_run_each(crew, "os:getpid", ""));
+    pycrew_close(crew);
+}
+
+TEST(a_close_that_is_a_coroutine_runs_when_the_worker_leaves)
+{
+    const char *path = scratch("closed");
+    pycrew_crew *crew = open_crew(1);
+    pycrew_actor *actor;
+
+    OK(pycrew_actor_open(crew, &actor, BOUND, "together_ops:Closer", "s", path));
+    OK(pycrew_reload(crew, BOUND));
+    AWAIT(file_size(path) >= 0);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
 /* ---- the host's functions ---- */
 
 static int twice(void *data, pycrew_host_call *call)

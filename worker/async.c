@@ -15,6 +15,8 @@
 #include "worker/loop.h"
 
 enum { CLAIMS_A_TURN = 16, IDLE_RUNS_MAX = 100 };
+#define LEAVING_TICK_S 0.01 /* between two looks at its own inbox */
+#define FULL_TICK_S 0.1     /* or only for memory */
 #define BLOCKED_NS ((int64_t)5 * 1000 * 1000) /* less than the time between two interrupts */
 
 /* What is to be run in the next turn. */
@@ -30,7 +32,7 @@ static struct {
     pc_loop *l;
     PyObject *event_loop;
     PyObject *call_soon, *create_task, *stop;
-    PyObject *turn;    /* our callback */
+    PyObject *turn, *tick; /* our callbacks */
     PyObject *context; /* of turns, and the one that tasks start from */
     PyObject *call_of; /* a ContextVar: the call that code belongs to */
     PyObject *cancelled_error;
@@ -40,6 +42,7 @@ static struct {
     pc_async_call *first; /* those in flight */
     later *later, **later_end;
     bool scheduled; /* the turn is */
+    bool ticking;   /* one will be in a while */
     bool announced; /* as asleep, since the last turn found nothing */
     bool in_turn;
     bool to_cancel; /* some calls are marked */
@@ -133,9 +136,11 @@ static int start_waiter(pc_worker *worker)
 
 static PyObject *turn(PyObject *self, PyObject *unused);
 static PyObject *wake(PyObject *self, PyObject *unused);
+static PyObject *tick(PyObject *self, PyObject *unused);
 
 static PyMethodDef turn_method = {"turn", turn, METH_NOARGS, NULL};
 static PyMethodDef wake_method = {"wake", wake, METH_NOARGS, NULL};
+static PyMethodDef tick_method = {"tick", tick, METH_NOARGS, NULL};
 
 static PyObject *attribute(const char *module_name, const char *name)
 {
@@ -171,8 +176,9 @@ static int make_parts(const char *name)
     async.call_of = PyContextVar_New("pycrew.call", NULL);
     async.context = PyContext_CopyCurrent();
     async.turn = PyCFunction_New(&turn_method, NULL);
+    async.tick = PyCFunction_New(&tick_method, NULL);
     if (async.cancelled_error != NULL && async.get_running != NULL && async.set_running != NULL &&
-        async.call_of != NULL && async.context != NULL && async.turn != NULL)
+        async.call_of != NULL && async.context != NULL && async.turn != NULL && async.tick != NULL)
         async.event_loop = PyObject_CallFunction(make, "z", name);
     Py_DECREF(make);
     return async.event_loop == NULL ? -1 : 0;
@@ -406,17 +412,44 @@ static bool announce(void)
            !pc_ring_ready(&worker->segment);
 }
 
-/* Sleeps too, but takes no calls. */
-static bool rest(void)
-{
-    pc_run_take_back(async.l->worker);
-    pc_heap_drop_kept(&async.l->worker->heap);
-    return true;
-}
-
 static bool has_room(void)
 {
     return pc_async_pending < async.limit && pc_loop_takes_calls(async.l);
+}
+
+/* Another turn in a while. */
+static void schedule_tick(double seconds)
+{
+    PyObject *handle;
+
+    if (async.ticking)
+        return;
+    handle = PyObject_CallMethod(async.event_loop, "call_later", "dO", seconds, async.tick);
+    if (handle == NULL)
+        give_up("takes no callbacks");
+    Py_DECREF(handle);
+    async.ticking = true;
+}
+
+/* Sleeps too, but takes no calls of the ring: it has as many as it may have, or is to leave when they have
+ * ended. Nobody wakes it then, for calls of its own inbox or for memory, so it looks by itself; and a wake that
+ * came before is for others. */
+static bool rest(void)
+{
+    pc_segment *segment = &async.l->worker->segment;
+
+    pc_run_take_back(async.l->worker);
+    pc_heap_drop_kept(&async.l->worker->heap);
+    pc_loop_answer_shortage(async.l);
+    if (pc_ring_pending(segment))
+        pc_idle_wake_one(segment);
+    schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
+    return true;
+}
+
+static bool is_awake_for_calls(void)
+{
+    return has_room() && !async.l->leaving;
 }
 
 static bool claim_some(void)
@@ -497,9 +530,9 @@ static void work(void)
     run_later();
     claimed = claim_some();
     show_loop(running);
-    if (pc_async_pending == 0 && !claimed)
+    if (async.l->worker->cut_off || (pc_async_pending == 0 && !claimed))
         stop();
-    else if (claimed || !(has_room() ? announce() : rest()))
+    else if (claimed || !(is_awake_for_calls() ? announce() : rest()))
         schedule();
 }
 
@@ -534,6 +567,12 @@ static PyObject *wake(PyObject *self, PyObject *unused)
         continue;
     schedule();
     Py_RETURN_NONE;
+}
+
+static PyObject *tick(PyObject *self, PyObject *unused)
+{
+    async.ticking = false;
+    return turn(self, unused);
 }
 
 /* SystemExit and KeyboardInterrupt of a callback's come out of it, and others can stop it. */
@@ -891,16 +930,26 @@ enum pc_function_kind pc_async_kind(PyObject *function)
     return PC_FUNCTION_PLAIN;
 }
 
-/* ---- for others ---- */
+/* ---- the end ---- */
 
-PyObject *pc_async_run(pc_loop *l, PyObject *awaitable)
+/* Not ours to end any more: the sweep does it. */
+static void give_up_calls(void)
 {
-    PyObject *result = NULL;
+    while (async.first != NULL)
+        pc_async_leave(async.first);
+}
 
-    if (atomic_load(&async.serving))
-        PyErr_SetString(PyExc_RuntimeError, "the event loop is running");
-    else if (need_loop(l) == 0)
-        result = PyObject_CallMethod(async.event_loop, "run_until_complete", "O", awaitable);
+bool pc_async_has_loop(void)
+{
+    return async.event_loop != NULL;
+}
+
+PyObject *pc_async_finish(PyObject *awaitable)
+{
+    PyObject *result;
+
+    give_up_calls();
+    result = PyObject_CallMethod(async.event_loop, "run_until_complete", "O", awaitable);
     Py_DECREF(awaitable);
     return result;
 }
@@ -911,8 +960,7 @@ void pc_async_end(void)
 
     if (async.event_loop == NULL)
         return;
-    while (async.first != NULL) /* not ours to end any more: the sweep does it */
-        pc_async_leave(async.first);
+    give_up_calls();
     end = attribute("pycrew._loop", "end");
     result = end == NULL ? NULL : PyObject_CallOneArg(end, async.event_loop);
     if (result == NULL)

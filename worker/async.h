@@ -84,9 +84,12 @@ void pc_async_later(void (*do_it)(void *), void *data);
  * worker takes no more calls (pc_loop_takes_calls), until none is pending. */
 void pc_async_serve(pc_loop *l);
 
-/* Awaits an awaitable, which is stolen, to its end, with nothing else claimed meanwhile: its
- * result, or NULL with an exception. Not while calls are pending. */
-PyObject *pc_async_run(pc_loop *l, PyObject *awaitable);
+/* Whether the event loop was made. */
+bool pc_async_has_loop(void);
+
+/* At the worker's end: awaits an awaitable, which is stolen, in that loop: its result, or NULL with an
+ * exception. Calls that are in flight are left to the sweep. */
+PyObject *pc_async_finish(PyObject *awaitable);
 
 /* At the worker's end: tasks that are left are cancelled and awaited, and the loop is closed. */
 void pc_async_end(void);

@@ -166,6 +166,8 @@ static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
         return true;
     }
     l->ring_is_next = false;
+    if (__builtin_expect(l->leaving, 0))
+        return own && pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
     if (pc_ring_claim(segment, worker->number, worker->incarnation, slot, word))
         return true;
     return __builtin_expect(own, 0) &&
@@ -226,9 +228,11 @@ bool pc_loop_run_next(pc_loop *l)
     return run_next(l);
 }
 
-bool pc_loop_takes_calls(const pc_loop *l)
+bool pc_loop_takes_calls(pc_loop *l)
 {
-    return !l->worker->cut_off && !is_over(l) && (!pc_current_call.recycle || pc_async_pending > 0);
+    l->leaving = is_over(l);
+    return !l->worker->cut_off &&
+           (pc_async_pending > 0 || (!l->leaving && !pc_current_call.recycle));
 }
 
 /* Coroutines that are debugged have the terminal until none is pending. */

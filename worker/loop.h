@@ -4,9 +4,11 @@
 
 #include "worker/run.h"
 
-/* Whether another call may be claimed; else the worker leaves. Coroutines may take for ever, and
- * calls are not to wait for that: so a worker that is to be replaced leaves when it has none. */
-bool pc_loop_takes_calls(const pc_loop *l);
+/* Whether another call may be claimed; else the worker leaves. One that is to be replaced after an interrupt goes on
+ * while it has coroutines, which may take for ever, and calls are not to wait for that. One that is to leave for a
+ * reload or at its limits (l->leaving) takes those of its own inbox alone, and leaves when the last coroutine has
+ * ended: else it might always have one. */
+bool pc_loop_takes_calls(pc_loop *l);
 
 /* Claims a call and runs it to its end, or to where it waits. False: there is none. */
 bool pc_loop_run_next(pc_loop *l);

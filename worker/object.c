@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/async.h"
+
 static PyObject *objects; /* by name, an int */
 static PyObject *iterators; /* the names of those that streams go on with */
 
@@ -258,6 +260,14 @@ static PyObject *run_drop(PyObject *name)
     return result;
 }
 
+/* A close() may be a coroutine. */
+static PyObject *finish(PyObject *result)
+{
+    if (result == NULL || !pc_async_is_awaitable(result))
+        return result;
+    return pc_async_has_loop() ? pc_async_finish(result) : await_one(result);
+}
+
 void pc_object_end(void)
 {
     PyObject *name, *object, *rest = objects;
@@ -265,7 +275,7 @@ void pc_object_end(void)
 
     objects = NULL;
     while (rest != NULL && PyDict_Next(rest, &at, &name, &object)) {
-        PyObject *result = close_object(object);
+        PyObject *result = finish(close_object(object));
 
         if (result == NULL) /* of a worker that was interrupted */
             PyErr_WriteUnraisable(object);

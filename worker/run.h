@@ -15,6 +15,7 @@ typedef struct pc_loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
+    bool leaving; /* see pc_loop_takes_calls */
     bool ring_is_next; /* the last call was from the inbox */
     uint32_t shortages;     /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */

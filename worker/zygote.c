@@ -471,8 +471,8 @@ static void end_worker(const zygote *z, pc_worker *worker)
     if (!pc_lifeline_say_leaving(worker))
         limit_leaving();
     pc_terminal_take(&z->options);
-    pc_async_end();
     pc_object_end();
+    pc_async_end();
     if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();
