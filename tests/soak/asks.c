@@ -50,7 +50,6 @@ static bool is_right(const question *q, enum op op)
 
 static int answer(pycrew_host_call *call, const question *q, enum op op)
 {
-    long long sum = q->a + q->index;
     char text[32];
     switch (op) {
     case OP_ASK_ECHO:
@@ -65,10 +64,11 @@ static int answer(pycrew_host_call *call, const question *q, enum op op)
             sleep_ns(200 * US);
         if (!is_right(q, op))
             return pycrew_host_fail(call, "SystemError", "changed");
-        return pycrew_host_return(call, "Li", sum, q->part);
+        break;
     default:
-        return pycrew_host_return(call, "Li", sum, q->part);
+        break;
     }
+    return pycrew_host_return(call, "Liy#", q->a + q->index, q->part, q->data, q->size);
 }
 
 static int run_function(void *data, pycrew_host_call *call)
@@ -83,8 +83,8 @@ static int run_function(void *data, pycrew_host_call *call)
         return rc;
     }
     atomic_fetch_add(&running, 1);
-    rc = is_of_a_call(&q) && is_right(&q, *op)
-             ? answer(call, &q, *op) : pycrew_host_fail(call, "SystemError", "wrong");
+    rc = is_of_a_call(&q) && is_right(&q, *op) ? answer(call, &q, *op)
+                                               : pycrew_host_fail(call, "SystemError", "wrong");
     atomic_fetch_sub(&running, 1);
     return rc;
 }
@@ -92,8 +92,8 @@ static int run_function(void *data, pycrew_host_call *call)
 static const struct {
     const char *name;
     enum op op;
-} functions[] = {{"add", OP_ASK},        {"echo", OP_ASK_ECHO},  {"catch_", OP_ASK_CATCH},
-                 {"slow", OP_ASK_SLOW},  {"part", OP_ASK_PARTS}, {"fail", OP_ASK_FAIL},
+} functions[] = {{"add", OP_ASK},       {"echo", OP_ASK_ECHO},  {"catch_", OP_ASK_CATCH},
+                 {"slow", OP_ASK_SLOW}, {"part", OP_ASK_PARTS}, {"fail", OP_ASK_FAIL},
                  {"last", OP_ASK_DIE}};
 
 void asks_export(void)
@@ -115,15 +115,17 @@ void asks_look_after_close(void)
 
 static plan plan_ask(size_t index, uint64_t *random)
 {
-    static const enum op ops[] = {OP_ASK,       OP_ASK,      OP_ASK,       OP_ASK_ECHO, OP_ASK_ECHO,
-                                  OP_ASK_CATCH, OP_ASK_FAIL, OP_ASK_PARTS, OP_ASK_SLOW, OP_ASK_SLOW};
+    static const enum op ops[] = {OP_ASK,      OP_ASK,       OP_ASK,      OP_ASK_ECHO,
+                                  OP_ASK_ECHO, OP_ASK_CATCH, OP_ASK_FAIL, OP_ASK_PARTS,
+                                  OP_ASK_SLOW, OP_ASK_SLOW};
     enum op op = one_in(400, random) ? OP_ASK_DIE : ops[below(sizeof ops / sizeof *ops, random)];
+    bool slow = op == OP_ASK_SLOW || op == OP_ASK_DIE;
     plan p = plan_call(index, KIND_ASK, op, random);
     int64_t sleep = (int64_t)below(one_in(8, random) ? 8000 : 500, random) * US;
-    if (op == OP_ASK_SLOW || op == OP_ASK_DIE)
+    if (slow)
         plan_sleep(&p, sleep);
-    if (op == OP_ASK_ECHO || one_in(4, random))
-        plan_data(&p, 1 + below(one_in(8, random) ? ASK_DATA_MAX : 3000, random));
+    if (op == OP_ASK_ECHO || one_in(slow ? 2 : 4, random))
+        plan_data(&p, 1 + below(one_in(slow ? 3 : 8, random) ? ASK_DATA_MAX : 3000, random));
     if (one_in(op == OP_ASK_SLOW ? 4 : 50, random))
         plan_timeout(&p, sleep / 2 + (1 + (int64_t)below(5000, random)) * US);
     plan_retries(&p, op == OP_ASK_DIE ? 0 : below(2, random));

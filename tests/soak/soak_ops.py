@@ -139,8 +139,8 @@ def ask(name, question, data, part=0):
 
 
 def ask_sum(name, question, data, part=0):
-    total, answered = ask(name, question, data, part)
-    if answered != part:
+    total, answered, echo = ask(name, question, data, part)
+    if answered != part or echo != data:
         raise RuntimeError(f"the host's answer is another's: {part}, {answered}")
     return total
 
