@@ -185,7 +185,7 @@ CLEANFILES += fortran/cases.mod
 # A storm of calls of all kinds, workers and zygotes killed: make soak SOAK=10m; see tests/soak/README.md.
 check_PROGRAMS += tests/soak/pycrew-soak
 tests_soak_pycrew_soak_SOURCES = tests/soak/soak.c tests/soak/soak.h \
-	tests/soak/arrays.c tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c \
+	tests/soak/arrays.c tests/soak/asks.c tests/soak/batches.c tests/soak/jobs.c tests/soak/killer.c \
 	tests/soak/maps.c tests/soak/objects.c tests/soak/watch.c \
 	tests/soak/ledger.c tests/soak/ledger.h bench/common.c bench/common.h
 tests_soak_pycrew_soak_CPPFLAGS = $(bench_cppflags) -DSOAK_MODULES='"$(abs_top_srcdir)/tests/soak"'

@@ -784,18 +784,25 @@ static PyObject *call_throw(PyObject *self, PyObject *arguments)
     return give_step(done, result);
 }
 
+/* Py_NewRef() is of Python 3.10. */
+static PyObject *new_reference(PyObject *object)
+{
+    Py_INCREF(object);
+    return object;
+}
+
 static PyObject *call_close(PyObject *self, PyObject *unused)
 {
     pc_async_call *call = (pc_async_call *)self;
 
     (void)unused;
-    return call->awaited == NULL ? Py_NewRef(Py_None)
+    return call->awaited == NULL ? new_reference(Py_None)
                                  : PyObject_CallMethod(call->awaited, "close", NULL);
 }
 
 static PyObject *call_await(PyObject *self)
 {
-    return Py_NewRef(self);
+    return new_reference(self);
 }
 
 /* cr_frame, __qualname__ and others: what asyncio shows of a task is the user's coroutine. */
@@ -847,7 +854,7 @@ static PyTypeObject call_type = {
 static pc_async_call *make_call(PyObject *awaitable)
 {
     PyObject *awaited = PyCoro_CheckExact(awaitable)
-                            ? Py_NewRef(awaitable)
+                            ? new_reference(awaitable)
                             : Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
     pc_async_call *call = awaited == NULL ? NULL : PyObject_New(pc_async_call, &call_type);
 
@@ -914,7 +921,7 @@ int pc_async_start(pc_execution *e, uint32_t item, int64_t deadline,
     }
     PyErr_Clear();
     if (in_flight(call)) /* an eager task may have ended by now */
-        call->task = Py_XNewRef(task);
+        call->task = new_reference(task);
     Py_XDECREF(task);
     Py_DECREF(call);
     return 0;

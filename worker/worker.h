@@ -12,15 +12,6 @@
 #include "lib/shm/slot.h"
 #include "lib/shm/value.h"
 
-#if PY_VERSION_HEX < 0x030a0000
-static inline PyObject *Py_XNewRef(PyObject *object)
-{
-    Py_XINCREF(object);
-    return object;
-}
-#define Py_NewRef Py_XNewRef
-#endif
-
 /* The host's control socket, from spawn. */
 enum { PC_CONTROL_FD = 3 };
 

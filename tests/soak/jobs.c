@@ -44,11 +44,15 @@ static int64_t operand(size_t index)
     return (int64_t)(index * 0x9e3779b97f4a7c15 >> 8);
 }
 
+uint32_t plan_check(const plan *p)
+{
+    return (uint32_t)(p->index * 3 + (uint64_t)p->op * 5 + (uint64_t)p->a + p->b * 7 +
+                      adler32(p->data, p->size));
+}
+
 static void write_check(const plan *p)
 {
-    uint64_t sum =
-        p->index * 3 + (uint64_t)p->op * 5 + (uint64_t)p->a + p->b * 7 + adler32(p->data, p->size);
-    soak_ledger.calls[p->index].check = (uint32_t)sum;
+    soak_ledger.calls[p->index].check = plan_check(p);
 }
 
 plan plan_call(size_t index, enum kind kind, enum op op, uint64_t *random)
@@ -560,7 +564,7 @@ static const struct job {
     {do_crashes, 1, 4},    {do_cancels, 30, 4},     {do_releases, 30, 4},
     {do_arrays, 30, 10},   {do_kept, 30, 6},        {do_writable, 20, 6},
     {do_map, 2000, 6},     {do_slices, 400, 4},    {do_actor, 60, 8},
-    {do_stream, 150, 8},
+    {do_stream, 150, 8},   {do_asks, 100, 10},
 };
 enum { JOB_COUNT = sizeof jobs / sizeof *jobs };
 

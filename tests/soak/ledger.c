@@ -111,13 +111,13 @@ static enum outcome outcome_of(const pycrew_error *error)
 
 static bool dies_of_itself(enum op op)
 {
-    return op >= OP_EXIT && op <= OP_CHANGE;
+    return (op >= OP_EXIT && op <= OP_CHANGE) || op == OP_ASK_DIE;
 }
 
 static bool may_return(const ledger_call *call)
 {
     return call->op == OP_ADD || call->op == OP_ECHO || call->op == OP_SLEEP ||
-           call->op >= OP_COPY ||
+           (call->op >= OP_COPY && call->op < OP_ASK_FAIL) ||
            ((call->op == OP_DIE_ONCE || call->op == OP_CHANGE) && call->retries > 0);
 }
 
@@ -136,7 +136,7 @@ static bool may_end_so(const ledger_call *call, enum outcome outcome)
     case OUTCOME_RETURNED:
         return may_return(call);
     case OUTCOME_RAISED:
-        return call->op == OP_FAIL || shared;
+        return call->op == OP_FAIL || call->op == OP_ASK_FAIL || shared;
     case OUTCOME_DIED:
         return shared || tied || dies_of_itself(call->op) || call->flags & CALL_COROUTINE || soak_ledger.workers_die ||
                soak_ledger.zygotes_die;
@@ -169,6 +169,7 @@ static bool cause_is_known(const ledger_call *call, const pycrew_error *error)
         return error->signal == SIGSEGV;
     case OP_KILL:
     case OP_CHANGE:
+    case OP_ASK_DIE:
         return error->signal == SIGKILL;
     case OP_DIE_ONCE:
         return error->exit_status == 7 || error->signal == SIGABRT || error->signal == SIGSEGV ||
@@ -213,6 +214,26 @@ void ledger_end(size_t index, const pycrew_error *error)
                      error->signal, error->exit_status);
 }
 
+/* ---- questions to the host ------------------------------------------------------------------- */
+
+enum { MAY_ASK = 128 };
+
+void ledger_may_ask(size_t index)
+{
+    atomic_store(&soak_ledger.calls[index].asked, MAY_ASK);
+}
+
+bool ledger_asked(size_t index)
+{
+    return atomic_fetch_add(&soak_ledger.calls[index].asked, 1) & MAY_ASK;
+}
+
+/* How often it asks each time that it runs. */
+static unsigned questions_of(const ledger_call *call)
+{
+    return call->kind != KIND_ASK ? 0 : call->op == OP_ASK_PARTS ? SOAK_PARTS : 1;
+}
+
 /* ---- the comparison -------------------------------------------------------------------------- */
 
 static void judge_end(size_t index, const ledger_call *call)
@@ -250,6 +271,16 @@ static void judge_runs(size_t index, const ledger_call *call, const ledger_run *
                      call->check);
 }
 
+static void judge_questions(size_t index, const ledger_call *call, const ledger_run *run)
+{
+    unsigned asked = call->asked % MAY_ASK, expected = questions_of(call);
+    if (asked > expected * run->begun)
+        ledger_fault(FAULT_DOUBLED, index, "the host was asked %u times", asked);
+    if ((call->outcome == OUTCOME_RETURNED || call->outcome == OUTCOME_RAISED) && asked < expected)
+        ledger_fault(FAULT_UNTRUE, index, "it ended with an answer, and the host was asked %u times",
+                     asked);
+}
+
 void ledger_judge(size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -258,6 +289,7 @@ void ledger_judge(size_t count)
         if (call->flags & CALL_SUBMITTED) {
             judge_end(i, call);
             judge_runs(i, call, run);
+            judge_questions(i, call, run);
         } else if (run->begun > 0) {
             ledger_fault(FAULT_UNTRUE, i, "it was never submitted, and ran");
         }

@@ -33,8 +33,17 @@ enum op {
     OP_NEW,       /* returns a copy that is elsewhere, and copied once more */
     OP_KEEP,      /* keeps the view, and looks whether those kept before are what they were */
     OP_KEEP_COPY, /* the same with the array that it returns */
-    OP_INVERT     /* changes each byte in place */
+    OP_INVERT,    /* changes each byte in place */
+    OP_ASK,       /* the host, and returns what that says */
+    OP_ASK_ECHO,
+    OP_ASK_CATCH, /* the host's exception */
+    OP_ASK_SLOW,  /* for something that takes b microseconds */
+    OP_ASK_PARTS, /* by several threads at a time */
+    OP_ASK_FAIL,  /* raises what the host did */
+    OP_ASK_DIE    /* while a thread of its own asks; never returns */
 };
+
+enum { SOAK_PARTS = 3 }; /* of OP_ASK_PARTS */
 
 /* How the host makes its calls, a row of the table each. X(name, text) */
 #define SOAK_KINDS(X)                                                                              \
@@ -55,7 +64,8 @@ enum op {
     X(KIND_MAP, "map, elements")                                                                   \
     X(KIND_SLICES, "map, slices")                                                                  \
     X(KIND_ACTOR, "an actor's methods")                                                            \
-    X(KIND_STREAM, "a stream's items")
+    X(KIND_STREAM, "a stream's items")                                                             \
+    X(KIND_ASK, "calls that ask the host")
 
 enum kind {
 #define SOAK_KIND_ENUM(name, text) name,
@@ -89,7 +99,8 @@ enum { /* ledger_call.flags */
 typedef struct ledger_call {
     uint32_t check; /* what its arguments come to */
     uint8_t kind, op, flags, retries;
-    uint8_t ends, outcome, attempts, unused;
+    uint8_t ends, outcome, attempts;
+    _Atomic uint8_t asked; /* how often the host's functions ran for it, and whether they may */
 } ledger_call;
 
 /* The workers' part. */
@@ -140,6 +151,10 @@ void ledger_end(size_t index, const pycrew_error *error);
 
 /* The same of a map's element, of which nothing but a code is told; 0: a result. */
 void ledger_end_code(size_t index, int code);
+
+/* Its call may ask the host from now on; and that is asked: false if it may not. */
+void ledger_may_ask(size_t index);
+bool ledger_asked(size_t index);
 
 /* After close, when nothing can run any more: compares the two for the first count calls. */
 void ledger_judge(size_t count);

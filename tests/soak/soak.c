@@ -58,6 +58,7 @@ static void open_soak_crew(void)
     options.preload = preload;
     options.memory = (size_t)1 << 30;
     options.grace_ns = GRACE_NS;
+    options.export_threads = 2;
     options.queues = soak.threads + 1;
     options.retries = 1; /* all that may be tried again says so itself; see submit_call() */
     options.max_calls_per_worker = soak.max_calls;
@@ -67,6 +68,7 @@ static void open_soak_crew(void)
     check(pycrew_function_get(soak.crew, "soak_ops:call_awaiting", &soak.coroutine),
           "soak_ops:call_awaiting");
     check(pycrew_function_get(soak.crew, "soak_ops:slices", &soak.slices), "soak_ops:slices");
+    asks_export();
 }
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
@@ -186,6 +188,7 @@ static int run(void)
     watch_rest();
     watch_stop();
     look_after_close(descriptors, threads);
+    asks_look_after_close();
     size_t calls = atomic_load(&soak.next);
     calls = calls < soak_ledger.capacity ? calls : soak_ledger.capacity;
     ledger_judge(calls);

@@ -1,5 +1,5 @@
 /* soak.h: what the parts of pycrew-soak share. soak.c is the run, jobs.c, batches.c, arrays.c,
- * maps.c and objects.c make the calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h
+ * maps.c, objects.c and asks.c make the calls, killer.c kills, watch.c looks whether anything hangs or grows, ledger.h
  * keeps the books.
  */
 #ifndef SOAK_H
@@ -77,6 +77,8 @@ void plan_timeout(plan *p, int64_t timeout_ns);
 void plan_retries(plan *p, unsigned retries);
 void plan_submitted(const plan *p);
 
+uint32_t plan_check(const plan *p); /* what its arguments come to */
+
 /* Compares what it returned with what it must; the result's parts as pycrew_result gives them. */
 void check_sum(size_t index, long long sum);
 void check_bytes(const plan *p, const void *data, size_t size);
@@ -123,6 +125,12 @@ void do_slices(size_t first, size_t count, uint64_t *random);
 
 void do_actor(size_t first, size_t count, uint64_t *random);
 void do_stream(size_t first, size_t count, uint64_t *random);
+
+/* ---- asks.c ---- */
+
+void asks_export(void);
+void asks_look_after_close(void);
+void do_asks(size_t first, size_t count, uint64_t *random);
 
 /* ---- killer.c ---- */
 

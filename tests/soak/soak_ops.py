@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import signal
+import threading
 import time
 import zlib
 
@@ -127,6 +128,71 @@ COPY = 15
 ARRAYS = (copy, lambda data, _: data, lambda data, _: bytearray(data), keep, keep_copy, invert)
 
 
+# ---- questions to the host: asks.c has the functions ----
+
+PARTS = 3
+
+
+def ask(name, question, data, part=0):
+    function = getattr(pycrew.host, name)
+    return function(*question, part, data=data) if data else function(*question, part)
+
+
+def ask_sum(name, question, data, part=0):
+    total, answered, echo = ask(name, question, data, part)
+    if answered != part or echo != data:
+        raise RuntimeError(f"the host's answer is another's: {part}, {answered}")
+    return total
+
+
+def ask_echo(question, data):
+    return ask("echo", question, data)
+
+
+def ask_catch(question, data):
+    try:
+        ask("catch_", question, data)
+    except KeyError as error:
+        if error.args != (str(question[2]),):
+            raise RuntimeError("another's exception") from error
+    return question[2] + question[0]
+
+
+def ask_parts(question, data):
+    """Each of some threads asks, all at a time; those that nobody awaits go on to their end."""
+    totals = [None] * PARTS
+
+    def run(part):
+        totals[part] = ask_sum("part", question, data, part)
+
+    threads = [threading.Thread(target=run, args=(part,)) for part in range(PARTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(set(totals)) != 1:
+        raise RuntimeError(f"the host's answers differ: {totals}")
+    return totals[0]
+
+
+def ask_die(question, data):
+    threading.Thread(target=ask_sum, args=("last", question, data), daemon=True).start()
+    time.sleep(question[3] % 1000 / 1e6)
+    DEATHS[3]()
+
+
+ASK = 21
+ASKS = (
+    lambda question, data: ask_sum("add", question, data),
+    ask_echo,
+    ask_catch,
+    lambda question, data: ask_sum("slow", question, data),
+    ask_parts,
+    lambda question, data: ask("fail", question, data),
+    ask_die,
+)
+
+
 def slices(indices, ops, operands, others, out=None):
     """A map's slice: each row is a call, and all end as one does."""
     rows = list(zip(*(column.tolist() for column in (indices, ops, operands, others))))
@@ -199,6 +265,8 @@ def do(index, op, a, b, data, begun):
         DEATHS[b % 4]()
     elif op == CHANGE and begun == 0:
         change_and_die(data)
+    elif op >= ASK:
+        result = ASKS[op - ASK]((index, op, a, b), data)
     elif op >= COPY:
         result = ARRAYS[op - COPY](data, result)
     elif op > CHANGE:
