@@ -87,6 +87,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-environment \
 	tests/test-each \
 	tests/test-host \
+	tests/test-hpp \
 	tests/test-idle-cost \
 	tests/test-life \
 	tests/test-map \
@@ -99,6 +100,10 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-stream \
 	tests/test-threads \
 	tests/test-value-trip
+
+# pycrew.hpp's, in C++ and as pedantic as the header promises to bear.
+tests_test_hpp_SOURCES = tests/test-hpp.cpp
+tests_test_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 
 # Death at every instruction of the real worker: minutes, and so not part of make check.
 EXTRA_PROGRAMS = tests/steps/test-steps
