@@ -2,46 +2,60 @@
  *
  *     pycrew::crew crew;
  *     int sum = crew.run<int>("math_ops:add", 3, 5);
+ *     std::future<int> later = crew.async<int>("math_ops:add", 3, 5);
  *     for (int x : crew.stream<int>("math_ops:primes", 10))
  *         std::cout << x << "\n";
  *
- * Errors     What fails throws pycrew::error. A call that failed, or a stream, can be destroyed as
- * any other. Types      bool, ints to 64 bits, float, double, std::string, std::string_view, text
- * in quotes, std::optional (None), std::vector and std::array (list), std::tuple and std::pair
- * (tuple), std::map and std::unordered_map (dict), std::vector<std::byte> (pycrew::bytes), nested
- * as one likes. Specialise pycrew::convert for others. A result may be a list or a tuple, whichever
- * of them is asked for; an int that does not fit is -ERANGE. A null pointer to text, nullptr and
- * std::nullopt are None. Views      std::string_view, pycrew::bytes_view and pycrew::value point
- * into a result: they can be got of a call, valid until it is destroyed, and of a stream, until its
- * next item. run does not give them. Lifetime   Calls, streams and functions are to be gone before
- * their crew is, as locals declared behind it are. No destructor waits for Python longer than the
- * crew's grace. Threads    As in pycrew.h: everything of a crew at the same time, one call or
- * stream in one thread at a time. Time       std::chrono durations; pycrew::forever.
+ * Errors    What fails throws pycrew::error. What has failed is destroyed as anything else.
+ * Types     bool, ints to 64 bits, float, double, std::string, std::string_view, text in quotes, std::optional
+ *           (None), std::vector and std::array (list), std::tuple and std::pair (tuple), std::map and
+ *           std::unordered_map (dict), std::vector<std::byte> (bytes), nested as one likes, and alone array
+ *           (numpy.ndarray). Specialise pycrew::convert for others. A result may be a list or a tuple, whichever of
+ *           them is asked for; an int that does not fit is -ERANGE. As arguments nullptr, std::nullopt and a null
+ *           pointer to text are None.
+ * Views     std::string_view, bytes_view, array_view of const and value point into a result: they can be got of a
+ *           call, valid until it is destroyed, and of a stream or batch, until its next item. run and async do not
+ *           give them.
+ * Lifetime  All that was made by a crew is to be gone before it is, as locals declared behind it are; futures may
+ *           stay, without arrays in them. No destructor waits for Python longer than the crew's grace.
+ * Threads   As in pycrew.h: everything of a crew at the same time, one call, stream, batch or queue in one thread
+ *           at a time.
+ * Time      std::chrono durations; pycrew::forever.
  *
- * For arrays, queues and all else take native() to the functions of pycrew.h.
+ * Not here: actors, maps, exported functions, statistics, pycrew_run_each, and coroutines of C++20. native() gives
+ * what pycrew.h's functions take.
  */
 #ifndef PYCREW_HPP
 #define PYCREW_HPP
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <complex>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <future>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <unistd.h>
 
 #include "pycrew.h"
 
@@ -649,6 +663,269 @@ template <> struct convert<value> {
     }
 };
 
+/* ---- arrays ------------------------------------------------------------------------------------ */
+
+namespace detail
+{
+
+template <typename T> constexpr pycrew_dtype dtype_of_int()
+{
+    constexpr bool is_signed = std::is_signed_v<T>;
+
+    switch (sizeof(T)) {
+    case 1:
+        return is_signed ? PYCREW_I8 : PYCREW_U8;
+    case 2:
+        return is_signed ? PYCREW_I16 : PYCREW_U16;
+    case 4:
+        return is_signed ? PYCREW_I32 : PYCREW_U32;
+    default:
+        return is_signed ? PYCREW_I64 : PYCREW_U64;
+    }
+}
+
+template <typename T> constexpr pycrew_dtype find_dtype()
+{
+    if constexpr (std::is_same_v<T, bool>)
+        return PYCREW_BOOL;
+    else if constexpr (is_int<T>)
+        return dtype_of_int<T>();
+    else if constexpr (std::is_same_v<T, float>)
+        return PYCREW_F32;
+    else if constexpr (std::is_same_v<T, double>)
+        return PYCREW_F64;
+    else if constexpr (std::is_same_v<T, std::complex<float>>)
+        return PYCREW_C64;
+    else if constexpr (std::is_same_v<T, std::complex<double>>)
+        return PYCREW_C128;
+    else
+        return PYCREW_OTHER;
+}
+
+} // namespace detail
+
+template <typename T> class array_view;
+
+namespace detail
+{
+
+template <typename T> inline constexpr bool is_array_view = false;
+template <typename T> inline constexpr bool is_array_view<array_view<T>> = true;
+template <typename T> inline constexpr bool is_array_view<const array_view<T>> = true;
+
+} // namespace detail
+
+/* Elements that are somebody else's: the host's memory, an array's, or a result's. T: bool, an int, float, double
+ * or std::complex of these, const where they are not to be written. As an argument it is read-only for the
+ * function, and copied unless it is the crew's memory; see writable. */
+template <typename T> class array_view
+{
+    static constexpr pycrew_dtype dtype = detail::find_dtype<std::remove_const_t<T>>();
+    static_assert(dtype != PYCREW_OTHER, "arrays are of bool, ints, floats and complex numbers");
+
+  public:
+    using value_type = std::remove_const_t<T>;
+
+    array_view() : array_view(nullptr, {0})
+    {
+    }
+    /* The last index runs fastest. */
+    array_view(T *data, std::initializer_list<std::int64_t> shape)
+        : array_view(data, shape.begin(), shape.size())
+    {
+    }
+    array_view(T *data, const std::vector<std::int64_t> &shape)
+        : array_view(data, shape.data(), shape.size())
+    {
+    }
+    /* All of a vector, a std::array, ... */
+    template <typename Range,
+              typename = std::enable_if_t<
+                  !detail::is_array_view<Range> &&
+                  std::is_convertible_v<decltype(std::declval<Range &>().data()), T *>>>
+    explicit array_view(Range &range)
+        : array_view(range.data(), {static_cast<std::int64_t>(range.size())})
+    {
+    }
+    /* What the library described: of this type, or PYCREW_ETYPE. */
+    explicit array_view(const pycrew_array &from) : native_(from)
+    {
+        if (from.dtype != dtype)
+            detail::fail(PYCREW_ETYPE, "the array is of another type");
+    }
+
+    T *data() const
+    {
+        return static_cast<T *>(native_.data);
+    }
+    std::size_t dimensions() const
+    {
+        return static_cast<std::size_t>(native_.ndim);
+    }
+    std::size_t shape(std::size_t dimension) const
+    {
+        return static_cast<std::size_t>(native_.shape[dimension]);
+    }
+    std::int64_t stride(std::size_t dimension) const /* in bytes */
+    {
+        return native_.strides[dimension];
+    }
+    std::size_t size() const /* elements */
+    {
+        std::size_t count = 1;
+
+        for (std::size_t i = 0; i < dimensions(); i++)
+            count *= shape(i);
+        return count;
+    }
+    bool contiguous() const /* no gaps, and the last index runs fastest */
+    {
+        std::int64_t expected = static_cast<std::int64_t>(sizeof(T));
+
+        for (std::size_t i = dimensions(); i-- > 0; expected *= native_.shape[i])
+            if (native_.shape[i] > 1 && native_.strides[i] != expected)
+                return size() == 0;
+        return true;
+    }
+
+    /* One element: an index for each dimension. */
+    template <typename... Index> T &operator()(Index... index) const
+    {
+        const std::array<std::int64_t, sizeof...(Index)> at{{static_cast<std::int64_t>(index)...}};
+        std::int64_t offset = 0;
+
+        for (std::size_t i = 0; i < at.size(); i++)
+            offset += at[i] * native_.strides[i];
+        return *reinterpret_cast<T *>(reinterpret_cast<std::intptr_t>(native_.data) + offset);
+    }
+
+    /* All elements of a contiguous array; -EINVAL of another. */
+    T *begin() const
+    {
+        if (!contiguous())
+            detail::fail(-EINVAL, "the array has strides: take its elements by their indices");
+        return data();
+    }
+    T *end() const
+    {
+        return size() != 0 ? begin() + size() : begin();
+    }
+
+    const pycrew_array &native() const
+    {
+        return native_;
+    }
+
+  private:
+    array_view(T *data, const std::int64_t *shape, std::size_t dimensions)
+    {
+        detail::check(
+            pycrew_array_init(&native_, data, dtype, static_cast<int>(dimensions), shape, 0));
+    }
+
+    pycrew_array native_ = PYCREW_ARRAY_INIT;
+};
+
+template <typename Range>
+array_view(Range &) -> array_view<std::remove_pointer_t<decltype(std::declval<Range &>().data())>>;
+
+template <typename T> struct convert<array_view<T>> {
+    static constexpr bool borrows = true;
+
+    static int add(pycrew_call *call, const array_view<T> &value)
+    {
+        return pycrew_add_array(call, &value.native());
+    }
+    static array_view<T> get(pycrew_value value)
+    {
+        static_assert(std::is_const_v<T>, "a view of a result is of const elements");
+        pycrew_array found = PYCREW_ARRAY_INIT;
+
+        detail::check(pycrew_value_array(value, &found));
+        return array_view<T>(found);
+    }
+};
+
+/* An array that the function may write: in the crew's memory where it is, else copied back when the call is found
+ * to have ended. The elements are to be there until then. */
+template <typename T> struct writable_array {
+    pycrew_array native;
+};
+
+template <typename T> writable_array<T> writable(const array_view<T> &view)
+{
+    static_assert(!std::is_const_v<T>, "const elements are not to be written");
+    writable_array<T> result{view.native()};
+
+    result.native.flags |= PYCREW_WRITABLE | PYCREW_COPY_BACK;
+    return result;
+}
+
+template <typename T> struct convert<writable_array<T>> {
+    static int add(pycrew_call *call, const writable_array<T> &value)
+    {
+        return pycrew_add_array(call, &value.native);
+    }
+};
+
+/* A call's result that outlives the call, uncopied; to be gone before the crew is. Given to another call it is not
+ * copied either. */
+template <typename T> class array
+{
+  public:
+    array(pycrew_crew *of, const pycrew_array &taken) : crew_(of), taken_(taken)
+    {
+    }
+    array(array &&from) noexcept : crew_(std::exchange(from.crew_, nullptr)), taken_(from.taken_)
+    {
+    }
+    array &operator=(array &&from) noexcept
+    {
+        std::swap(crew_, from.crew_);
+        std::swap(taken_, from.taken_);
+        return *this;
+    }
+    ~array()
+    {
+        if (crew_ != nullptr)
+            pycrew_array_drop(crew_, &taken_);
+    }
+
+    array_view<T> view() const
+    {
+        return array_view<T>(taken_);
+    }
+
+  private:
+    pycrew_crew *crew_;
+    pycrew_array taken_;
+};
+
+template <typename T> struct convert<array<T>> {
+    static int add(pycrew_call *call, const array<T> &value)
+    {
+        return pycrew_add_array(call, &value.view().native());
+    }
+    /* Of a call alone, not nested in its result. */
+    static array<T> take(pycrew_call *call, pycrew_crew *crew)
+    {
+        pycrew_array taken = PYCREW_ARRAY_INIT;
+
+        detail::check(pycrew_array_take(call, &taken));
+        array<T> result(crew, taken);
+        (void)result.view(); /* is it of this type? */
+        return result;
+    }
+};
+
+namespace detail
+{
+
+template <typename T> inline constexpr bool is_array = false;
+template <typename T> inline constexpr bool is_array<array<T>> = true;
+
+} // namespace detail
+
 /* ---- arguments by keyword ----------------------------------------------------------------------
  */
 
@@ -696,16 +973,17 @@ class function
 class call
 {
   public:
-    explicit call(pycrew_call *owned) noexcept : native_(owned)
+    call(pycrew_call *owned, pycrew_crew *of) noexcept : native_(owned), crew_(of)
     {
     }
-    call(call &&from) noexcept : native_(std::exchange(from.native_, nullptr))
+    call(call &&from) noexcept : native_(std::exchange(from.native_, nullptr)), crew_(from.crew_)
     {
     }
     call &operator=(call &&from) noexcept
     {
         if (this != &from)
             pycrew_release(std::exchange(native_, std::exchange(from.native_, nullptr)));
+        crew_ = from.crew_;
         return *this;
     }
     ~call()
@@ -726,6 +1004,16 @@ class call
     call &retries(unsigned count)
     {
         detail::check(pycrew_set_retries(native_, count));
+        return *this;
+    }
+    call &queue(pycrew_queue *announced_in)
+    {
+        detail::check(pycrew_set_queue(native_, announced_in));
+        return *this;
+    }
+    call &data(void *own) /* pycrew_data gives it back */
+    {
+        pycrew_set_data(native_, own);
         return *this;
     }
     call &submit()
@@ -762,7 +1050,9 @@ class call
 
         if (found.at == nullptr)
             fail_without_result();
-        if constexpr (!std::is_void_v<T>)
+        if constexpr (detail::is_array<T>)
+            return convert<T>::take(native_, crew_);
+        else if constexpr (!std::is_void_v<T>)
             return convert<T>::get(found);
     }
 
@@ -786,6 +1076,7 @@ class call
     }
 
     pycrew_call *native_;
+    pycrew_crew *crew_;
 };
 
 /* ---- streams -----------------------------------------------------------------------------------
@@ -857,7 +1148,7 @@ template <typename T> class stream
         item_.reset();
         if (detail::check(pycrew_next(call_.native(), within.count())) == 0)
             return nullptr;
-        item_.emplace(convert<T>::get(pycrew_result_value(call_.native())));
+        item_.emplace(call_.result<T>());
         return &*item_;
     }
 
@@ -885,6 +1176,362 @@ template <typename T> class stream
     std::optional<T> item_;
 };
 
+/* ---- batches ----------------------------------------------------------------------------------- */
+
+/* pycrew_batch_options, begun. */
+struct batch_options : pycrew_batch_options {
+    batch_options() : pycrew_batch_options PYCREW_BATCH_OPTIONS_INIT
+    {
+    }
+};
+
+/* Many calls of one function, results in the order of the input unless the options say otherwise:
+ *     while (more && batch.add(next_record))
+ *         ...
+ *     for (auto item : batch)          what was added so far
+ *         sum += item.get();
+ * T may be a view: of the item that came last. */
+template <typename T> class batch
+{
+  public:
+    /* The item that came last, until the next one. */
+    class item
+    {
+      public:
+        explicit item(pycrew_batch *of) : of_(of)
+        {
+        }
+        std::size_t index() const /* its place in the input, from 0 */
+        {
+            return pycrew_batch_index(of_);
+        }
+        bool failed() const
+        {
+            return pycrew_batch_error(of_) != nullptr;
+        }
+        T get() const /* throws what this item failed with; the others are not concerned */
+        {
+            const pycrew_error *failure = pycrew_batch_error(of_);
+
+            if (failure != nullptr)
+                throw error(*failure);
+            if constexpr (!std::is_void_v<T>)
+                return convert<T>::get(pycrew_batch_value(of_));
+        }
+
+      private:
+        pycrew_batch *of_;
+    };
+
+    class iterator
+    {
+      public:
+        using iterator_category = std::input_iterator_tag;
+        using value_type = item;
+        using difference_type = std::ptrdiff_t;
+        using pointer = const item *;
+        using reference = item;
+
+        iterator() = default; /* the end */
+        explicit iterator(batch *of) : of_(of)
+        {
+            ++*this;
+        }
+
+        item operator*() const
+        {
+            return item(of_->native_);
+        }
+        iterator &operator++()
+        {
+            if (!of_->next())
+                of_ = nullptr;
+            return *this;
+        }
+        void operator++(int)
+        {
+            ++*this;
+        }
+        friend bool operator==(const iterator &a, const iterator &b)
+        {
+            return a.of_ == b.of_;
+        }
+        friend bool operator!=(const iterator &a, const iterator &b)
+        {
+            return a.of_ != b.of_;
+        }
+
+      private:
+        batch *of_ = nullptr;
+    };
+
+    explicit batch(pycrew_batch *owned) noexcept : native_(owned)
+    {
+    }
+    batch(batch &&from) noexcept : native_(std::exchange(from.native_, nullptr))
+    {
+    }
+    batch &operator=(batch &&from) noexcept
+    {
+        if (this != &from)
+            pycrew_batch_close(std::exchange(native_, std::exchange(from.native_, nullptr)));
+        return *this;
+    }
+    ~batch()
+    {
+        pycrew_batch_close(native_);
+    }
+
+    /* false: the batch is full. The item is not in: take one out, and add it again. */
+    template <typename... Arguments> bool add(const Arguments &...arguments)
+    {
+        pycrew_call *made;
+        int rc = pycrew_batch_begin(native_, PYCREW_FOREVER, &made);
+
+        if (rc == 0)
+            rc = detail::add_items(made, arguments...);
+        if (rc == 0)
+            rc = pycrew_batch_commit(native_);
+        return rc != -EAGAIN && detail::check(rc) == 0;
+    }
+    void finish() /* no more input */
+    {
+        detail::check(pycrew_batch_end(native_));
+    }
+
+    /* The next item; nothing: all that was added is out. Throws -ETIME. */
+    std::optional<item> next(nanoseconds within = forever)
+    {
+        if (detail::check(pycrew_batch_next(native_, within.count())) == 0)
+            return std::nullopt;
+        return item(native_);
+    }
+    iterator begin()
+    {
+        return iterator(this);
+    }
+    iterator end()
+    {
+        return iterator();
+    }
+
+    pycrew_progress progress() const
+    {
+        pycrew_progress result{};
+
+        result.size = sizeof result;
+        detail::check(pycrew_batch_progress(native_, &result));
+        return result;
+    }
+    void cancel() /* all items still come out */
+    {
+        detail::check(pycrew_batch_cancel(native_));
+    }
+    pycrew_batch *native() const noexcept
+    {
+        return native_;
+    }
+
+  private:
+    pycrew_batch *native_;
+};
+
+/* ---- queues: for event loops ------------------------------------------------------------------- */
+
+/* Where calls that were given it are announced at their ends: call.queue(queue.native()). */
+class queue
+{
+  public:
+    explicit queue(pycrew_queue *owned) noexcept : native_(owned)
+    {
+    }
+    queue(queue &&from) noexcept : native_(std::exchange(from.native_, nullptr))
+    {
+    }
+    queue &operator=(queue &&from) noexcept
+    {
+        if (this != &from)
+            pycrew_queue_close(std::exchange(native_, std::exchange(from.native_, nullptr)));
+        return *this;
+    }
+    ~queue()
+    {
+        pycrew_queue_close(native_);
+    }
+
+    int fd() const /* readable when there may be something to reap, until reap found nothing */
+    {
+        return pycrew_queue_fd(native_);
+    }
+    /* A call that has ended, which stays who has its pycrew::call's; nullptr: the time passed, or a wake. */
+    pycrew_call *reap(nanoseconds within = forever)
+    {
+        pycrew_call *ended;
+
+        return detail::check(pycrew_queue_reap(native_, &ended, 1, within.count())) == 1 ? ended
+                                                                                         : nullptr;
+    }
+    void wake()
+    {
+        detail::check(pycrew_queue_wake(native_));
+    }
+    pycrew_queue *native() const noexcept
+    {
+        return native_;
+    }
+
+  private:
+    pycrew_queue *native_;
+};
+
+/* ---- futures ----------------------------------------------------------------------------------- */
+
+namespace detail
+{
+
+/* The calls of crew::async: a thread that keeps the promises of those that have ended. */
+class collector
+{
+  public:
+    explicit collector(pycrew_crew *of) : crew_(of)
+    {
+    }
+    collector(const collector &) = delete;
+    collector &operator=(const collector &) = delete;
+    ~collector()
+    {
+        if (!thread_.joinable())
+            return;
+        if (owner_ == getpid())
+            stop();
+        else /* a fork of the process that opened the crew: the thread is not here */
+            thread_.detach();
+    }
+
+    template <typename T> std::future<T> submit(call &&prepared)
+    {
+        auto promise = std::make_unique<promised<T>>();
+        std::future<T> future = promise->promise.get_future();
+        pycrew_call *native = prepared.native();
+        const std::lock_guard<std::mutex> lock(mutex_);
+
+        start();
+        prepared.queue(queue_->native());
+        const auto waiting =
+            waiting_.emplace(native, entry{std::move(prepared), std::move(promise)}).first;
+        try {
+            waiting->second.made.submit();
+        } catch (...) {
+            waiting_.erase(waiting);
+            throw;
+        }
+        return future;
+    }
+
+  private:
+    struct task {
+        virtual ~task() = default;
+        virtual void keep(const call &ended) = 0;
+        virtual void break_with(const error &why) = 0;
+    };
+
+    template <typename T> struct promised : task {
+        void keep(const call &ended) override
+        {
+            try {
+                if constexpr (std::is_void_v<T>) {
+                    ended.result<void>();
+                    promise.set_value();
+                } else {
+                    promise.set_value(ended.result<T>());
+                }
+            } catch (...) {
+                promise.set_exception(std::current_exception());
+            }
+        }
+        void break_with(const error &why) override
+        {
+            promise.set_exception(std::make_exception_ptr(why));
+        }
+
+        std::promise<T> promise;
+    };
+
+    struct entry {
+        call made;
+        std::unique_ptr<task> promise;
+    };
+
+    /* At the first call. Signals are for the program's own threads. */
+    void start()
+    {
+        sigset_t all, before;
+        pycrew_queue *opened;
+
+        if (thread_.joinable())
+            return;
+        if (!queue_) {
+            check(pycrew_queue_open(crew_, &opened));
+            queue_.emplace(opened);
+        }
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        try {
+            thread_ = std::thread([this] { collect(); });
+        } catch (...) {
+            pthread_sigmask(SIG_SETMASK, &before, nullptr);
+            throw;
+        }
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        owner_ = getpid();
+    }
+
+    /* Those that have not ended are cancelled when they are destroyed. */
+    void stop()
+    {
+        stopping_ = true;
+        pycrew_queue_wake(queue_->native());
+        thread_.join();
+        for (auto &waiting : waiting_)
+            waiting.second.promise->break_with(
+                error::of_code(-ECANCELED, "the crew was closed before the call's end"));
+    }
+
+    void collect()
+    {
+        pycrew_call *ended[64];
+        bool last;
+        int count;
+
+        do { /* once more after the wake, for those that have ended by then */
+            last = stopping_;
+            count = pycrew_queue_reap(queue_->native(), ended, 64, last ? 0 : PYCREW_FOREVER);
+            for (int i = 0; i < count; i++)
+                keep_promise(ended[i]);
+        } while (count >= 0 && (count > 0 || !last));
+    }
+
+    void keep_promise(pycrew_call *ended)
+    {
+        std::unique_lock<std::mutex> lock(mutex_);
+        const auto waiting = waiting_.extract(ended);
+
+        lock.unlock();
+        if (!waiting.empty())
+            waiting.mapped().promise->keep(waiting.mapped().made);
+    }
+
+    pycrew_crew *crew_;
+    std::optional<queue> queue_; /* before the calls, which are gone first */
+    std::mutex mutex_;
+    std::unordered_map<pycrew_call *, entry> waiting_;
+    std::atomic<bool> stopping_{false};
+    std::thread thread_;
+    pid_t owner_ = 0;
+};
+
+} // namespace detail
+
 /* ---- the crew ----------------------------------------------------------------------------------
  */
 
@@ -904,8 +1551,10 @@ class crew
     explicit crew(const pycrew_options &with)
     {
         detail::check(pycrew_open(&native_, &with));
+        collector_ = std::make_unique<detail::collector>(native_);
     }
-    crew(crew &&from) noexcept : native_(std::exchange(from.native_, nullptr))
+    crew(crew &&from) noexcept
+        : native_(std::exchange(from.native_, nullptr)), collector_(std::move(from.collector_))
     {
     }
     crew &operator=(crew &&from) noexcept
@@ -913,6 +1562,7 @@ class crew
         if (this != &from) {
             close();
             native_ = std::exchange(from.native_, nullptr);
+            collector_ = std::move(from.collector_);
         }
         return *this;
     }
@@ -924,6 +1574,7 @@ class crew
     /* Interrupts what runs, and after the grace kills it. No other thread is to be inside. */
     void close() noexcept
     {
+        collector_.reset();
         pycrew_close(std::exchange(native_, nullptr));
     }
     /* No new calls from here on; until none is in flight. false: the time passed. */
@@ -958,7 +1609,7 @@ class crew
         pycrew_call *made;
 
         detail::check(pycrew_prepare(native_, of.native(), within.count(), &made));
-        return pycrew::call(made);
+        return pycrew::call(made, native_);
     }
     pycrew::call prepare(const char *name, nanoseconds within = forever) const
     {
@@ -982,6 +1633,19 @@ class crew
             return made.result<T>();
     }
 
+    /* The same without waiting for its end; the future throws what it failed with. Its promise is kept by a thread
+     * of the wrapper's own. */
+    template <typename T = void, typename Of, typename... Arguments>
+    std::future<T> async(const Of &of, const Arguments &...arguments) const
+    {
+        static_assert(!detail::borrows<T>::value,
+                      "a view of a result that is gone: prepare the call");
+        pycrew::call made = prepare(of);
+
+        made.add(arguments...);
+        return collector_->submit<T>(std::move(made));
+    }
+
     /* The items of a generator, or of any function that returns an iterator. */
     template <typename T, typename Of, typename... Arguments>
     pycrew::stream<T> stream(const Of &of, const Arguments &...arguments) const
@@ -990,6 +1654,30 @@ class crew
 
         made.add(arguments...);
         return pycrew::stream<T>(std::move(made));
+    }
+
+    template <typename T>
+    pycrew::batch<T> batch(pycrew::function of,
+                           const pycrew_batch_options &with = batch_options()) const
+    {
+        pycrew_batch *opened;
+
+        detail::check(pycrew_batch_open(native_, of.native(), &with, &opened));
+        return pycrew::batch<T>(opened);
+    }
+    template <typename T>
+    pycrew::batch<T> batch(const char *name,
+                           const pycrew_batch_options &with = batch_options()) const
+    {
+        return batch<T>(get(name), with);
+    }
+
+    pycrew::queue queue() const
+    {
+        pycrew_queue *opened;
+
+        detail::check(pycrew_queue_open(native_, &opened));
+        return pycrew::queue(opened);
     }
 
     pycrew_crew *native() const noexcept
@@ -1004,6 +1692,7 @@ class crew
     }
 
     pycrew_crew *native_ = nullptr;
+    std::unique_ptr<detail::collector> collector_;
 };
 
 } // namespace pycrew

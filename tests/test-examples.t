@@ -78,7 +78,7 @@ check a_mode_is_set_in_each_worker
 run examples/stream/stream && [ "$(tr '\n' ' ' <"$scratch/out")" = 'xy xz yx yz zx zy ' ]
 check a_stream_prints_its_items_in_their_order
 
-run examples/cpp/cpp && [ "$(cat "$scratch/out")" = '10 over 4 is 210
+run examples/cpp/cpp && [ "$(cat "$scratch/out")" = '10 over 4 is 210, 20 over 4 4845
 xy xz yx yz zx zy 
 json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)' ]
 check c_plus_plus_has_results_items_and_exceptions

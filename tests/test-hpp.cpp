@@ -6,7 +6,7 @@
 #include "lib/pycrew.hpp"
 #include "tests/harness/tap.h"
 
-using namespace std::chrono_literals;
+using namespace std::literals;
 
 static constexpr auto BOUND = 20s; /* long enough for anything on a loaded machine */
 
@@ -449,6 +449,263 @@ TEST(a_wait_for_an_item_ends_and_a_cancel_ends_the_stream)
     ASSERT_INT(failure_of([&] { stream.next(1ms); }).code(), -ETIME);
     ASSERT(stream.cancel());
     ASSERT_INT(failure_of([&] { stream.next(BOUND); }).code(), -ECANCELED);
+}
+
+/* ---- futures ----------------------------------------------------------------------------------- */
+
+template <typename T> static T got(std::future<T> &future)
+{
+    ASSERT(future.wait_for(BOUND) == std::future_status::ready);
+    return future.get();
+}
+
+TEST(futures_have_results_and_exceptions)
+{
+    pycrew::crew crew = open_crew(2);
+    std::vector<std::future<int>> futures;
+
+    for (int i = 0; i < 300; i++)
+        futures.push_back(crew.async<int>("api_ops:fail_if_odd", i));
+    for (int i = 0; i < 300; i++) {
+        auto &future = futures[static_cast<std::size_t>(i)];
+
+        if (i % 2 == 0)
+            ASSERT_INT(got(future), i);
+        else
+            ASSERT_STR(failure_of([&] { got(future); }).message().c_str(),
+                       ("odd: " + std::to_string(i)).c_str());
+    }
+    auto nothing = crew.async("api_ops:nothing");
+    auto text = crew.async<std::string>("api_ops:echo", "text");
+    auto wrong = crew.async<int>("api_ops:echo", "text");
+    got(nothing);
+    ASSERT(got(text) == "text");
+    ASSERT_INT(failure_of([&] { got(wrong); }).code(), PYCREW_ETYPE);
+}
+
+TEST(futures_are_made_by_many_threads_also_when_few_calls_are_free)
+{
+    pycrew::options options;
+    options.calls = 8;
+    pycrew::crew crew = open_crew(2, options);
+    std::vector<std::thread> threads;
+    std::atomic<int> sum{0};
+
+    for (int i = 0; i < 4; i++)
+        threads.emplace_back([&] {
+            std::vector<std::future<int>> futures;
+
+            for (int j = 0; j < 50; j++)
+                futures.push_back(crew.async<int>("api_ops:add", j, 1));
+            for (auto &future : futures)
+                sum += got(future);
+        });
+    for (auto &thread : threads)
+        thread.join();
+    ASSERT_INT(sum.load(), 4 * (49 * 50 / 2 + 50));
+}
+
+TEST(futures_that_outlive_the_crew_say_so)
+{
+    std::future<int> sleeping, moved;
+    const auto start = std::chrono::steady_clock::now();
+
+    {
+        pycrew::crew first = open_crew(1);
+        sleeping = first.async<int>("api_ops:sleep", 60);
+        pycrew::crew crew = std::move(first);
+        moved = crew.async<int>("api_ops:sleep", 60);
+    }
+    ASSERT(std::chrono::steady_clock::now() - start < BOUND);
+    ASSERT_INT(failure_of([&] { got(sleeping); }).code(), -ECANCELED);
+    ASSERT_INT(failure_of([&] { got(moved); }).code(), -ECANCELED);
+}
+
+TEST(what_fails_before_a_call_is_on_its_way_throws_at_once)
+{
+    pycrew::crew crew = open_crew(1);
+
+    ASSERT_INT(failure_of([&] { crew.async("no colon"); }).code(), -EINVAL);
+    ASSERT(crew.drain(BOUND));
+    ASSERT_INT(failure_of([&] { crew.async("api_ops:nothing"); }).code(), -ESHUTDOWN);
+}
+
+/* ---- batches and queues ------------------------------------------------------------------------ */
+
+TEST(a_range_for_walks_over_a_batch_s_items_failed_ones_included)
+{
+    pycrew::crew crew = open_crew(2);
+    pycrew::batch<int> batch = crew.batch<int>("api_ops:fail_if_odd");
+    int items = 0, failed = 0;
+
+    for (int i = 0; i < 1000; i++)
+        ASSERT(batch.add(i));
+    for (const auto item : batch) {
+        ASSERT_INT(item.index(), items);
+        failed += item.failed();
+        if (items % 2 == 0)
+            ASSERT_INT(item.get(), items);
+        else
+            ASSERT(failure_of([&] { item.get(); }).type() == "ValueError");
+        items++;
+    }
+    ASSERT_INT(items, 1000);
+    ASSERT_INT(failed, 500);
+    ASSERT_INT(batch.progress().failed, 500);
+    ASSERT(batch.add(2)); /* a loop over what was added is not the end */
+    batch.finish();
+    ASSERT_INT(batch.next()->get(), 2);
+    ASSERT(!batch.next());
+}
+
+TEST(a_full_batch_takes_items_again_when_one_is_out)
+{
+    pycrew::crew crew = open_crew(1);
+    pycrew::batch_options options;
+    options.window = 4;
+    pycrew::batch<std::string> batch = crew.batch<std::string>("api_ops:text_of", options);
+    int added = 0, out = 0;
+
+    while (added < 100) {
+        if (batch.add(std::make_pair(added, "x"s))) {
+            added++;
+            ASSERT(added - out <= 4);
+        } else if (const auto item = batch.next()) {
+            ASSERT_STR(item->get().c_str(), ("(" + std::to_string(out++) + ", 'x')").c_str());
+        }
+    }
+    ASSERT(out >= 96);
+}
+
+TEST(a_batch_that_is_left_or_cancelled_does_not_wait)
+{
+    pycrew::crew crew = open_crew(1);
+    const auto start = std::chrono::steady_clock::now();
+
+    {
+        pycrew::batch<void> batch = crew.batch<void>("api_ops:sleep");
+        ASSERT(batch.add(60) && batch.add(60));
+        batch = crew.batch<void>("api_ops:sleep");
+        ASSERT(batch.add(60));
+        ASSERT_INT(failure_of([&] { batch.next(1ms); }).code(), -ETIME);
+        batch.cancel();
+        for (const auto item : batch)
+            ASSERT_INT(failure_of([&] { item.get(); }).code(), -ECANCELED);
+    }
+    ASSERT(std::chrono::steady_clock::now() - start < BOUND);
+}
+
+TEST(a_queue_has_each_call_once_with_its_data)
+{
+    pycrew::crew crew = open_crew(2);
+    pycrew::queue queue = crew.queue();
+    std::vector<pycrew::call> calls;
+    std::array<bool, 20> seen{};
+
+    for (bool &mine : seen) {
+        calls.push_back(crew.prepare("api_ops:nothing"));
+        calls.back().queue(queue.native()).data(&mine).submit();
+    }
+    for (std::size_t i = 0; i < seen.size(); i++) {
+        pycrew_call *ended = queue.reap(BOUND);
+        ASSERT(ended != nullptr);
+        bool *mine = static_cast<bool *>(pycrew_data(ended));
+        ASSERT(!*mine);
+        *mine = true;
+    }
+    ASSERT(queue.reap(0ns) == nullptr);
+    ASSERT(queue.fd() >= 0);
+    queue.wake();
+    ASSERT(queue.reap() == nullptr);
+}
+
+/* ---- arrays ------------------------------------------------------------------------------------ */
+
+static void need_numpy(const pycrew::crew &crew)
+{
+    try {
+        crew.run("actor_ops:import_numpy");
+    } catch (const pycrew::error &error) {
+        SKIP("%s", error.what());
+    }
+}
+
+TEST(arrays_of_any_shape_are_seen_by_numpy)
+{
+    pycrew::crew crew = open_crew(1);
+    need_numpy(crew);
+    std::vector<double> numbers{1, 2, 3, 4, 5, 6};
+    const std::array<std::uint8_t, 3> small{{250, 251, 252}};
+    const pycrew::array_view matrix(numbers.data(), {2, 3});
+
+    ASSERT(crew.run<double>("numpy:sum", pycrew::array_view(numbers)) > 20.9);
+    ASSERT_INT(crew.run<int>("numpy:max", pycrew::array_view(small)), 252);
+    ASSERT((crew.run<std::vector<double>>("numpy:ndarray.tolist", pycrew::array_view(numbers)) ==
+            numbers));
+    pycrew::call call = crew.prepare("numpy:transpose");
+    call.add(matrix).submit().wait();
+    const auto turned = call.result<pycrew::array_view<const double>>();
+    ASSERT_INT(turned.dimensions(), 2);
+    ASSERT_INT(turned.shape(0), 3);
+    ASSERT_INT(turned.shape(1), 2);
+    ASSERT_INT(turned.size(), 6);
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 3; j++) {
+            ASSERT_INT(turned(j, i), matrix(i, j));
+            ASSERT_INT(matrix(i, j), 3 * i + j + 1);
+        }
+    ASSERT_INT(failure_of([&] { call.result<pycrew::array_view<const float>>(); }).code(),
+               PYCREW_ETYPE);
+}
+
+TEST(a_writable_array_is_written_by_the_function)
+{
+    pycrew::crew crew = open_crew(1);
+    need_numpy(crew);
+    std::vector<std::int32_t> numbers{3, 1, 2};
+
+    crew.run("numpy:ndarray.sort", pycrew::writable(pycrew::array_view(numbers)));
+    ASSERT((numbers == std::vector<std::int32_t>{1, 2, 3}));
+    ASSERT(has(
+        failure_of([&] { crew.run("numpy:ndarray.sort", pycrew::array_view(numbers)); }).message(),
+        "read-only"));
+}
+
+TEST(a_taken_array_outlives_its_call_and_goes_into_the_next)
+{
+    pycrew::crew crew = open_crew(1);
+    need_numpy(crew);
+    auto taken = crew.run<pycrew::array<double>>("numpy:linspace", 0, 1, 1001);
+    auto other = crew.async<pycrew::array<float>>("numpy:ones", 3, "f4").get();
+    double sum = 0;
+    int items = 0;
+
+    for (double x : taken.view())
+        sum += x;
+    ASSERT(sum > 500.4 && sum < 500.6);
+    ASSERT(crew.run<double>("numpy:sum", taken) > 500.4);
+    ASSERT_INT(other.view().size(), 3);
+    ASSERT_INT(failure_of([&] { crew.run<pycrew::array<int>>("numpy:linspace", 0, 1, 3); }).code(),
+               PYCREW_ETYPE);
+    taken = crew.run<pycrew::array<double>>("numpy:ones", 2);
+    ASSERT_INT(taken.view().size(), 2);
+    for (const auto &array : crew.stream<pycrew::array<double>>("actor_ops:arrays", 5, 1000))
+        ASSERT_INT(array.view()(999), items++);
+    ASSERT_INT(items, 5);
+}
+
+TEST(an_array_with_strides_is_not_walked_as_if_it_had_none)
+{
+    const std::array<int, 6> numbers{{0, 1, 2, 3, 4, 5}};
+    pycrew_array columns = pycrew::array_view(numbers.data(), {2, 3}).native();
+
+    std::swap(columns.shape[0], columns.shape[1]);
+    std::swap(columns.strides[0], columns.strides[1]);
+    const pycrew::array_view<const int> turned(columns);
+    ASSERT_INT(turned(2, 1), 5);
+    ASSERT_INT(turned(1, 0), 1);
+    ASSERT(!turned.contiguous());
+    ASSERT_INT(failure_of([&] { turned.begin(); }).code(), -EINVAL);
 }
 
 TAP_MAIN

@@ -5,7 +5,9 @@ int main()
 {
     try {
         pycrew::crew crew;
-        std::cout << "10 over 4 is " << crew.run<int>("math:comb", 10, 4) << "\n";
+        auto later = crew.async<int>("math:comb", 20, 4);
+        std::cout << "10 over 4 is " << crew.run<int>("math:comb", 10, 4) << ", 20 over 4 "
+                  << later.get() << "\n";
         for (const auto &[a, b] :
              crew.stream<std::pair<std::string, std::string>>("itertools:permutations", "xyz", 2))
             std::cout << a << b << " ";
