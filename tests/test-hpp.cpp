@@ -521,6 +521,36 @@ TEST(futures_that_outlive_the_crew_say_so)
     ASSERT_INT(failure_of([&] { got(moved); }).code(), -ECANCELED);
 }
 
+TEST(a_fork_of_the_program_destroys_its_copy_of_the_crew_and_the_parent_goes_on)
+{
+    pycrew::crew crew = open_crew(1);
+    auto sleeping = crew.async<double>("api_ops:sleep", 0.3);
+    int status = -1;
+    const pid_t child = fork();
+
+    if (child == 0) {
+        {
+            pycrew::crew copy = std::move(crew);
+        }
+        _exit(0);
+    }
+    ASSERT_INT(waitpid(child, &status, 0), child);
+    ASSERT_INT(status, 0);
+    ASSERT(got(sleeping) > 0.2);
+    auto sum = crew.async<int>("api_ops:add", 20, 22);
+    ASSERT_INT(got(sum), 42);
+}
+
+TEST(a_crew_that_was_closed_takes_no_calls)
+{
+    pycrew::crew crew = open_crew(1);
+
+    crew.close();
+    ASSERT_INT(failure_of([&] { crew.run("api_ops:nothing"); }).code(), -EINVAL);
+    ASSERT_INT(failure_of([&] { crew.get("api_ops:nothing"); }).code(), -EINVAL);
+    crew.close();
+}
+
 TEST(what_fails_before_a_call_is_on_its_way_throws_at_once)
 {
     pycrew::crew crew = open_crew(1);
