@@ -663,7 +663,7 @@ template <> struct convert<value> {
     }
 };
 
-/* ---- arrays ------------------------------------------------------------------------------------ */
+/* ---- arrays ---------------------------------------------------------------------------------- */
 
 namespace detail
 {
@@ -918,6 +918,70 @@ template <typename T> struct convert<array<T>> {
     }
 };
 
+/* Memory that the workers see too, not zeroed: views of it travel without a copy. Freed with the buffer, or when
+ * the last call that uses it has ended; to be gone before the crew is. */
+template <typename T> class buffer
+{
+    static_assert(std::is_trivially_copyable_v<T>, "nobody constructs or destroys the elements");
+
+  public:
+    buffer(pycrew_crew *of, std::size_t size) : crew_(of), size_(size)
+    {
+        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T))
+            detail::fail(-E2BIG, "the elements are too many");
+        data_ = static_cast<T *>(pycrew_alloc(of, size != 0 ? size * sizeof(T) : 1));
+        if (data_ == nullptr)
+            throw error(*pycrew_last_error());
+    }
+    buffer(buffer &&from) noexcept
+        : crew_(from.crew_), data_(std::exchange(from.data_, nullptr)),
+          size_(std::exchange(from.size_, 0))
+    {
+    }
+    buffer &operator=(buffer &&from) noexcept
+    {
+        std::swap(crew_, from.crew_);
+        std::swap(data_, from.data_);
+        std::swap(size_, from.size_);
+        return *this;
+    }
+    ~buffer()
+    {
+        if (data_ != nullptr)
+            pycrew_free(crew_, data_);
+    }
+
+    T *data() const
+    {
+        return data_;
+    }
+    std::size_t size() const
+    {
+        return size_;
+    }
+    T &operator[](std::size_t index) const
+    {
+        return data_[index];
+    }
+    T *begin() const
+    {
+        return data_;
+    }
+    T *end() const
+    {
+        return data_ + size_;
+    }
+    array_view<T> view() const
+    {
+        return array_view<T>(data_, {static_cast<std::int64_t>(size_)});
+    }
+
+  private:
+    pycrew_crew *crew_;
+    T *data_ = nullptr;
+    std::size_t size_;
+};
+
 namespace detail
 {
 
@@ -926,8 +990,7 @@ template <typename T> inline constexpr bool is_array<array<T>> = true;
 
 } // namespace detail
 
-/* ---- arguments by keyword ----------------------------------------------------------------------
- */
+/* ---- arguments by keyword -------------------------------------------------------------------- */
 
 template <typename T> struct keyword_argument {
     const char *name;
@@ -949,8 +1012,7 @@ template <typename T> struct convert<keyword_argument<T>> {
     }
 };
 
-/* ---- calls -------------------------------------------------------------------------------------
- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 /* A function of a crew's: a handle, as long as the crew lives. */
 class function
@@ -968,8 +1030,7 @@ class function
     const pycrew_function *native_;
 };
 
-/* One call, from prepare to release. Destroyed before its end it is cancelled, which does not wait.
- */
+/* One call, from prepare to release. Destroyed before its end it is cancelled, without a wait. */
 class call
 {
   public:
@@ -1079,8 +1140,7 @@ class call
     pycrew_crew *crew_;
 };
 
-/* ---- streams -----------------------------------------------------------------------------------
- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 /* The items of an iterator as they are made. Destroyed before its end the iterator is closed, in
  * its worker; that does not wait. T may be a view: of the item that was given last. */
@@ -1176,7 +1236,7 @@ template <typename T> class stream
     std::optional<T> item_;
 };
 
-/* ---- batches ----------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 /* pycrew_batch_options, begun. */
 struct batch_options : pycrew_batch_options {
@@ -1336,7 +1396,7 @@ template <typename T> class batch
     pycrew_batch *native_;
 };
 
-/* ---- queues: for event loops ------------------------------------------------------------------- */
+/* ---- queues: for event loops ----------------------------------------------------------------- */
 
 /* Where calls that were given it are announced at their ends: call.queue(queue.native()). */
 class queue
@@ -1384,7 +1444,7 @@ class queue
     pycrew_queue *native_;
 };
 
-/* ---- futures ----------------------------------------------------------------------------------- */
+/* ---- futures --------------------------------------------------------------------------------- */
 
 namespace detail
 {
@@ -1532,8 +1592,7 @@ class collector
 
 } // namespace detail
 
-/* ---- the crew ----------------------------------------------------------------------------------
- */
+/* ---- the crew -------------------------------------------------------------------------------- */
 
 /* pycrew_options, begun. What its pointers point to is to live until the crew is open. */
 struct options : pycrew_options {
@@ -1670,6 +1729,11 @@ class crew
                            const pycrew_batch_options &with = batch_options()) const
     {
         return batch<T>(get(name), with);
+    }
+
+    template <typename T> pycrew::buffer<T> alloc(std::size_t size) const
+    {
+        return pycrew::buffer<T>(native_, size);
     }
 
     pycrew::queue queue() const

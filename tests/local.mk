@@ -294,6 +294,7 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-export \
 	tests/test-export-death \
 	tests/test-each \
+	tests/test-hpp \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \

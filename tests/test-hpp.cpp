@@ -10,8 +10,7 @@ using namespace std::literals;
 
 static constexpr auto BOUND = 20s; /* long enough for anything on a loaded machine */
 
-/* ---- allocations of C++, counted in one thread -------------------------------------------------
- */
+/* ---- allocations of C++, counted in one thread ----------------------------------------------- */
 
 /* Not inlined, or gcc takes a new and this free for a mismatch. */
 #define REPLACED __attribute__((noinline))
@@ -37,8 +36,7 @@ REPLACED void operator delete(void *memory, std::size_t) noexcept
     free(memory);
 }
 
-/* ---- crews -------------------------------------------------------------------------------------
- */
+/* ---- crews ----------------------------------------------------------------------------------- */
 
 static void no_log(void *, int, const char *)
 {
@@ -77,8 +75,7 @@ template <typename T> static void expect_same(const pycrew::crew &crew, const T 
     ASSERT(crew.run<T>("api_ops:echo", value) == value);
 }
 
-/* ---- values ------------------------------------------------------------------------------------
- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 TEST(ints_of_all_sizes_come_back_as_they_went)
 {
@@ -238,8 +235,7 @@ TEST(a_call_with_scalars_allocates_nothing)
     ASSERT_INT(allocations, 0);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 TEST(an_exception_has_its_type_message_and_traceback)
 {
@@ -281,8 +277,7 @@ TEST(names_options_and_modules_that_are_wrong_are_errors)
     ASSERT_INT(failure_of([&] { crew.run("api_ops:echo", "\xff"); }).code(), -EINVAL);
 }
 
-/* ---- calls -------------------------------------------------------------------------------------
- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 TEST(calls_in_flight_are_waited_for_in_any_order)
 {
@@ -358,8 +353,7 @@ TEST(a_crew_is_moved_drained_and_reloaded)
     ASSERT_INT(failure_of([&] { crew.run<int>("api_ops:add", 1, 2); }).code(), -ESHUTDOWN);
 }
 
-/* ---- streams -----------------------------------------------------------------------------------
- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 TEST(a_range_for_walks_over_a_stream_s_items)
 {
@@ -451,7 +445,7 @@ TEST(a_wait_for_an_item_ends_and_a_cancel_ends_the_stream)
     ASSERT_INT(failure_of([&] { stream.next(BOUND); }).code(), -ECANCELED);
 }
 
-/* ---- futures ----------------------------------------------------------------------------------- */
+/* ---- futures --------------------------------------------------------------------------------- */
 
 template <typename T> static T got(std::future<T> &future)
 {
@@ -560,7 +554,7 @@ TEST(what_fails_before_a_call_is_on_its_way_throws_at_once)
     ASSERT_INT(failure_of([&] { crew.async("api_ops:nothing"); }).code(), -ESHUTDOWN);
 }
 
-/* ---- batches and queues ------------------------------------------------------------------------ */
+/* ---- batches and queues ---------------------------------------------------------------------- */
 
 TEST(a_range_for_walks_over_a_batch_s_items_failed_ones_included)
 {
@@ -649,7 +643,7 @@ TEST(a_queue_has_each_call_once_with_its_data)
     ASSERT(queue.reap() == nullptr);
 }
 
-/* ---- arrays ------------------------------------------------------------------------------------ */
+/* ---- arrays ---------------------------------------------------------------------------------- */
 
 static void need_numpy(const pycrew::crew &crew)
 {
@@ -722,6 +716,31 @@ TEST(a_taken_array_outlives_its_call_and_goes_into_the_next)
     for (const auto &array : crew.stream<pycrew::array<double>>("actor_ops:arrays", 5, 1000))
         ASSERT_INT(array.view()(999), items++);
     ASSERT_INT(items, 5);
+}
+
+TEST(a_buffer_is_memory_that_both_sides_see)
+{
+    pycrew::options options;
+    options.memory = 64 << 20;
+    pycrew::crew crew = open_crew(1, options);
+    need_numpy(crew);
+    auto numbers = crew.alloc<double>(100000), small = crew.alloc<double>(0);
+    const double *at = numbers.data();
+
+    for (double &x : numbers)
+        x = 0.5;
+    small = std::move(numbers);
+    ASSERT(small.data() == at);
+    ASSERT(crew.run<double>("numpy:sum", small.view()) > 49999.9);
+    crew.run("numpy:ndarray.fill", pycrew::writable(small.view()), 7);
+    ASSERT_INT(small[99999], 7);
+    pycrew::call call = crew.prepare("api_ops:echo");
+    call.add(small.view()).submit().wait();
+    ASSERT(call.result<pycrew::array_view<const double>>().data() == at);
+    ASSERT_INT(failure_of([&] { crew.alloc<char>(std::size_t{1} << 40); }).code(), -E2BIG);
+    ASSERT_INT(failure_of([&] { crew.alloc<double>(SIZE_MAX / 4); }).code(), -E2BIG);
+    for (int i = 0; i < 100; i++) /* freed each time */
+        crew.alloc<char>(20 << 20)[0] = 1;
 }
 
 TEST(an_array_with_strides_is_not_walked_as_if_it_had_none)
