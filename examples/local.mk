@@ -67,6 +67,13 @@ examples_stream_stream_SOURCES = examples/stream/stream.c
 examples_stream_stream_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_stream_stream_LDADD = lib/libpycrew.la
 
+# The library from C++, by pycrew.hpp.
+noinst_PROGRAMS += examples/cpp/cpp
+examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp
+examples_cpp_cpp_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_cpp_cpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+examples_cpp_cpp_LDADD = lib/libpycrew.la
+
 # Coroutines: requests that are under way at once.
 noinst_PROGRAMS += examples/fetch/fetch
 examples_fetch_fetch_SOURCES = examples/fetch/fetch.c

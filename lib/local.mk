@@ -1,6 +1,6 @@
 # lib/ and lib/shm/: libpycrew, what a program links. It needs the C library and nothing else.
 
-include_HEADERS += lib/pycrew.h
+include_HEADERS += lib/pycrew.h lib/pycrew.hpp
 
 # The protocol of the shared segment; the worker compiles the same files for itself.
 shm_sources = \

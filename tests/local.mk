@@ -87,6 +87,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-environment \
 	tests/test-each \
 	tests/test-host \
+	tests/test-hpp \
 	tests/test-idle-cost \
 	tests/test-life \
 	tests/test-map \
@@ -100,6 +101,10 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-threads \
 	tests/test-together \
 	tests/test-value-trip
+
+# pycrew.hpp's, in C++ and as pedantic as the header promises to bear.
+tests_test_hpp_SOURCES = tests/test-hpp.cpp
+tests_test_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 
 # Death at every instruction of the real worker: minutes, and so not part of make check.
 EXTRA_PROGRAMS = tests/steps/test-steps
@@ -290,6 +295,7 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-export \
 	tests/test-export-death \
 	tests/test-each \
+	tests/test-hpp \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \

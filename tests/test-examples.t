@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..22
+echo 1..23
 
 sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "$top_srcdir/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
 check the_readmes_program_is_the_example
@@ -80,6 +80,11 @@ check a_mode_is_set_in_each_worker
 
 run examples/stream/stream && [ "$(tr '\n' ' ' <"$scratch/out")" = 'xy xz yx yz zx zy ' ]
 check a_stream_prints_its_items_in_their_order
+
+run examples/cpp/cpp && [ "$(cat "$scratch/out")" = '10 over 4 is 210, 20 over 4 4845
+xy xz yx yz zx zy 
+json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)' ]
+check c_plus_plus_has_results_items_and_exceptions
 
 run examples/fetch/fetch && [ "$(cat "$scratch/out")" = '180 of 200 were found' ]
 check two_hundred_requests_are_under_way_at_once
