@@ -180,8 +180,10 @@ PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 PYCREW_API int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns);
 
 /* Replaces the workers by ones that have imported everything anew, worker by worker: calls go on meanwhile,
- * none is lost and none waits longer than for a worker's start. A worker leaves between two calls, after its
- * exit function; its successor has run init before. Returns when all are replaced.
+ * none is lost, but those of actors, which end with their worker. None waits longer than for a worker's start, but
+ * where all workers have coroutines: one that is to leave takes no other calls until these have ended. One with
+ * streams that have begun leaves when they have ended. A worker leaves between two calls, after its exit function;
+ * its successor has run init before. Returns when all are replaced.
  *   PYCREW_ESTART   a preload module or the init function failed: why, with the traceback. The
  *                   workers are as before, also after other errors
  *   -ETIME          before the new modules were seen to import: nothing has changed, as with a timeout of 0;
@@ -519,8 +521,8 @@ PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const ch
  * All calls of an actor run in its worker, those of one thread in the order of their submit. They wait there
  * while the worker runs others' calls, which are taken in turn.
  *
- * An actor lives as long as its worker. When that dies, or is replaced (after a call in it, of whatever kind,
- * was interrupted at its deadline, by a cancel or a release while it ran), the actor's calls end PYCREW_EDIED,
+ * An actor lives as long as its worker. When that dies, or is replaced (by pycrew_reload, at its limits, or after
+ * a call in it, of whatever kind, was interrupted at its deadline, by a cancel or a release while it ran), the actor's calls end PYCREW_EDIED,
  * and so do later ones, at once and with may_have_run false, until pycrew_actor_reopen. Calls of an actor
  * are never retried. */
 PYCREW_API int pycrew_actor_open(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns,

@@ -12,11 +12,6 @@ static PyObject *iterators; /* the names of those that streams go on with */
 static PyObject **methods;
 static uint32_t method_capacity;
 
-size_t pc_object_count(void)
-{
-    return objects == NULL ? 0 : (size_t)PyDict_GET_SIZE(objects);
-}
-
 size_t pc_object_iterators(void)
 {
     return iterators == NULL ? 0 : (size_t)PySet_GET_SIZE(iterators);

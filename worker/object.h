@@ -12,10 +12,7 @@
  * PC_RESULT_END. */
 PyObject *pc_object_run(pc_execution *e, pc_cursor arguments, enum pc_result_kind *kind);
 
-/* How many there are. */
-size_t pc_object_count(void);
-
-/* How many of them are iterators of streams: the worker does not leave before these have ended. */
+/* How many iterators of streams there are: the worker does not leave before these have ended. */
 size_t pc_object_iterators(void);
 
 /* At an orderly end of the worker: closes all that are left. */
