@@ -67,6 +67,16 @@ examples_stream_stream_SOURCES = examples/stream/stream.c
 examples_stream_stream_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_stream_stream_LDADD = lib/libpycrew.la
 
+# A function that the program has as text, and functions at a worker's beginning and end.
+noinst_PROGRAMS += examples/source/source examples/hooks/hooks
+examples_source_source_SOURCES = examples/source/source.c
+examples_source_source_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_source_source_LDADD = lib/libpycrew.la
+examples_hooks_hooks_SOURCES = examples/hooks/hooks.c
+examples_hooks_hooks_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
+	-DHOOKS_FOLDER='"$(abs_top_srcdir)/examples/hooks"'
+examples_hooks_hooks_LDADD = lib/libpycrew.la
+
 # The library from C++, by pycrew.hpp.
 noinst_PROGRAMS += examples/cpp/cpp
 examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp
@@ -111,7 +121,7 @@ examples_service_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DSERVICE_FOLDER='"$(abs_top_srcdir)/examples/service"'
 examples_service_service_LDADD = lib/libpycrew.la -levent_extra -levent_core
 
-EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_ops.py examples/progress/progress_ops.py \
+EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_ops.py examples/hooks/hooks_ops.py examples/progress/progress_ops.py \
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \

@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..23
+echo 1..25
 
 sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "$top_srcdir/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
 check the_readmes_program_is_the_example
@@ -77,6 +77,15 @@ check an_actor_counts_letters
 
 run examples/each/each && [ "$(grep -c 'EXAMPLE_MODE is quick' "$scratch/out")" = 3 ]
 check a_mode_is_set_in_each_worker
+
+run examples/source/source && [ "$(head -n 1 "$scratch/out")" = 5 ] && says '^    return sqrt(x + y)$' &&
+    [ "$(tail -n 1 "$scratch/out")" = 'ValueError: math domain error' ]
+check a_function_given_as_text_has_its_lines_in_the_traceback
+
+run examples/hooks/hooks && [ "$(cat "$scratch/out")" = 'apple: 0.5
+plum: null
+pear: 0.75' ] && says '2 found'
+check a_worker_opens_its_table_first_and_reports_at_its_end
 
 run examples/stream/stream && [ "$(tr '\n' ' ' <"$scratch/out")" = 'xy xz yx yz zx zy ' ]
 check a_stream_prints_its_items_in_their_order
