@@ -77,6 +77,12 @@ examples_hooks_hooks_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DHOOKS_FOLDER='"$(abs_top_srcdir)/examples/hooks"'
 examples_hooks_hooks_LDADD = lib/libpycrew.la
 
+# A numpy array that nobody copies.
+noinst_PROGRAMS += examples/array/array
+examples_array_array_SOURCES = examples/array/array.c
+examples_array_array_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_array_array_LDADD = lib/libpycrew.la
+
 # The library from C++, by pycrew.hpp.
 noinst_PROGRAMS += examples/cpp/cpp
 examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp

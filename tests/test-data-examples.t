@@ -37,7 +37,15 @@ installed() { # installed PYTHON-MODULE
     "${PYTHON:?}" -W ignore -c "import $1" 2>/dev/null
 }
 
-echo 1..7
+echo 1..8
+
+if installed numpy; then
+    run examples/array/array && [ "$(cat "$scratch/out")" = 499999500000 ]
+    check numpy_sums_a_million_numbers_where_they_are
+else
+    skip numpy_sums_a_million_numbers_where_they_are "no numpy"
+fi
+
 
 solve_claims="fortran_solves_equations_in_place fortran_is_told_of_a_singular_matrix"
 if [ ! -x examples/solve/solve ]; then
