@@ -127,7 +127,7 @@ examples_service_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \
 	-DSERVICE_FOLDER='"$(abs_top_srcdir)/examples/service"'
 examples_service_service_LDADD = lib/libpycrew.la -levent_extra -levent_core
 
-EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_ops.py examples/hooks/hooks_ops.py examples/progress/progress_ops.py \
+EXTRA_DIST += examples/README.md examples/hello/CMakeLists.txt examples/debug/means.py examples/fetch/fetch_ops.py examples/hooks/hooks_ops.py examples/progress/progress_ops.py \
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
