@@ -116,3 +116,15 @@ EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_op
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
+
+# The bridge's middle in Rust, built by tests/test-bridge-rust.t where cargo is.
+EXTRA_DIST += examples/bridge-rust/README.md \
+	examples/bridge-rust/Cargo.lock examples/bridge-rust/Cargo.toml examples/bridge-rust/rustfmt.toml \
+	examples/bridge-rust/build/header.rs examples/bridge-rust/build/main.rs examples/bridge-rust/build/write.rs \
+	examples/bridge-rust/src/crew.rs examples/bridge-rust/src/lib.rs examples/bridge-rust/src/sys.rs \
+	examples/bridge-rust/src/tests.rs examples/bridge-rust/src/value.rs
+
+clean-local: clean-bridge-rust
+.PHONY: clean-bridge-rust
+clean-bridge-rust:
+	rm -rf examples/bridge-rust/target

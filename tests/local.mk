@@ -224,6 +224,7 @@ SCRIPT_TESTS = \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
+	tests/test-bridge-rust.t \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \
