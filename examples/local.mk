@@ -124,7 +124,10 @@ EXTRA_DIST += examples/bridge-rust/README.md \
 	examples/bridge-rust/src/crew.rs examples/bridge-rust/src/lib.rs examples/bridge-rust/src/sys.rs \
 	examples/bridge-rust/src/tests.rs examples/bridge-rust/src/value.rs
 
-clean-local: clean-bridge-rust
-.PHONY: clean-bridge-rust
-clean-bridge-rust:
-	rm -rf examples/bridge-rust/target
+# Go and D, built by tests/test-languages.t where their compilers are.
+EXTRA_DIST += examples/languages/README.md examples/languages/d/main.d examples/languages/go/main.go
+
+clean-local: clean-languages
+.PHONY: clean-languages
+clean-languages:
+	rm -rf examples/bridge-rust/target examples/languages/cache
