@@ -511,6 +511,10 @@ PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
  * been run in all the others all the same. As pycrew_run; -ETIMEDOUT, PYCREW_ESTART: one was not ready. */
 PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...);
 
+/* The same without varargs: call is a prepared one of the function, with a deadline of its own (pycrew_set_timeout) or
+ * the crew's, and released by this, whatever it returns. -EINVAL: it has arrays. */
+PYCREW_API int pycrew_run_each_call(pycrew_call *call);
+
 /* ---- actors: objects that stay in one worker --------------------------------------------------- */
 
 /* Makes an object, class(...), in the worker that has the fewest actors. class_name: "module:Class", or any

@@ -378,7 +378,8 @@ TEST(answers_are_also_given_without_varargs)
     pycrew_crew *crew = open_exporting(1, 0);
 
     SAYS(crew, "host.one_of_each()",
-         "returned (None, True, -9223372036854775808, 18446744073709551615, 0.5, ['a\\x00b', b'\\xff'])");
+         "returned (None, True, -9223372036854775808, 18446744073709551615, 0.5, ['a\\x00b', "
+         "b'\\xff'])");
     CONTAINS(said(crew, "host.bad_text()"), "ValueError: ");
     pycrew_close(crew);
 }

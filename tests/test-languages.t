@@ -49,9 +49,9 @@ check the_page_has_each_function_with_varargs
 
 sed -n '/^| variadic/,/^$/p' "$page" | grep -o 'pycrew_[a-z0-9_]*[a-z0-9]' | sort -u >"$scratch/named"
 sed -n 's/^ *\(pycrew_[a-z0-9_]*\);.*/\1/p' "$top_srcdir/lib/pycrew.map" >"$scratch/mapped"
-for name in $(cat "$scratch/named"); do
+while read -r name; do
     grep -q "^$name" "$scratch/mapped" || echo "$name"
-done >"$scratch/out"
+done <"$scratch/named" >"$scratch/out"
 [ -s "$scratch/named" ] && [ ! -s "$scratch/out" ]
 check what_the_page_names_beside_them_exists
 
