@@ -49,7 +49,7 @@ CARGO_INCREMENTAL=0
 CARGO_PROFILE_DEV_DEBUG=0 # a fifth of the size, and sooner built
 PYCREW_INCLUDE=$top_srcdir/lib
 PYCREW_LIB=$library
-BRIDGE_INCLUDE=$top_srcdir/examples/bridge
+BRIDGE_INCLUDE=$top_srcdir/examples/bridge:$PWD/examples/bridge
 BRIDGE_MODULES=$top_srcdir/examples/bridge
 LD_LIBRARY_PATH=$library
 export RUSTC RUSTDOC CARGO_TARGET_DIR CARGO_HOME RUSTFLAGS RUST_BACKTRACE CARGO_INCREMENTAL CARGO_PROFILE_DEV_DEBUG \
@@ -76,7 +76,7 @@ run_cargo build
 check the_crate_builds_without_a_warning
 
 rust=$CARGO_TARGET_DIR/debug/libbridge.so
-sed -n 's/^[a-z].*[ *]\(python_[a-z_]*\)(.*/\1/p' "$BRIDGE_INCLUDE/bridge.h" | sort >"$scratch/declared"
+sed -n 's/^[a-z].*[ *]\(python_[a-z_]*\)(.*/\1/p' "$top_srcdir/examples/bridge/bridge.h" | sort >"$scratch/declared"
 nm -D --defined-only "$rust" | sed -n 's/.* T \(python_.*\)/\1/p' | sort >"$scratch/exported"
 [ -s "$scratch/declared" ] && diff "$scratch/declared" "$scratch/exported" >"$scratch/out"
 check it_exports_what_bridge_h_declares

@@ -380,8 +380,8 @@ impl Header {
         Ok(())
     }
 
-    /// What the file called `name` declares, of preprocessed text with line markers and macros (-E -dD).
-    pub fn read(preprocessed: &str, name: &str) -> Header {
+    /// What the files that are `wanted` declare, of preprocessed text with line markers and macros (-E -dD).
+    pub fn read(preprocessed: &str, wanted: impl Fn(&str) -> bool) -> Header {
         let mut header = Header::default();
         let mut text = String::new();
         let mut ours = false;
@@ -389,7 +389,7 @@ impl Header {
 
         for line in preprocessed.lines() {
             if let Some(marker) = line.strip_prefix("# ") {
-                ours = marker.split('"').nth(1).map_or(false, |path| path.rsplit('/').next() == Some(name));
+                ours = marker.split('"').nth(1).map_or(false, &wanted);
             } else if let Some(definition) = line.strip_prefix("#define ").filter(|_| ours) {
                 macros.extend(definition.split_once(' '));
             } else if ours && !line.starts_with('#') {

@@ -5,7 +5,7 @@
 //!   layout.rs   for a test: places and constants as Rust has them, and a C program that prints C's
 //!
 //! In the environment: PYCREW_INCLUDE and PYCREW_LIB, where pycrew.h and libpycrew.so are (else pkg-config
-//! says it), BRIDGE_INCLUDE, where bridge.h is (else ../bridge), and CC.
+//! says it), BRIDGE_INCLUDE, where bridge.h is (else ../bridge; several folders stand between colons), and CC.
 
 mod header;
 mod write;
@@ -63,10 +63,15 @@ fn main() {
     let library = folder("PYCREW_LIB", "libdir");
     println!("cargo:rerun-if-env-changed=BRIDGE_INCLUDE");
     let bridge = env::var("BRIDGE_INCLUDE").unwrap_or_else(|_| "../bridge".into());
+    let bridge: Vec<String> = bridge.split(':').map(String::from).collect();
+    let all = [&bridge[..], &[include.clone()]].concat();
 
-    let pycrew = Header::read(&preprocess("pycrew.h", &[include.clone()]), "pycrew.h");
+    let pycrew = Header::read(&preprocess("pycrew.h", &[include]), |path| path.ends_with("/pycrew.h"));
     let errno = write::errno(&preprocess("errno.h", &[]));
-    let bridge_h = Header::read(&preprocess("bridge.h", &[bridge.clone()]), "bridge.h");
+    // What stands in files beside bridge.h that it includes is part of it.
+    let bridge_h = Header::read(&preprocess("bridge.h", &all), |path| {
+        bridge.iter().any(|folder| path.starts_with(folder))
+    });
 
     write("pycrew.rs", &(write::declarations(&pycrew) + &errno));
     write("bridge.rs", &(write::structs(&bridge_h) + &write::exports(&bridge_h, MODULE)));
@@ -74,7 +79,7 @@ fn main() {
 
     // rerun-if-changed of any file ends the default, which is all files of the package.
     println!("cargo:rerun-if-changed=build");
-    println!("cargo:rustc-env=LAYOUT_FLAGS=-I{include} -I{bridge}");
+    println!("cargo:rustc-env=LAYOUT_FOLDERS={}", all.join(":"));
     println!("cargo:rustc-env=LAYOUT_CC={}", compiler());
     println!("cargo:rustc-link-search=native={library}");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,{library}");

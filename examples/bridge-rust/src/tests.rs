@@ -35,7 +35,7 @@ fn layouts_and_constants_are_those_of_c() {
     let mut compiler = env!("LAYOUT_CC").split_whitespace();
     let status = Command::new(compiler.next().unwrap())
         .args(compiler)
-        .args(env!("LAYOUT_FLAGS").split_whitespace())
+        .args(env!("LAYOUT_FOLDERS").split(':').map(|folder| format!("-I{folder}")))
         .args([source, "-o", program])
         .status();
     assert!(status.unwrap().success());
