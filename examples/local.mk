@@ -132,3 +132,18 @@ EXTRA_DIST += examples/README.md examples/hello/CMakeLists.txt examples/debug/me
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
+
+# The bridge's middle in Rust, built by tests/test-bridge-rust.t where cargo is.
+EXTRA_DIST += examples/bridge-rust/README.md \
+	examples/bridge-rust/Cargo.lock examples/bridge-rust/Cargo.toml examples/bridge-rust/rustfmt.toml \
+	examples/bridge-rust/build/header.rs examples/bridge-rust/build/main.rs examples/bridge-rust/build/write.rs \
+	examples/bridge-rust/src/crew.rs examples/bridge-rust/src/lib.rs examples/bridge-rust/src/sys.rs \
+	examples/bridge-rust/src/tests.rs examples/bridge-rust/src/value.rs
+
+# Go and D, built by tests/test-languages.t where their compilers are.
+EXTRA_DIST += examples/languages/README.md examples/languages/d/main.d examples/languages/go/main.go
+
+clean-local: clean-languages
+.PHONY: clean-languages
+clean-languages:
+	rm -rf examples/bridge-rust/target examples/languages/cache

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/crew.h"
 #include "lib/format.h"
@@ -17,12 +18,14 @@ typedef struct visit {
 typedef struct tour {
     pycrew_crew *crew;
     const pycrew_function *function;
-    const char *format;
+    const char *format; /* of arguments; NULL: they are the message */
     va_list *arguments;
-    int64_t until;
-    visit *visits;  /* by worker */
-    unsigned done;  /* of them */
-    pc_error first; /* what went wrong first; code 0: nothing has */
+    void *message;
+    size_t message_size;
+    int64_t timeout_ns, until; /* of each run, and of all together */
+    visit *visits;             /* by worker */
+    unsigned done;             /* of them */
+    pc_error first;            /* what went wrong first; code 0: nothing has */
 } tour;
 
 static void note_done(tour *t, unsigned worker)
@@ -60,12 +63,26 @@ static void fail_visit(tour *t, unsigned worker, int code)
 
 /* ---- sending ---- */
 
+static int copy_message(const tour *t, pycrew_call *call)
+{
+    pc_writer *writer = &call->builder.writer;
+    int rc = t->message_size > writer->capacity ? writer->grow(writer, t->message_size) : 0;
+
+    if (rc < 0)
+        return rc;
+    memcpy(writer->data, t->message, t->message_size);
+    writer->size = t->message_size;
+    return 0;
+}
+
 static int build(tour *t, pycrew_call *call)
 {
     const char *result = "";
     va_list arguments;
     int rc;
 
+    if (t->format == NULL)
+        return copy_message(t, call);
     va_copy(arguments, *t->arguments);
     rc = pc_format_build(&call->builder, t->format, &arguments, &result);
     va_end(arguments);
@@ -99,6 +116,7 @@ static int send(tour *t, unsigned worker)
     if (rc < 0)
         return rc;
     call->function = t->function;
+    call->timeout_ns = t->timeout_ns;
     rc = build(t, call);
     pc_direct_address(call, worker, incarnation);
     if (rc == 0)
@@ -160,11 +178,19 @@ static void await_one(tour *t)
 
 static int make_tour(tour *t)
 {
+    int rc;
+
+    t->visits = calloc(t->crew->workers, sizeof t->visits[0]);
+    if (t->visits == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
     while (t->done < t->crew->workers) {
         send_all(t);
         await_one(t);
     }
-    return t->first.public.code < 0 ? pc_fail_error(&t->first.public) : 0;
+    rc = t->first.public.code < 0 ? pc_fail_error(&t->first.public) : 0;
+    free(t->visits);
+    pc_error_clear(&t->first);
+    return rc;
 }
 
 static int run_each(pycrew_crew *crew, const char *function, const char *format, va_list *arguments)
@@ -172,18 +198,11 @@ static int run_each(pycrew_crew *crew, const char *function, const char *format,
     tour t = {.crew = crew,
               .format = format,
               .arguments = arguments,
+              .timeout_ns = crew->timeout_ns,
               .until = pc_until(crew->timeout_ns)};
     int rc = pycrew_function_get(crew, function, &t.function);
 
-    if (rc < 0)
-        return rc;
-    t.visits = calloc(crew->workers, sizeof t.visits[0]);
-    if (t.visits == NULL)
-        return pc_fail(-ENOMEM, "no memory is left");
-    rc = make_tour(&t);
-    free(t.visits);
-    pc_error_clear(&t.first);
-    return rc;
+    return rc < 0 ? rc : make_tour(&t);
 }
 
 int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...)
@@ -201,5 +220,52 @@ int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format,
     rc = run_each(crew, function, format, &arguments);
     pc_crew_leave(crew);
     va_end(arguments);
+    return rc;
+}
+
+/* The call is given back before the tour, which may need it where there are few. */
+static int take_message(pycrew_call *call, tour *ret)
+{
+    const pc_writer *writer = &call->builder.writer;
+    int rc = pc_build_finish(&call->builder);
+
+    if (rc < 0)
+        return rc;
+    if (call->arrays != NULL)
+        return pc_fail(-EINVAL, "pycrew_run_each_call: arrays are not for several calls");
+    *ret = (tour){.crew = call->crew,
+                  .function = call->function,
+                  .message = malloc(writer->size + 1),
+                  .message_size = writer->size,
+                  .timeout_ns = call->timeout_ns,
+                  .until = pc_until(call->timeout_ns)};
+    if (ret->message == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    memcpy(ret->message, writer->data, writer->size);
+    return 0;
+}
+
+int pycrew_run_each_call(pycrew_call *call)
+{
+    pycrew_crew *crew;
+    tour t;
+    int rc;
+
+    if (call == NULL || call->slot == NULL)
+        return pc_fail(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item");
+    crew = call->crew;
+    rc = pc_crew_check(crew);
+    if (rc < 0)
+        return rc;
+    if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
+        return pc_fail(-EALREADY, "the call was submitted already");
+    rc = take_message(call, &t);
+    pycrew_release(call);
+    if (rc < 0)
+        return rc;
+    pc_crew_enter(crew);
+    rc = make_tour(&t);
+    pc_crew_leave(crew);
+    free(t.message);
     return rc;
 }

@@ -228,6 +228,41 @@ int pycrew_host_return(pycrew_host_call *call, const char *format, ...)
     return rc;
 }
 
+int pycrew_host_return_none(pycrew_host_call *call)
+{
+    return pc_build_none(&call->builder);
+}
+
+int pycrew_host_return_bool(pycrew_host_call *call, bool value)
+{
+    return pc_build_bool(&call->builder, value);
+}
+
+int pycrew_host_return_i64(pycrew_host_call *call, int64_t value)
+{
+    return pc_build_i64(&call->builder, value);
+}
+
+int pycrew_host_return_u64(pycrew_host_call *call, uint64_t value)
+{
+    return pc_build_u64(&call->builder, value);
+}
+
+int pycrew_host_return_f64(pycrew_host_call *call, double value)
+{
+    return pc_build_f64(&call->builder, value);
+}
+
+int pycrew_host_return_str(pycrew_host_call *call, const char *text, size_t size)
+{
+    return pc_build_data(&call->builder, PC_TAG_STR, text, size);
+}
+
+int pycrew_host_return_bytes(pycrew_host_call *call, const void *data, size_t size)
+{
+    return pc_build_data(&call->builder, PC_TAG_BYTES, data, size);
+}
+
 int pycrew_host_open(pycrew_host_call *call, int kind)
 {
     return pc_build_open(&call->builder, kind);

@@ -511,6 +511,10 @@ PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
  * been run in all the others all the same. As pycrew_run; -ETIMEDOUT, PYCREW_ESTART: one was not ready. */
 PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...);
 
+/* The same without varargs: call is a prepared one of the function, with a deadline of its own (pycrew_set_timeout) or
+ * the crew's, and released by this, whatever it returns. -EINVAL: it has arrays. */
+PYCREW_API int pycrew_run_each_call(pycrew_call *call);
+
 /* ---- actors: objects that stay in one worker --------------------------------------------------- */
 
 /* Makes an object, class(...), in the worker that has the fewest actors. class_name: "module:Class", or any
@@ -735,6 +739,16 @@ PYCREW_API pycrew_value pycrew_host_keyword(const pycrew_host_call *call, const 
 /* Appends to the answer, as pycrew_add's format (no keywords, no A). No value: Python gets None; one: that; several: a
  * tuple. 0, -EINVAL, -ENOMEM or -E2BIG. */
 PYCREW_API int pycrew_host_return(pycrew_host_call *call, const char *format, ...);
+
+/* The same without varargs, a value each, as pycrew_add_none and its kin. */
+PYCREW_API int pycrew_host_return_none(pycrew_host_call *call);
+PYCREW_API int pycrew_host_return_bool(pycrew_host_call *call, bool value);
+PYCREW_API int pycrew_host_return_i64(pycrew_host_call *call, int64_t value);
+PYCREW_API int pycrew_host_return_u64(pycrew_host_call *call, uint64_t value);
+PYCREW_API int pycrew_host_return_f64(pycrew_host_call *call, double value);
+PYCREW_API int pycrew_host_return_str(pycrew_host_call *call, const char *text, size_t size);
+PYCREW_API int pycrew_host_return_bytes(pycrew_host_call *call, const void *data, size_t size);
+
 PYCREW_API int pycrew_host_open(pycrew_host_call *call, int kind); /* PYCREW_LIST, ...: as pycrew_add_open */
 PYCREW_API int pycrew_host_close(pycrew_host_call *call);
 

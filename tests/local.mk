@@ -224,9 +224,11 @@ SCRIPT_TESTS = \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
+	tests/test-bridge-rust.t \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \
+	tests/test-languages.t \
 	tests/test-service.t
 
 # What tests read: Python modules and data.

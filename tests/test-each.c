@@ -135,6 +135,87 @@ TEST(a_deadline_ends_it)
     pycrew_close(crew);
 }
 
+static pycrew_call *prepared(pycrew_crew *crew, const char *name)
+{
+    const pycrew_function *function;
+    pycrew_call *call;
+
+    OK(pycrew_function_get(crew, name, &function));
+    OK(pycrew_prepare(crew, function, 0, &call));
+    return call;
+}
+
+TEST(without_varargs_it_is_a_prepared_call)
+{
+    pycrew_options options = test_options(WORKERS);
+    const char *path = scratch("workers");
+    char large[8192];
+    pycrew_crew *crew;
+    pycrew_call *call;
+
+    options.calls =
+        1; /* which is the prepared one: it is given back before the others are needed */
+    crew = open_with(&options);
+    call = prepared(crew, "actor_ops:raise_in");
+    OK(pycrew_add_str(call, path, strlen(path)));
+    OK(pycrew_add_i64(call, 2));
+    GIVES(pycrew_run_each_call(call), PYCREW_ERAISED);
+    ASSERT_STR(pycrew_last_error()->message, "worker 2: not here");
+    ASSERT(has_each_once(path));
+
+    memset(large, 'x', sizeof large);
+    call = prepared(crew, "actor_ops:set_mark");
+    OK(pycrew_add_name(call, "value"));
+    OK(pycrew_add_str(call, large, sizeof large));
+    OK(pycrew_run_each_call(call));
+    for (int i = 0; i < 20; i++) {
+        char *mark;
+
+        OK(pycrew_run(crew, "actor_ops:get_mark", ">s", &mark));
+        ASSERT_INT(strlen(mark), sizeof large);
+        free(mark);
+    }
+    pycrew_close(crew);
+}
+
+TEST(the_deadline_of_a_prepared_call_is_its_own)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_call *call = prepared(crew, "actor_ops:sleep");
+
+    OK(pycrew_add_f64(call, 3600));
+    OK(pycrew_set_timeout(call, 200 * MS));
+    GIVES(pycrew_run_each_call(call), -ETIMEDOUT);
+    pycrew_close(crew);
+}
+
+TEST(a_prepared_call_is_released_whatever_is_wrong_with_it)
+{
+    pycrew_options options = test_options(1);
+    double elements[3] = {1, 2, 3};
+    pycrew_array array;
+    pycrew_crew *crew;
+    pycrew_call *call;
+
+    options.calls = 1;
+    crew = open_with(&options);
+    call = prepared(crew, "actor_ops:set_mark");
+    OK(pycrew_add_open(call, PYCREW_LIST));
+    GIVES(pycrew_run_each_call(call), -EINVAL);
+    call = prepared(crew, "actor_ops:set_mark");
+    OK(pycrew_array_init(&array, elements, PYCREW_F64, 1, (int64_t[]){3}, 0));
+    OK(pycrew_add_array(call, &array));
+    GIVES(pycrew_run_each_call(call), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "arrays");
+    GIVES(pycrew_run_each_call(NULL), -EINVAL);
+    call = prepared(crew, "actor_ops:get_mark");
+    OK(pycrew_submit(call));
+    GIVES(pycrew_run_each_call(call), -EALREADY); /* but a submitted one is not */
+    OK(pycrew_wait(call, BOUND));
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
 TEST(mistakes_are_said)
 {
     pycrew_crew *crew = open_crew(1);

@@ -128,6 +128,29 @@ static int three(void *data, pycrew_host_call *call)
     return 0;
 }
 
+/* Without varargs. */
+static int one_of_each(void *data, pycrew_host_call *call)
+{
+    (void)data;
+    OK(pycrew_host_return_none(call));
+    OK(pycrew_host_return_bool(call, true));
+    OK(pycrew_host_return_i64(call, INT64_MIN));
+    OK(pycrew_host_return_u64(call, UINT64_MAX));
+    OK(pycrew_host_return_f64(call, 0.5));
+    OK(pycrew_host_open(call, PYCREW_LIST));
+    OK(pycrew_host_return_str(call, "a\0b", 3));
+    OK(pycrew_host_return_bytes(call, "\377", 1));
+    return pycrew_host_close(call);
+}
+
+static int bad_text(void *data, pycrew_host_call *call)
+{
+    (void)data;
+    GIVES(pycrew_host_return_str(call, "\377", 1), -EINVAL);
+    GIVES(pycrew_host_return_none(call), -EINVAL); /* the first failure is the answer's */
+    return 0;
+}
+
 static int fail(void *data, pycrew_host_call *call)
 {
     const char *type, *text;
@@ -239,6 +262,8 @@ static const struct {
                  {"keyword", keyword},
                  {"nothing", nothing},
                  {"three", three},
+                 {"one_of_each", one_of_each},
+                 {"bad_text", bad_text},
                  {"fail", fail},
                  {"fail_late", fail_late},
                  {"fail_with_code", fail_with_code},
@@ -345,6 +370,17 @@ TEST(bytes_of_other_types_come_as_bytes)
 
     SAYS(crew, "host.echo(bytearray(b'abc'))", "returned b'abc'");
     SAYS(crew, "host.echo([memoryview(b'abc')[1:]])", "returned [b'bc']");
+    pycrew_close(crew);
+}
+
+TEST(answers_are_also_given_without_varargs)
+{
+    pycrew_crew *crew = open_exporting(1, 0);
+
+    SAYS(crew, "host.one_of_each()",
+         "returned (None, True, -9223372036854775808, 18446744073709551615, 0.5, ['a\\x00b', "
+         "b'\\xff'])");
+    CONTAINS(said(crew, "host.bad_text()"), "ValueError: ");
     pycrew_close(crew);
 }
 
