@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/crew.h"
 #include "lib/format.h"
@@ -17,9 +18,11 @@ typedef struct visit {
 typedef struct tour {
     pycrew_crew *crew;
     const pycrew_function *function;
-    const char *format;
+    const char *format; /* NULL: the arguments are written already */
     va_list *arguments;
-    int64_t until;
+    uint8_t *written;
+    size_t written_size;
+    int64_t timeout_ns, until;
     visit *visits;  /* by worker */
     unsigned done;  /* of them */
     pc_error first; /* what went wrong first; code 0: nothing has */
@@ -60,12 +63,27 @@ static void fail_visit(tour *t, unsigned worker, int code)
 
 /* ---- sending ---- */
 
+static int copy_written(const tour *t, pycrew_call *call)
+{
+    pc_writer *writer = &call->builder.writer;
+    size_t size = t->written_size;
+    int rc = size > writer->capacity ? writer->grow(writer, size) : 0;
+
+    if (rc < 0)
+        return rc;
+    memcpy(writer->data, t->written, size);
+    writer->size = size;
+    return 0;
+}
+
 static int build(tour *t, pycrew_call *call)
 {
     const char *result = "";
     va_list arguments;
     int rc;
 
+    if (t->format == NULL)
+        return copy_written(t, call);
     va_copy(arguments, *t->arguments);
     rc = pc_format_build(&call->builder, t->format, &arguments, &result);
     va_end(arguments);
@@ -99,6 +117,7 @@ static int send(tour *t, unsigned worker)
     if (rc < 0)
         return rc;
     call->function = t->function;
+    call->timeout_ns = t->timeout_ns;
     rc = build(t, call);
     pc_direct_address(call, worker, incarnation);
     if (rc == 0)
@@ -167,22 +186,71 @@ static int make_tour(tour *t)
     return t->first.public.code < 0 ? pc_fail_error(&t->first.public) : 0;
 }
 
+/* Once its crew, function, arguments and timeout are set. */
+static int run_tour(tour *t)
+{
+    int rc;
+
+    t->until = pc_until(t->timeout_ns);
+    t->visits = calloc(t->crew->workers, sizeof t->visits[0]);
+    if (t->visits == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    rc = make_tour(t);
+    free(t->visits);
+    pc_error_clear(&t->first);
+    return rc;
+}
+
 static int run_each(pycrew_crew *crew, const char *function, const char *format, va_list *arguments)
 {
     tour t = {.crew = crew,
               .format = format,
               .arguments = arguments,
-              .until = pc_until(crew->timeout_ns)};
+              .timeout_ns = crew->timeout_ns};
     int rc = pycrew_function_get(crew, function, &t.function);
 
+    return rc < 0 ? rc : run_tour(&t);
+}
+
+/* The call is released before its copies are sent, so that no more calls are needed than by run_each. */
+static int run_each_call(pycrew_call *call)
+{
+    const pc_writer *writer = &call->builder.writer;
+    tour t = {.crew = call->crew, .function = call->function, .timeout_ns = call->timeout_ns};
+    int rc = pc_build_finish(&call->builder);
+
+    if (rc == 0 && call->arrays != NULL)
+        rc = pc_fail(-EINVAL, "pycrew_run_each_call: arrays cannot be given to each worker");
+    if (rc == 0 && (t.written = malloc(writer->size + 1)) == NULL)
+        rc = pc_fail(-ENOMEM, "no memory is left");
+    if (rc < 0) {
+        pycrew_release(call);
+        return rc;
+    }
+    t.written_size = writer->size;
+    memcpy(t.written, writer->data, t.written_size);
+    pycrew_release(call);
+    rc = run_tour(&t);
+    free(t.written);
+    return rc;
+}
+
+int pycrew_run_each_call(pycrew_call *call)
+{
+    pycrew_crew *crew;
+    int rc;
+
+    if (call == NULL || call->slot == NULL)
+        return pc_fail(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item");
+    crew = call->crew;
+    rc = pc_crew_check(crew);
     if (rc < 0)
         return rc;
-    t.visits = calloc(crew->workers, sizeof t.visits[0]);
-    if (t.visits == NULL)
-        return pc_fail(-ENOMEM, "no memory is left");
-    rc = make_tour(&t);
-    free(t.visits);
-    pc_error_clear(&t.first);
+    if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
+        return pc_fail(-EALREADY, "the call was submitted already");
+    pc_crew_enter(crew);
+    rc = run_each_call(call);
+    pc_crew_leave(crew);
     return rc;
 }
 
