@@ -233,6 +233,7 @@ SCRIPT_TESTS = \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
+	tests/test-cpp-examples.t \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \

@@ -60,9 +60,10 @@ TEST(a_coroutine_awaits_calls_one_by_one_and_many_at_a_time)
 
 static pycrew::task<std::string> results_of_all_kinds(pycrew::loop &loop)
 {
+    const std::vector<int> one_two{1, 2}, three{3}; /* not in the await: gcc 12 cannot compile such lists there */
     const auto text = co_await loop.call<std::string>("api_ops:echo", "text");
-    const auto list = co_await loop.call<std::vector<int>>("api_ops:echo", std::vector<int>{1, 2});
-    const auto json = co_await loop.call<pycrew::json>("api_ops:echo", std::vector<int>{3});
+    const auto list = co_await loop.call<std::vector<int>>("api_ops:echo", one_two);
+    const auto json = co_await loop.call<pycrew::json>("api_ops:echo", three);
 
     co_await loop.call("api_ops:nothing", pycrew::keyword("x", 1));
     co_return text + std::to_string(list.size()) + json.text;
@@ -125,7 +126,9 @@ static pycrew::task<std::string> seen_of_each(pycrew::loop &loop)
 {
     std::string seen;
 
-    for (const char *how : {"raise", "die", "type"})
+    static const char *const hows[] = {"raise", "die", "type"};
+
+    for (const char *how : hows)
         try {
             if (how == "raise"sv)
                 co_await loop.call("api_ops:fail");

@@ -224,14 +224,15 @@ TEST(a_map_survives_the_death_of_workers_and_its_progress_function_ends_it)
     ASSERT_INT(out[40], 9);
     ASSERT_INT(codes[40], PYCREW_EDIED);
     ASSERT_INT(out[63], 2);
+    const auto slow = crew.source("f", "import time\ndef f(x):\n    time.sleep(0.05)\n    return x\n");
     ASSERT_INT(
         failure_of([&] {
-            crew.map("operator:neg", pycrew::map_options().progress([](const auto &) { return false; }), out, in);
+            crew.map(slow, pycrew::map_options().progress([](const auto &) { return false; }), out, in);
         }).code(),
         -ECANCELED);
     bool thrown = false;
     try {
-        crew.map("operator:neg", pycrew::map_options().progress([](const auto &) -> bool { throw 5; }), out, in);
+        crew.map(slow, pycrew::map_options().progress([](const auto &) -> bool { throw 5; }), out, in);
     } catch (int) {
         thrown = true;
     }

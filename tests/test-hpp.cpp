@@ -688,6 +688,22 @@ TEST(a_buffer_is_memory_that_both_sides_see)
         crew.alloc<char>(20 << 20)[0] = 1;
 }
 
+TEST(a_batch_s_items_take_arrays_and_give_them)
+{
+    pycrew::crew crew = open_crew(2);
+    need_numpy(crew);
+    auto batch = crew.batch<pycrew::array<double>>("numpy:multiply");
+    std::vector<pycrew::array<double>> taken;
+    const std::vector<double> numbers{1, 2, 3};
+
+    for (int i = 0; i < 20; i++)
+        ASSERT(batch.add(pycrew::array_view(numbers), i));
+    for (const auto item : batch)
+        taken.push_back(item.get());
+    for (std::size_t i = 0; i < 20; i++)
+        ASSERT_INT(taken[i].view()(2), 3 * i);
+}
+
 TEST(an_array_with_strides_is_not_walked_as_if_it_had_none)
 {
     const std::array<int, 6> numbers{{0, 1, 2, 3, 4, 5}};

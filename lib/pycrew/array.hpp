@@ -259,12 +259,15 @@ template <typename T> struct convert<array<T>> {
     {
         return pycrew_add_array(call, &value.view().native());
     }
-    /* Of a call alone, not nested in its result. */
-    static array<T> take(pycrew_call *call, pycrew_crew *crew)
+    /* Of a call, or a batch's item, alone, not nested in its result. */
+    template <typename From> static array<T> take(From *from, pycrew_crew *crew)
     {
         pycrew_array taken = PYCREW_ARRAY_INIT;
 
-        detail::check(pycrew_array_take(call, &taken));
+        if constexpr (std::is_same_v<From, pycrew_batch>)
+            detail::check(pycrew_batch_array_take(from, &taken));
+        else
+            detail::check(pycrew_array_take(from, &taken));
         array<T> result(crew, taken);
         (void)result.view(); /* is it of this type? */
         return result;

@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "convert.hpp"
+#include "array.hpp"
 #include "iterator.hpp"
 
 namespace pycrew
@@ -33,7 +33,7 @@ template <typename T> class batch
     class item
     {
       public:
-        explicit item(pycrew_batch *of) : of_(of)
+        item(pycrew_batch *of, pycrew_crew *crew) : of_(of), crew_(crew)
         {
         }
         std::size_t index() const /* its place in the input, from 0 */
@@ -50,26 +50,30 @@ template <typename T> class batch
 
             if (failure != nullptr)
                 throw error(*failure);
-            if constexpr (!std::is_void_v<T>)
+            if constexpr (detail::is_array<T>)
+                return convert<T>::take(of_, crew_);
+            else if constexpr (!std::is_void_v<T>)
                 return convert<T>::get(pycrew_batch_value(of_));
         }
 
       private:
         pycrew_batch *of_;
+        pycrew_crew *crew_;
     };
 
     using iterator = detail::input_iterator<batch>;
 
-    explicit batch(pycrew_batch *owned) noexcept : native_(owned)
+    batch(pycrew_batch *owned, pycrew_crew *of) noexcept : native_(owned), crew_(of)
     {
     }
-    batch(batch &&from) noexcept : native_(std::exchange(from.native_, nullptr))
+    batch(batch &&from) noexcept : native_(std::exchange(from.native_, nullptr)), crew_(from.crew_)
     {
     }
     batch &operator=(batch &&from) noexcept
     {
         if (this != &from)
             pycrew_batch_close(std::exchange(native_, std::exchange(from.native_, nullptr)));
+        crew_ = from.crew_;
         return *this;
     }
     ~batch()
@@ -99,7 +103,7 @@ template <typename T> class batch
     {
         if (detail::check(pycrew_batch_next(native_, within.count())) == 0)
             return std::nullopt;
-        return item(native_);
+        return item(native_, crew_);
     }
     iterator begin()
     {
@@ -136,10 +140,11 @@ template <typename T> class batch
     }
     item current() const
     {
-        return item(native_);
+        return item(native_, crew_);
     }
 
     pycrew_batch *native_;
+    pycrew_crew *crew_;
 };
 
 } // namespace pycrew

@@ -298,9 +298,10 @@ template <typename T> auto keep(const T &given)
 {
     if constexpr (std::is_null_pointer_v<T>)
         return given;
-    else if constexpr (std::is_convertible_v<const T &, const char *>)
-        return static_cast<const char *>(given) != nullptr ? std::optional<std::string>(given)
-                                                           : std::nullopt;
+    else if constexpr (std::is_array_v<T>)
+        return std::string(given);
+    else if constexpr (std::is_same_v<T, const char *> || std::is_same_v<T, char *>)
+        return given != nullptr ? std::optional<std::string>(given) : std::nullopt;
     else if constexpr (std::is_same_v<T, std::string_view>)
         return std::string(given);
     else if constexpr (std::is_same_v<T, bytes_view>)

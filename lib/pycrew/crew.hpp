@@ -228,7 +228,7 @@ class crew
         pycrew_batch *opened;
 
         detail::check(pycrew_batch_open(native_, find(of).native(), &with, &opened));
-        return pycrew::batch<T>(opened);
+        return pycrew::batch<T>(opened, native_);
     }
 
     template <typename T> pycrew::buffer<T> alloc(std::size_t size) const
