@@ -44,6 +44,44 @@ TEST(what_was_set_in_each_worker_is_seen_by_all_calls)
     pycrew_close(crew);
 }
 
+TEST(a_call_that_was_filled_without_varargs_runs_in_each_worker)
+{
+    pycrew_crew *crew = open_crew(WORKERS);
+    const pycrew_function *function;
+    pycrew_call *call;
+
+    OK(pycrew_function_get(crew, "actor_ops:note_worker", &function));
+    OK(pycrew_prepare(crew, function, PYCREW_FOREVER, &call));
+    OK(pycrew_add(call, "s", scratch("workers")));
+    OK(pycrew_run_each_call(call));
+    ASSERT(has_each_once(scratch("workers")));
+    OK(pycrew_prepare(crew, function, PYCREW_FOREVER, &call));
+    GIVES(pycrew_add(call, "s", "\xff"), -EINVAL);
+    GIVES(pycrew_run_each_call(call), -EINVAL);
+    GIVES(pycrew_run_each_call(NULL), -EINVAL);
+    pycrew_close(crew);
+}
+
+TEST(a_filled_call_s_deadline_is_that_of_each_run_and_it_needs_no_call_more)
+{
+    pycrew_options options = test_options(2);
+    const pycrew_function *function;
+    pycrew_call *call;
+    pycrew_crew *crew;
+
+    options.calls = 1;
+    crew = open_with(&options);
+    OK(pycrew_function_get(crew, "actor_ops:sleep", &function));
+    OK(pycrew_prepare(crew, function, PYCREW_FOREVER, &call));
+    OK(pycrew_add(call, "d", 60.0));
+    OK(pycrew_set_timeout(call, 50 * MS));
+    GIVES(pycrew_run_each_call(call), -ETIMEDOUT);
+    OK(pycrew_prepare(crew, function, PYCREW_FOREVER, &call));
+    OK(pycrew_add(call, "d", 0.0));
+    OK(pycrew_run_each_call(call));
+    pycrew_close(crew);
+}
+
 TEST(an_exception_in_one_worker_is_named_with_it_and_all_have_run)
 {
     pycrew_crew *crew = open_crew(WORKERS);

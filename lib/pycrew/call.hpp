@@ -2,6 +2,7 @@
 #ifndef PYCREW_CALL_HPP
 #define PYCREW_CALL_HPP
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -46,6 +47,40 @@ class function
   private:
     const pycrew_function *native_;
 };
+
+namespace detail
+{
+
+/* The result of a call that returned a number, at the price of one function; false: it is to be
+ * looked at more closely, and to be said why not. */
+template <typename T> bool take_number(pycrew_call *from, T &ret)
+{
+    if constexpr (std::is_same_v<T, bool>) {
+        return pycrew_result_bool(from, &ret) == 0;
+    } else if constexpr (std::is_same_v<T, double>) {
+        return pycrew_result_f64(from, &ret) == 0;
+    } else if constexpr (is_int<T> && std::is_signed_v<T>) {
+        std::int64_t found;
+
+        if (pycrew_result_i64(from, &found) != 0)
+            return false;
+        ret = static_cast<T>(found);
+        return ret == found;
+    } else {
+        static_assert(is_int<T>);
+        std::uint64_t found;
+
+        if (pycrew_result_u64(from, &found) != 0)
+            return false;
+        ret = static_cast<T>(found);
+        return ret == found;
+    }
+}
+
+template <typename T>
+inline constexpr bool is_number = std::is_same_v<T, bool> || std::is_same_v<T, double> || is_int<T>;
+
+} // namespace detail
 
 /* One call, from prepare to release. Destroyed before its end it is cancelled, without a wait. */
 class call
@@ -134,6 +169,9 @@ class call
     /* Of a call that returned; throws what it failed with. */
     template <typename T = value> T result() const
     {
+        if constexpr (detail::is_number<T>)
+            if (T number; detail::take_number(native_, number))
+                return number;
         const pycrew_value found = pycrew_result_value(native_);
 
         if (found.at == nullptr)

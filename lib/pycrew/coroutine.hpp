@@ -609,7 +609,7 @@ class loop
         const int rc = pycrew_prepare(crew_, function, is_under_way() ? 0 : PYCREW_FOREVER, &made);
 
         if (rc == -EAGAIN && is_under_way()) {
-            what.make_ = [crew = crew_, function, fill,
+            what.make_ = [crew = crew_, fill,
                           kept = std::make_tuple(detail::keep(arguments)...)](pycrew_call *free) {
                 pycrew::call filled(free, crew);
 
