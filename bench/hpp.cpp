@@ -31,7 +31,8 @@ void check(int code)
 void check_sum(std::int64_t sum, std::int64_t expected)
 {
     if (sum != expected) {
-        std::fprintf(stderr, "hpp: %lld instead of %lld\n", static_cast<long long>(sum), static_cast<long long>(expected));
+        std::fprintf(stderr, "hpp: %lld instead of %lld\n", static_cast<long long>(sum),
+                     static_cast<long long>(expected));
         std::exit(1);
     }
 }
@@ -86,7 +87,9 @@ template <typename Body> double window(int count, Body body)
 
     for (int i = 0; i < count; i++)
         body(i);
-    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count() / count;
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin)
+               .count() /
+           count;
 }
 
 figure figure_of(std::vector<double> &windows)
@@ -96,7 +99,8 @@ figure figure_of(std::vector<double> &windows)
 }
 
 /* One of each in turn, and which is first in turn as well. */
-template <typename C, typename Hpp> void compare(const char *name, int rounds, int count, C by_c, Hpp by_hpp)
+template <typename C, typename Hpp>
+void compare(const char *name, int rounds, int count, C by_c, Hpp by_hpp)
 {
     std::vector<double> c, hpp;
 
@@ -111,7 +115,8 @@ template <typename C, typename Hpp> void compare(const char *name, int rounds, i
     }
     const figure plain = figure_of(c), wrapped = figure_of(hpp);
     std::printf("%-8s %8.1f %8.1f %+8.1f  %8.1f %8.1f %+8.1f\n", name, plain.median, wrapped.median,
-                wrapped.median - plain.median, plain.least, wrapped.least, wrapped.least - plain.least);
+                wrapped.median - plain.median, plain.least, wrapped.least,
+                wrapped.least - plain.least);
 }
 
 void measure(int rounds)

@@ -60,7 +60,8 @@ TEST(a_coroutine_awaits_calls_one_by_one_and_many_at_a_time)
 
 static pycrew::task<std::string> results_of_all_kinds(pycrew::loop &loop)
 {
-    const std::vector<int> one_two{1, 2}, three{3}; /* not in the await: gcc 12 cannot compile such lists there */
+    const std::vector<int> one_two{1, 2},
+        three{3}; /* not in the await: gcc 12 cannot compile such lists there */
     const auto text = co_await loop.call<std::string>("api_ops:echo", "text");
     const auto list = co_await loop.call<std::vector<int>>("api_ops:echo", one_two);
     const auto json = co_await loop.call<pycrew::json>("api_ops:echo", three);
@@ -314,7 +315,8 @@ static pycrew::task<int> total(pycrew::loop &loop, const char *of, int count)
 
 static pycrew::task<int> two_at_a_time(pycrew::loop &loop)
 {
-    auto first = loop.stream<int>("actor_ops:count_to", 100), second = loop.stream<int>("actor_ops:count_to", 100);
+    auto first = loop.stream<int>("actor_ops:count_to", 100),
+         second = loop.stream<int>("actor_ops:count_to", 100);
     int same = 0;
 
     for (int i = 0; i < 100; i++)
@@ -329,8 +331,10 @@ TEST(items_of_streams_are_awaited_as_they_are_made)
 
     ASSERT_INT(loop.run(total(loop, "actor_ops:count_to", 1000)), 999 * 1000 / 2);
     ASSERT_INT(loop.run(two_at_a_time(loop)), 100);
-    ASSERT_STR(failure_of([&] { loop.run(total(loop, "actor_ops:raise_after", 4)); }).what(), "ValueError: after 4");
-    ASSERT_INT(failure_of([&] { loop.run(total(loop, "actor_ops:die_after", 4)); }).signal(), SIGKILL);
+    ASSERT_STR(failure_of([&] { loop.run(total(loop, "actor_ops:raise_after", 4)); }).what(),
+               "ValueError: after 4");
+    ASSERT_INT(failure_of([&] { loop.run(total(loop, "actor_ops:die_after", 4)); }).signal(),
+               SIGKILL);
     ASSERT(failure_of([&] { loop.run(total(loop, "actor_ops:listed", 3)); }).type() == "TypeError");
 }
 
@@ -486,21 +490,34 @@ TEST(a_task_that_waits_for_nothing_of_the_loop_is_told_so)
     ASSERT_INT(failure_of([&] { loop.run(waits_for_nothing_of_the_loop(loop)); }).code(), -EDEADLK);
 }
 
-static pycrew::task<long> outlives(std::optional<pycrew::loop> &loop)
+static pycrew::task<int> waits_in(pycrew::loop &loop, int &ends)
 {
-    co_return co_await loop->call<int>("api_ops:sleep", 60);
+    const notes_its_end here{ends};
+    auto slow = loop.call<int>("api_ops:sleep", 60);
+
+    co_return co_await slow;
 }
 
-TEST(a_coroutine_that_outlives_its_loop_is_never_resumed)
+TEST(a_coroutine_that_outlives_its_loop_is_never_resumed_and_what_it_holds_knows)
 {
     pycrew::crew crew = open_crew(1);
     std::optional<pycrew::loop> loop(std::in_place, crew);
-    auto late = loop->call<int>("api_ops:add", 1, 2);
-    const auto resumed = outlives(loop); /* not begun */
+    int ends = 0;
+    auto late = loop->call<int>("api_ops:sleep", 60);
+    auto items = loop->stream<int>("actor_ops:slow", 9, 60);
 
-    loop.reset();
+    {
+        auto held = waits_in(*loop, ends);
+        held.await_suspend(std::noop_coroutine()).resume(); /* up to where it waits */
+        loop.reset();
+        ASSERT_INT(ends, 0);
+    }
+    ASSERT_INT(ends, 1);
     ASSERT(late.await_ready());
-    ASSERT(!late.cancel() || true);
+    ASSERT_INT(failure_of([&] { late.await_resume(); }).code(), -EALREADY);
+    ASSERT(items.next().await_ready());
+    ASSERT_INT(failure_of([&] { items.next().await_ready(), items.next().await_resume(); }).code(),
+               -EINVAL);
 }
 
 static pycrew::task<int> scalars(pycrew::loop &loop, const pycrew::function function, int count)

@@ -1,4 +1,5 @@
-/* pycrew.hpp: options, actors, maps, functions in each worker, statistics. Functions are in tests/py. */
+/* pycrew.hpp: options, actors, maps, functions in each worker, statistics. Functions are in
+ * tests/py. */
 #include <set>
 
 #include "tests/harness/hpp.h"
@@ -21,7 +22,8 @@ TEST(options_of_c_plus_plus_s_types_reach_the_workers)
     ASSERT_INT(failure_of([&] { open_crew(1, options); }).code(), PYCREW_ESTART);
     options = pycrew::options();
     options.timeout = 20ms;
-    ASSERT_INT(failure_of([&] { open_crew(1, options).run("api_ops:sleep", 60); }).code(), -ETIMEDOUT);
+    ASSERT_INT(failure_of([&] { open_crew(1, options).run("api_ops:sleep", 60); }).code(),
+               -ETIMEDOUT);
 }
 
 TEST(log_lines_come_to_a_function_which_may_throw_and_is_kept_by_the_crew)
@@ -70,11 +72,14 @@ TEST(json_is_decoded_and_encoded_in_the_worker)
 {
     pycrew::crew crew = open_crew(1);
 
-    ASSERT(crew.run<pycrew::json>("api_ops:echo", pycrew::json{"{\"a\": [1, null]}"}).text == "{\"a\": [1, null]}");
+    ASSERT(crew.run<pycrew::json>("api_ops:echo", pycrew::json{"{\"a\": [1, null]}"}).text ==
+           "{\"a\": [1, null]}");
     ASSERT(crew.run<std::string>("api_ops:kind", pycrew::json{"{}"}) == "dict");
     auto later = crew.async<pycrew::json>("api_ops:echo", std::vector<int>{1, 2});
     ASSERT(got(later).text == "[1, 2]");
-    ASSERT_INT(failure_of([&] { crew.run<pycrew::json>("api_ops:echo", pycrew::json{"{]"}); }).code(), -EINVAL);
+    ASSERT_INT(
+        failure_of([&] { crew.run<pycrew::json>("api_ops:echo", pycrew::json{"{]"}); }).code(),
+        -EINVAL);
     pycrew::call call = crew.prepare("api_ops:echo");
     call.add(1).submit().wait();
     ASSERT_INT(failure_of([&] { call.result<pycrew::json>(); }).code(), PYCREW_ETYPE);
@@ -86,10 +91,13 @@ TEST(pickled_objects_and_ints_of_any_size_come_back_as_they_went)
     const pycrew::pickle thing = crew.run<pycrew::pickle>("api_ops:thing", 42);
 
     ASSERT_INT(crew.run<int>("api_ops:thing_value", thing), 42);
-    ASSERT_INT(failure_of([&] { crew.run<pycrew::pickle>("api_ops:echo", 1); }).code(), PYCREW_ETYPE);
-    for (const char *hex : {"-1fffffffffffffffffffff", "0", "-8000000000000000", "ffffffffffffffff", "-1", "10000000000000000"})
+    ASSERT_INT(failure_of([&] { crew.run<pycrew::pickle>("api_ops:echo", 1); }).code(),
+               PYCREW_ETYPE);
+    for (const char *hex : {"-1fffffffffffffffffffff", "0", "-8000000000000000", "ffffffffffffffff",
+                            "-1", "10000000000000000"})
         ASSERT_STR(crew.run<pycrew::bigint>("api_ops:echo", pycrew::bigint{hex}).hex.c_str(), hex);
-    ASSERT_INT(failure_of([&] { crew.run<pycrew::bigint>("api_ops:echo", "1"); }).code(), PYCREW_ETYPE);
+    ASSERT_INT(failure_of([&] { crew.run<pycrew::bigint>("api_ops:echo", "1"); }).code(),
+               PYCREW_ETYPE);
 }
 
 /* ---- actors ---------------------------------------------------------------------------------- */
@@ -197,10 +205,12 @@ TEST(a_map_s_failures_stop_it_or_are_filled_and_told)
     for (std::size_t i = 0; i < in.size(); i++)
         in[i] = static_cast<int>(i);
     ASSERT(failure_of([&] { crew.map("api_ops:fail_if_odd", out, in); }).message() == "odd: 1");
-    const auto options = pycrew::map_options().fill(-7).failures(codes).first_failed(first).progress([&](const auto &now) {
-        told = static_cast<double>(now.done) / static_cast<double>(now.added);
-        return true;
-    });
+    const auto options =
+        pycrew::map_options().fill(-7).failures(codes).first_failed(first).progress(
+            [&](const auto &now) {
+                told = static_cast<double>(now.done) / static_cast<double>(now.added);
+                return true;
+            });
     ASSERT_INT(crew.map("api_ops:fail_if_odd", options, out, in), 50);
     ASSERT_INT(first, 1);
     ASSERT(told > 0.99);
@@ -208,8 +218,12 @@ TEST(a_map_s_failures_stop_it_or_are_filled_and_told)
         ASSERT_INT(out[i], i % 2 == 0 ? static_cast<int>(i) : -7);
         ASSERT_INT(codes[i], i % 2 == 0 ? 0 : PYCREW_ERAISED);
     }
-    ASSERT_INT(failure_of([&] { crew.map("api_ops:fail_if_odd", pycrew::map_options().fill(0.5), out, in); }).code(), -EINVAL);
-    ASSERT_INT(failure_of([&] { crew.map("api_ops:add", out, in, std::vector<int>(3)); }).code(), -EINVAL);
+    ASSERT_INT(failure_of([&] {
+                   crew.map("api_ops:fail_if_odd", pycrew::map_options().fill(0.5), out, in);
+               }).code(),
+               -EINVAL);
+    ASSERT_INT(failure_of([&] { crew.map("api_ops:add", out, in, std::vector<int>(3)); }).code(),
+               -EINVAL);
 }
 
 TEST(a_map_survives_the_death_of_workers_and_its_progress_function_ends_it)
@@ -218,21 +232,24 @@ TEST(a_map_survives_the_death_of_workers_and_its_progress_function_ends_it)
     std::vector<int> in(64, 1), out(64), codes;
 
     in[40] = 0;
-    const auto function = crew.source(
-        "f", "import os\ndef f(x):\n    if x == 0:\n        os.kill(os.getpid(), 9)\n    return x + 1\n");
+    const auto function = crew.source("f", "import os\ndef f(x):\n    if x == 0:\n        "
+                                           "os.kill(os.getpid(), 9)\n    return x + 1\n");
     ASSERT_INT(crew.map(function, pycrew::map_options().fill(9).failures(codes), out, in), 1);
     ASSERT_INT(out[40], 9);
     ASSERT_INT(codes[40], PYCREW_EDIED);
     ASSERT_INT(out[63], 2);
-    const auto slow = crew.source("f", "import time\ndef f(x):\n    time.sleep(0.05)\n    return x\n");
-    ASSERT_INT(
-        failure_of([&] {
-            crew.map(slow, pycrew::map_options().progress([](const auto &) { return false; }), out, in);
-        }).code(),
-        -ECANCELED);
+    const auto slow =
+        crew.source("f", "import time\ndef f(x):\n    time.sleep(0.05)\n    return x\n");
+    ASSERT_INT(failure_of([&] {
+                   crew.map(slow,
+                            pycrew::map_options().progress([](const auto &) { return false; }), out,
+                            in);
+               }).code(),
+               -ECANCELED);
     bool thrown = false;
     try {
-        crew.map(slow, pycrew::map_options().progress([](const auto &) -> bool { throw 5; }), out, in);
+        crew.map(slow, pycrew::map_options().progress([](const auto &) -> bool { throw 5; }), out,
+                 in);
     } catch (int) {
         thrown = true;
     }
@@ -289,7 +306,9 @@ TEST(arrays_are_not_given_to_each_worker)
     pycrew::crew crew = open_crew(1);
     std::vector<int> numbers{1, 2};
 
-    ASSERT_INT(failure_of([&] { crew.run_each("api_ops:nothing", pycrew::array_view(numbers)); }).code(), -EINVAL);
+    ASSERT_INT(
+        failure_of([&] { crew.run_each("api_ops:nothing", pycrew::array_view(numbers)); }).code(),
+        -EINVAL);
     pycrew::call call = crew.prepare("api_ops:nothing");
     call.submit().wait();
     ASSERT_INT(pycrew_run_each_call(call.native()), -EALREADY);

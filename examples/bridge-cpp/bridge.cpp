@@ -1,5 +1,5 @@
-/* bridge-cpp: the C ABI of ../bridge/bridge.h on pycrew.hpp. The types of arguments and results are those of the
- * functions: none is written a second time, as letters of a format would be. */
+/* bridge-cpp: the C ABI of ../bridge/bridge.h on pycrew.hpp. The types of arguments and results are
+ * those of the functions: none is written a second time, as letters of a format would be. */
 #include "../bridge/bridge.h"
 
 #include <cerrno>
@@ -48,7 +48,8 @@ void need_crew()
         throw pycrew::error::of_code(-ENOTCONN, "python_open has not been called");
 }
 
-template <typename Result, typename... Arguments> int call(const char *function, Result *ret, Arguments... arguments)
+template <typename Result, typename... Arguments>
+int call(const char *function, Result *ret, Arguments... arguments)
 {
     return outcome([&] {
         need_crew();

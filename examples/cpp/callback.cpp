@@ -24,5 +24,7 @@ int main()
             throw pycrew::python_error("KeyError", item);
         return found->second;
     });
-    std::cout << crew.run<std::string>(crew.source("bill", SOURCE), std::vector<std::string>{"bread", "milk"}) << "\n";
+    std::cout << crew.run<std::string>(crew.source("bill", SOURCE),
+                                       std::vector<std::string>{"bread", "milk"})
+              << "\n";
 }

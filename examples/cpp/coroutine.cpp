@@ -8,7 +8,8 @@ static pycrew::task<> work(pycrew::loop &loop)
 {
     auto ten = loop.call<int>("math:comb", 10, 4), twenty = loop.call<int>("math:comb", 20, 4);
     const int sum = co_await ten + co_await twenty;
-    auto orders = loop.stream<std::pair<std::string, std::string>>("itertools:permutations", "xyz", 2);
+    auto orders =
+        loop.stream<std::pair<std::string, std::string>>("itertools:permutations", "xyz", 2);
 
     std::cout << "together " << sum << "\n";
     while (const auto *order = co_await orders.next())

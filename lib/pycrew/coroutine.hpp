@@ -403,8 +403,10 @@ template <typename T> class flow final : public detail::awaited
     /* False: there is none yet, and the queue will say when. */
     bool look()
     {
-        if (call_.native() == nullptr) /* not sent */
-            return failure_.has_value() || loop_ == nullptr;
+        if (loop_ == nullptr)
+            failure_ = error::of_code(-EINVAL, "the stream's loop is gone");
+        if (failure_ || call_.native() == nullptr) /* which is to be sent yet */
+            return failure_.has_value();
         item_.reset();
         found_ = pycrew_next(call_.native(), 0);
         if (found_ < 0 && found_ != -ETIME)
@@ -415,8 +417,6 @@ template <typename T> class flow final : public detail::awaited
     {
         if (failure_)
             throw *failure_;
-        if (call_.native() == nullptr)
-            detail::fail(-EINVAL, "the stream's loop is gone");
         if (found_ == 0)
             return nullptr;
         item_.emplace(call_.template result<T>());

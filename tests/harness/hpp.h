@@ -11,7 +11,8 @@
 
 using namespace std::literals;
 
-[[maybe_unused]] static constexpr auto BOUND = 20s; /* long enough for anything on a loaded machine */
+[[maybe_unused]] static constexpr auto BOUND =
+    20s; /* long enough for anything on a loaded machine */
 
 /* Where the tests' Python modules are. */
 TAP_FUNCTION std::string modules()
