@@ -162,11 +162,11 @@ TEST(an_actor_that_is_gone_is_closed_in_its_worker)
     ASSERT(file >= 0);
     {
         pycrew::actor first = crew.actor("actor_ops:Counter", 7, path), moved = std::move(first);
-        pycrew::actor other = crew.actor("actor_ops:Counter", 8);
+        pycrew::actor other = crew.actor("actor_ops:Counter", 8, path);
         other = std::move(moved); /* which gives up what it was */
         ASSERT_INT(other.run<int>("get"), 7);
     }
-    AWAIT(fstat(file, &found) == 0 && found.st_size == 2);
+    AWAIT(fstat(file, &found) == 0 && found.st_size == 4);
     close(file);
     unlink(path);
 }
