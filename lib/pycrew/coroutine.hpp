@@ -14,6 +14,9 @@
  * is readable. Coroutines are resumed in there, and nowhere else, so all of a loop's are in one
  * thread at a time. Several loops, each in a thread of its own, may share a crew.
  *
+ * Where other threads have all of the crew's calls, nothing makes fd() readable when one is free
+ * again: poll now and then, too.
+ *
  * A coroutine that is destroyed where it waits cancels what it waits for, and does not wait for
  * that. One that outlives the loop it waits in is never resumed by it. */
 #ifndef PYCREW_COROUTINE_HPP
@@ -26,6 +29,7 @@
 #include <coroutine>
 #include <exception>
 #include <functional>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -657,6 +661,8 @@ class loop
                 send(first, std::exchange(first.make_, nullptr)(made));
             } catch (const error &why) {
                 fail(first, why);
+            } catch (const std::bad_alloc &) {
+                fail(first, error::of_code(-ENOMEM, "no memory is left"));
             }
         }
     }
