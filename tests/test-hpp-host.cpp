@@ -14,7 +14,7 @@ TEST(python_calls_lambdas_functions_and_objects_with_typed_parameters)
 {
     pycrew::crew crew = open_crew(1);
     std::map<std::string, double> prices{{"bread", 2.5}};
-    int noted = 0;
+    std::atomic<int> noted{0}; /* written in a thread of the crew's */
     struct counter {
         int count = 0;
         int operator()(int by)
@@ -40,7 +40,7 @@ TEST(python_calls_lambdas_functions_and_objects_with_typed_parameters)
            "abc-");
     ASSERT(crew.run<std::string>("host_ops:ask", "join", "a", std::make_tuple("b"), "d") == "abd");
     ASSERT(caught(crew, "host.note(True)") == "returned None");
-    ASSERT_INT(noted, 1);
+    ASSERT_INT(noted.load(), 1);
     ASSERT_INT(crew.run<int>("host_ops:ask", "count", 2), 2);
     ASSERT_INT(crew.run<int>("host_ops:ask", "count", 3), 5);
     ASSERT_INT(crew.run<int>("host_ops:ask", "length", "four"), 4);
