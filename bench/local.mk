@@ -20,6 +20,13 @@ bench_growth_SOURCES = bench/growth.c bench/common.c bench/common.h
 bench_growth_CPPFLAGS = $(bench_cppflags)
 bench_growth_LDADD = lib/libpycrew.la
 
+# What pycrew.hpp costs on top of pycrew.h.
+noinst_PROGRAMS += bench/hpp
+bench_hpp_SOURCES = bench/hpp.cpp
+bench_hpp_CPPFLAGS = $(bench_cppflags)
+bench_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+bench_hpp_LDADD = lib/libpycrew.la
+
 # The only program here that links libpython: what a call costs without pycrew.
 bench_inprocess_SOURCES = bench/inprocess.c
 bench_inprocess_CPPFLAGS = $(AM_CPPFLAGS) $(PYTHON_CFLAGS)

@@ -89,6 +89,24 @@ examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp
 examples_cpp_cpp_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_cpp_cpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 examples_cpp_cpp_LDADD = lib/libpycrew.la
+noinst_PROGRAMS += examples/cpp/callback examples/cpp/coroutine
+examples_cpp_callback_SOURCES = examples/cpp/callback.cpp
+examples_cpp_callback_CPPFLAGS = $(examples_cpp_cpp_CPPFLAGS)
+examples_cpp_callback_CXXFLAGS = $(examples_cpp_cpp_CXXFLAGS)
+examples_cpp_callback_LDADD = lib/libpycrew.la
+examples_cpp_coroutine_SOURCES = examples/cpp/coroutine.cpp
+examples_cpp_coroutine_CPPFLAGS = $(examples_cpp_cpp_CPPFLAGS)
+examples_cpp_coroutine_CXXFLAGS = $(examples_cpp_cpp_CXXFLAGS) $(CXX20_FLAGS)
+examples_cpp_coroutine_LDADD = lib/libpycrew.la
+
+# The founding example's library once more, on pycrew.hpp: examples/bridge/bridge opens it.
+noinst_LTLIBRARIES += examples/bridge-cpp/libbridge-cpp.la
+examples_bridge_cpp_libbridge_cpp_la_SOURCES = examples/bridge-cpp/bridge.cpp
+examples_bridge_cpp_libbridge_cpp_la_CPPFLAGS = $(examples_cpp_cpp_CPPFLAGS)
+examples_bridge_cpp_libbridge_cpp_la_CXXFLAGS = $(examples_cpp_cpp_CXXFLAGS)
+examples_bridge_cpp_libbridge_cpp_la_LDFLAGS = $(base_link_flags) -module -avoid-version -shared \
+	-rpath $(pkglibdir)
+examples_bridge_cpp_libbridge_cpp_la_LIBADD = lib/libpycrew.la
 
 # Coroutines: requests that are under way at once.
 noinst_PROGRAMS += examples/fetch/fetch

@@ -18,14 +18,14 @@ typedef struct visit {
 typedef struct tour {
     pycrew_crew *crew;
     const pycrew_function *function;
-    const char *format; /* of arguments; NULL: they are the message */
+    const char *format; /* NULL: the arguments are written already */
     va_list *arguments;
-    void *message;
-    size_t message_size;
-    int64_t timeout_ns, until; /* of each run, and of all together */
-    visit *visits;             /* by worker */
-    unsigned done;             /* of them */
-    pc_error first;            /* what went wrong first; code 0: nothing has */
+    uint8_t *written;
+    size_t written_size;
+    int64_t timeout_ns, until;
+    visit *visits;  /* by worker */
+    unsigned done;  /* of them */
+    pc_error first; /* what went wrong first; code 0: nothing has */
 } tour;
 
 static void note_done(tour *t, unsigned worker)
@@ -63,15 +63,16 @@ static void fail_visit(tour *t, unsigned worker, int code)
 
 /* ---- sending ---- */
 
-static int copy_message(const tour *t, pycrew_call *call)
+static int copy_written(const tour *t, pycrew_call *call)
 {
     pc_writer *writer = &call->builder.writer;
-    int rc = t->message_size > writer->capacity ? writer->grow(writer, t->message_size) : 0;
+    size_t size = t->written_size;
+    int rc = size > writer->capacity ? writer->grow(writer, size) : 0;
 
     if (rc < 0)
         return rc;
-    memcpy(writer->data, t->message, t->message_size);
-    writer->size = t->message_size;
+    memcpy(writer->data, t->written, size);
+    writer->size = size;
     return 0;
 }
 
@@ -82,7 +83,7 @@ static int build(tour *t, pycrew_call *call)
     int rc;
 
     if (t->format == NULL)
-        return copy_message(t, call);
+        return copy_written(t, call);
     va_copy(arguments, *t->arguments);
     rc = pc_format_build(&call->builder, t->format, &arguments, &result);
     va_end(arguments);
@@ -178,16 +179,23 @@ static void await_one(tour *t)
 
 static int make_tour(tour *t)
 {
-    int rc;
-
-    t->visits = calloc(t->crew->workers, sizeof t->visits[0]);
-    if (t->visits == NULL)
-        return pc_fail(-ENOMEM, "no memory is left");
     while (t->done < t->crew->workers) {
         send_all(t);
         await_one(t);
     }
-    rc = t->first.public.code < 0 ? pc_fail_error(&t->first.public) : 0;
+    return t->first.public.code < 0 ? pc_fail_error(&t->first.public) : 0;
+}
+
+/* Once its crew, function, arguments and timeout are set. */
+static int run_tour(tour *t)
+{
+    int rc;
+
+    t->until = pc_until(t->timeout_ns);
+    t->visits = calloc(t->crew->workers, sizeof t->visits[0]);
+    if (t->visits == NULL)
+        return pc_fail(-ENOMEM, "no memory is left");
+    rc = make_tour(t);
     free(t->visits);
     pc_error_clear(&t->first);
     return rc;
@@ -198,11 +206,52 @@ static int run_each(pycrew_crew *crew, const char *function, const char *format,
     tour t = {.crew = crew,
               .format = format,
               .arguments = arguments,
-              .timeout_ns = crew->timeout_ns,
-              .until = pc_until(crew->timeout_ns)};
+              .timeout_ns = crew->timeout_ns};
     int rc = pycrew_function_get(crew, function, &t.function);
 
-    return rc < 0 ? rc : make_tour(&t);
+    return rc < 0 ? rc : run_tour(&t);
+}
+
+/* The call is released before its copies are sent, so that no more calls are needed than by run_each. */
+static int run_each_call(pycrew_call *call)
+{
+    const pc_writer *writer = &call->builder.writer;
+    tour t = {.crew = call->crew, .function = call->function, .timeout_ns = call->timeout_ns};
+    int rc = pc_build_finish(&call->builder);
+
+    if (rc == 0 && call->arrays != NULL)
+        rc = pc_fail(-EINVAL, "pycrew_run_each_call: arrays cannot be given to each worker");
+    if (rc == 0 && (t.written = malloc(writer->size + 1)) == NULL)
+        rc = pc_fail(-ENOMEM, "no memory is left");
+    if (rc < 0) {
+        pycrew_release(call);
+        return rc;
+    }
+    t.written_size = writer->size;
+    memcpy(t.written, writer->data, t.written_size);
+    pycrew_release(call);
+    rc = run_tour(&t);
+    free(t.written);
+    return rc;
+}
+
+int pycrew_run_each_call(pycrew_call *call)
+{
+    pycrew_crew *crew;
+    int rc;
+
+    if (call == NULL || call->slot == NULL)
+        return pc_fail(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item");
+    crew = call->crew;
+    rc = pc_crew_check(crew);
+    if (rc < 0)
+        return rc;
+    if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
+        return pc_fail(-EALREADY, "the call was submitted already");
+    pc_crew_enter(crew);
+    rc = run_each_call(call);
+    pc_crew_leave(crew);
+    return rc;
 }
 
 int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...)
@@ -220,52 +269,5 @@ int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format,
     rc = run_each(crew, function, format, &arguments);
     pc_crew_leave(crew);
     va_end(arguments);
-    return rc;
-}
-
-/* The call is given back before the tour, which may need it where there are few. */
-static int take_message(pycrew_call *call, tour *ret)
-{
-    const pc_writer *writer = &call->builder.writer;
-    int rc = pc_build_finish(&call->builder);
-
-    if (rc < 0)
-        return rc;
-    if (call->arrays != NULL)
-        return pc_fail(-EINVAL, "pycrew_run_each_call: arrays are not for several calls");
-    *ret = (tour){.crew = call->crew,
-                  .function = call->function,
-                  .message = malloc(writer->size + 1),
-                  .message_size = writer->size,
-                  .timeout_ns = call->timeout_ns,
-                  .until = pc_until(call->timeout_ns)};
-    if (ret->message == NULL)
-        return pc_fail(-ENOMEM, "no memory is left");
-    memcpy(ret->message, writer->data, writer->size);
-    return 0;
-}
-
-int pycrew_run_each_call(pycrew_call *call)
-{
-    pycrew_crew *crew;
-    tour t;
-    int rc;
-
-    if (call == NULL || call->slot == NULL)
-        return pc_fail(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item");
-    crew = call->crew;
-    rc = pc_crew_check(crew);
-    if (rc < 0)
-        return rc;
-    if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
-        return pc_fail(-EALREADY, "the call was submitted already");
-    rc = take_message(call, &t);
-    pycrew_release(call);
-    if (rc < 0)
-        return rc;
-    pc_crew_enter(crew);
-    rc = make_tour(&t);
-    pc_crew_leave(crew);
-    free(t.message);
     return rc;
 }

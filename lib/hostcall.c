@@ -210,6 +210,17 @@ size_t pycrew_host_count(const pycrew_host_call *call)
     return count;
 }
 
+size_t pycrew_host_keywords(const pycrew_host_call *call)
+{
+    pc_cursor at = call->arguments;
+    size_t count = 0;
+    pc_view view;
+
+    while (pc_value_next(&at, &view) > 0)
+        count += view.tag == PC_TAG_NAME;
+    return count;
+}
+
 /* ---- answers ---- */
 
 int pycrew_host_return(pycrew_host_call *call, const char *format, ...)

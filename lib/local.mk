@@ -1,6 +1,25 @@
 # lib/ and lib/shm/: libpycrew, what a program links. It needs the C library and nothing else.
 
 include_HEADERS += lib/pycrew.h lib/pycrew.hpp
+# What pycrew.hpp includes, beside it.
+hppdir = $(includedir)/pycrew
+hpp_HEADERS = \
+	lib/pycrew/actor.hpp \
+	lib/pycrew/array.hpp \
+	lib/pycrew/batch.hpp \
+	lib/pycrew/call.hpp \
+	lib/pycrew/convert.hpp \
+	lib/pycrew/coroutine.hpp \
+	lib/pycrew/crew.hpp \
+	lib/pycrew/error.hpp \
+	lib/pycrew/future.hpp \
+	lib/pycrew/host.hpp \
+	lib/pycrew/iterator.hpp \
+	lib/pycrew/map.hpp \
+	lib/pycrew/options.hpp \
+	lib/pycrew/queue.hpp \
+	lib/pycrew/stats.hpp \
+	lib/pycrew/stream.hpp
 
 # The protocol of the shared segment; the worker compiles the same files for itself.
 shm_sources = \

@@ -511,8 +511,8 @@ PYCREW_API void pycrew_queue_close(pycrew_queue *queue);
  * been run in all the others all the same. As pycrew_run; -ETIMEDOUT, PYCREW_ESTART: one was not ready. */
 PYCREW_API int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format, ...);
 
-/* The same without varargs: call is a prepared one of the function, with a deadline of its own (pycrew_set_timeout) or
- * the crew's, and released by this, whatever it returns. -EINVAL: it has arrays. */
+/* The same without varargs: call is a prepared one of the function, without arrays, whose deadline is that of each
+ * run; released by this, whatever it returns but -EALREADY: it was submitted. */
 PYCREW_API int pycrew_run_each_call(pycrew_call *call);
 
 /* ---- actors: objects that stay in one worker --------------------------------------------------- */
@@ -733,6 +733,7 @@ PYCREW_API int pycrew_host_arguments(const pycrew_host_call *call, const char *f
 
 /* Or one by one, to be walked through: positional ones, and keywords. */
 PYCREW_API size_t pycrew_host_count(const pycrew_host_call *call);
+PYCREW_API size_t pycrew_host_keywords(const pycrew_host_call *call); /* how many came by keyword */
 PYCREW_API pycrew_value pycrew_host_argument(const pycrew_host_call *call, size_t index); /* positional, from 0 */
 PYCREW_API pycrew_value pycrew_host_keyword(const pycrew_host_call *call, const char *name);
 

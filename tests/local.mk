@@ -88,6 +88,9 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-each \
 	tests/test-host \
 	tests/test-hpp \
+	tests/test-hpp-coroutine \
+	tests/test-hpp-crew \
+	tests/test-hpp-host \
 	tests/test-idle-cost \
 	tests/test-life \
 	tests/test-map \
@@ -105,6 +108,12 @@ API_TESTS = $(BIG_TESTS) \
 # pycrew.hpp's, in C++ and as pedantic as the header promises to bear.
 tests_test_hpp_SOURCES = tests/test-hpp.cpp
 tests_test_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+tests_test_hpp_coroutine_SOURCES = tests/test-hpp-coroutine.cpp
+tests_test_hpp_coroutine_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic $(CXX20_FLAGS)
+tests_test_hpp_crew_SOURCES = tests/test-hpp-crew.cpp
+tests_test_hpp_crew_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+tests_test_hpp_host_SOURCES = tests/test-hpp-host.cpp
+tests_test_hpp_host_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 
 # Death at every instruction of the real worker: minutes, and so not part of make check.
 EXTRA_PROGRAMS = tests/steps/test-steps
@@ -225,6 +234,7 @@ SCRIPT_TESTS = \
 	tests/man.t \
 	tests/symbols.t \
 	tests/test-bridge-rust.t \
+	tests/test-cpp-examples.t \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \
@@ -235,6 +245,7 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/arrays.h \
 	tests/harness/crew.h \
+	tests/harness/hpp.h \
 	tests/big/big.h \
 	tests/py/actor_ops.py tests/py/together_ops.py \
 	tests/py/api_ops.py \
@@ -298,6 +309,9 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-export-death \
 	tests/test-each \
 	tests/test-hpp \
+	tests/test-hpp-coroutine \
+	tests/test-hpp-crew \
+	tests/test-hpp-host \
 	tests/test-map \
 	tests/test-queue \
 	tests/test-stats \

@@ -113,6 +113,12 @@ static int keyword(void *data, pycrew_host_call *call)
     return copy_value(call, pycrew_host_keyword(call, "wanted"));
 }
 
+static int keywords(void *data, pycrew_host_call *call)
+{
+    (void)data;
+    return pycrew_host_return(call, "n", (ptrdiff_t)pycrew_host_keywords(call));
+}
+
 static int nothing(void *data, pycrew_host_call *call)
 {
     (void)data;
@@ -260,6 +266,7 @@ static const struct {
                  {"echo", echo},
                  {"describe", describe},
                  {"keyword", keyword},
+                 {"keywords", keywords},
                  {"nothing", nothing},
                  {"three", three},
                  {"one_of_each", one_of_each},
@@ -435,6 +442,7 @@ TEST(arguments_come_by_place_and_by_keyword)
     SAYS(crew, "host.describe('a', 1, ratio=2)", "returned 'a 1 -1 2 '");
     SAYS(crew, "host.describe('a', 1, True, 2.5, (b'xy',))", "returned 'a 1 1 2.5 xy'");
     SAYS(crew, "host.keyword(1, 2, other=3, wanted=[4])", "returned [4]");
+    SAYS(crew, "host.keywords(1, a=[2, 3], b={'c': 4}), host.keywords(), host.keywords(1)", "returned (2, 0, 0)");
     SAYS(crew, "host.keyword(1, wanted_not=3)", "NotImplementedError: a value that is not copied");
     pycrew_close(crew);
 }

@@ -1,14 +1,8 @@
 /* pycrew.hpp: the library from C++. Functions are in tests/py/api_ops.py and actor_ops.py. */
 #include <cmath>
 #include <new>
-#include <string>
 
-#include "lib/pycrew.hpp"
-#include "tests/harness/tap.h"
-
-using namespace std::literals;
-
-static constexpr auto BOUND = 20s; /* long enough for anything on a loaded machine */
+#include "tests/harness/hpp.h"
 
 /* ---- allocations of C++, counted in one thread ----------------------------------------------- */
 
@@ -34,40 +28,6 @@ REPLACED void operator delete(void *memory) noexcept
 REPLACED void operator delete(void *memory, std::size_t) noexcept
 {
     free(memory);
-}
-
-/* ---- crews ----------------------------------------------------------------------------------- */
-
-static void no_log(void *, int, const char *)
-{
-}
-
-static pycrew::crew open_crew(unsigned workers, pycrew::options options = {})
-{
-    const char *top = getenv("top_srcdir");
-    const std::string folder = std::string(top != nullptr ? top : ".") + "/tests/py";
-    const char *const path[] = {folder.c_str(), nullptr};
-
-    options.workers = workers;
-    options.path = path;
-    options.log = no_log;
-    return pycrew::crew(options);
-}
-
-/* What this throws. */
-template <typename Body> static pycrew::error failure_of(Body body)
-{
-    try {
-        body();
-    } catch (const pycrew::error &error) {
-        return error;
-    }
-    tap_fail("nothing was thrown");
-}
-
-static bool has(const std::string &text, const char *part)
-{
-    return text.find(part) != std::string::npos;
 }
 
 template <typename T> static void expect_same(const pycrew::crew &crew, const T &value)
@@ -201,9 +161,9 @@ struct point {
 };
 
 template <> struct pycrew::convert<point> {
-    static int add(pycrew_call *call, const point &value)
+    template <typename To> static int add(To *to, const point &value)
     {
-        return convert<std::pair<int, int>>::add(call, {value.x, value.y});
+        return convert<std::pair<int, int>>::add(to, {value.x, value.y});
     }
     static point get(pycrew_value value)
     {
@@ -447,12 +407,6 @@ TEST(a_wait_for_an_item_ends_and_a_cancel_ends_the_stream)
 
 /* ---- futures --------------------------------------------------------------------------------- */
 
-template <typename T> static T got(std::future<T> &future)
-{
-    ASSERT(future.wait_for(BOUND) == std::future_status::ready);
-    return future.get();
-}
-
 TEST(futures_have_results_and_exceptions)
 {
     pycrew::crew crew = open_crew(2);
@@ -645,15 +599,6 @@ TEST(a_queue_has_each_call_once_with_its_data)
 
 /* ---- arrays ---------------------------------------------------------------------------------- */
 
-static void need_numpy(const pycrew::crew &crew)
-{
-    try {
-        crew.run("actor_ops:import_numpy");
-    } catch (const pycrew::error &error) {
-        SKIP("%s", error.what());
-    }
-}
-
 TEST(arrays_of_any_shape_are_seen_by_numpy)
 {
     pycrew::crew crew = open_crew(1);
@@ -741,6 +686,22 @@ TEST(a_buffer_is_memory_that_both_sides_see)
     ASSERT_INT(failure_of([&] { crew.alloc<double>(SIZE_MAX / 4); }).code(), -E2BIG);
     for (int i = 0; i < 100; i++) /* freed each time */
         crew.alloc<char>(20 << 20)[0] = 1;
+}
+
+TEST(a_batch_s_items_take_arrays_and_give_them)
+{
+    pycrew::crew crew = open_crew(2);
+    need_numpy(crew);
+    auto batch = crew.batch<pycrew::array<double>>("numpy:multiply");
+    std::vector<pycrew::array<double>> taken;
+    const std::vector<double> numbers{1, 2, 3};
+
+    for (int i = 0; i < 20; i++)
+        ASSERT(batch.add(pycrew::array_view(numbers), i));
+    for (const auto item : batch)
+        taken.push_back(item.get());
+    for (std::size_t i = 0; i < 20; i++)
+        ASSERT_INT(taken[i].view()(2), 3 * i);
 }
 
 TEST(an_array_with_strides_is_not_walked_as_if_it_had_none)
