@@ -16,6 +16,7 @@ worker_sources = \
 	worker/map.c worker/map.h \
 	worker/module.c \
 	worker/object.c worker/object.h \
+	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
 	worker/worker.h \
 	worker/zygote.c

@@ -16,6 +16,7 @@
 #include "worker/items.h"
 #include "worker/loop.h"
 #include "worker/object.h"
+#include "worker/stream.h"
 
 /* ---- single calls ---- */
 
@@ -79,13 +80,27 @@ static void end_single(const pc_execution *e, const slot_writer *w, enum pc_resu
 
 static void end_awaited(pc_async_call *call, PyObject *result)
 {
-    slot_writer w = write_to(&call->execution);
-    enum pc_result_kind kind =
-        pc_run_write(&call->execution, result, wants_json(&call->execution), &w.writer);
+    pc_execution *e = &call->execution;
+    enum pc_result_kind kind = PC_RESULT_VALUE;
+    slot_writer w = write_to(e);
 
+    if (e->slot->flags & PC_REQUEST_KIND)
+        result = pc_object_end_awaited(call, result, &kind);
+    if (kind == PC_RESULT_END)
+        pc_run_count(e->loop, kind);
+    else
+        kind = pc_run_write(e, result, wants_json(e), &w.writer);
     pc_async_leave(call);
-    end_single(&call->execution, &w, kind);
-    pc_loop_finish(&call->execution);
+    end_single(e, &w, kind);
+    pc_loop_finish(e);
+}
+
+/* 0, or -1 with an exception. */
+static int start_awaiting(pc_execution *e)
+{
+    if (pc_stream_check(e->awaitable))
+        return pc_stream_await(e, end_awaited);
+    return pc_async_start(e, 0, pc_current_call.deadline, end_awaited, NULL);
 }
 
 /* False: it goes on, and will be ended by end_awaited. */
@@ -99,7 +114,7 @@ static bool run_single(pc_execution *e)
     pc_run_set_current(e, e->number, 0, deadline);
     kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e), &w.writer);
     if (__builtin_expect(kind == PC_RUN_PENDING, 0)) {
-        if (pc_async_start(e, 0, deadline, end_awaited, NULL) == 0)
+        if (start_awaiting(e) == 0)
             return false;
         kind = pc_run_write(e, NULL, false, &w.writer);
     }
