@@ -12,6 +12,7 @@
 
 #include "lib/shm/idle.h"
 #include "worker/array.h"
+#include "worker/leave.h"
 #include "worker/loop.h"
 
 enum { CLAIMS_A_TURN = 16, IDLE_RUNS_MAX = 100 };
@@ -59,6 +60,15 @@ static PyTypeObject call_type;
 bool pc_async_has_waiter(void)
 {
     return async.has_waiter && atomic_load(&async.parked) == 0;
+}
+
+unsigned pc_async_count(void)
+{
+    unsigned count = 0;
+
+    for (const pc_async_call *call = async.first; call != NULL; call = call->next)
+        count++;
+    return count;
 }
 
 bool pc_async_is_cancelled(void)
@@ -424,9 +434,14 @@ static bool announce(void)
            !pc_ring_ready(&worker->segment);
 }
 
+static bool has_place(void)
+{
+    return pc_async_pending - async.waiting < async.limit;
+}
+
 static bool has_room(void)
 {
-    return pc_async_pending - async.waiting < async.limit && pc_loop_takes_calls(async.l);
+    return has_place() && pc_loop_takes_calls(async.l);
 }
 
 /* Another turn in a while. */
@@ -443,9 +458,22 @@ static void schedule_tick(double seconds)
     async.ticking = true;
 }
 
-/* Sleeps too, but takes no calls of the ring: it has as many as it may have, or is to leave when they have
- * ended. Nobody wakes it then, for calls of its own inbox or for memory, so it looks by itself; and a wake that
- * came before is for others. */
+/* One that leaves is woken for calls of its own inbox. What it is woken for in the ring it hands on when it rests
+ * again. */
+static bool announce_own(void)
+{
+    pc_segment *segment = &async.l->worker->segment;
+    unsigned worker = async.l->worker->number;
+
+    async.announced = true;
+    if (pc_idle_announce_own(segment, worker))
+        return true;
+    retract();
+    return false;
+}
+
+/* Sleeps too, but takes no calls of the ring: it has as many as it may have, or leaves them to others. Nobody wakes
+ * it for memory then, so it looks by itself; and a wake that came before is for others. */
 static bool rest(void)
 {
     pc_segment *segment = &async.l->worker->segment;
@@ -456,7 +484,7 @@ static bool rest(void)
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
     schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
-    return true;
+    return !async.l->leaving || !has_place() || announce_own();
 }
 
 static bool is_awake_for_calls(void)
@@ -547,6 +575,8 @@ static void work(void)
         stop();
     else if (claimed || !(is_awake_for_calls() ? announce() : rest()))
         schedule();
+    if (async.l->over) /* it is to look again whether it can leave */
+        schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
 }
 
 static PyObject *turn(PyObject *self, PyObject *unused)
@@ -622,6 +652,7 @@ static void enlist(pc_async_call *call)
     if (call->next != NULL)
         call->next->link = &call->next;
     async.first = call;
+    call->epoch = pc_leave_epoch;
     pc_async_pending++;
 }
 
@@ -633,6 +664,7 @@ void pc_async_leave(pc_async_call *call)
     if (call->next != NULL)
         call->next->link = call->link;
     call->link = NULL;
+    pc_leave_note_end(call->epoch);
     pc_async_pending--;
     async.waiting -= call->waits;
     async.to_begin -= call->to_begin;

@@ -55,12 +55,14 @@ typedef struct pc_async_call {
     bool to_begin;                      /* an actor's: its first step is still to come */
     bool cancelled;                     /* its task was, for the host */
     bool raised;                        /* in the middle of its code */
+    uint32_t epoch; /* see leave.h */
     int64_t stopped_at;
     uint64_t stopped_turn;
 } pc_async_call;
 
-/* How many calls are in flight. */
+/* How many calls are in flight, or wait for the next turn (pc_async_later); */
 extern unsigned pc_async_pending;
+unsigned pc_async_count(void); /* without the latter */
 
 static inline bool pc_async_is_awaitable(PyObject *object)
 {

@@ -10,6 +10,7 @@ worker_sources = \
 	worker/host.c worker/host.h \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
+	worker/leave.c worker/leave.h \
 	worker/life.c \
 	worker/lifeline.c \
 	worker/loop.c worker/loop.h \

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lib/shm/sleeper.h"
+#include "worker/leave.h"
 #include "worker/stream.h"
 
 static PyObject *objects; /* by name, an int */
@@ -13,7 +14,7 @@ static PyObject *iterators; /* the names of those that streams go on with, which
 static PyObject **methods;
 static uint32_t method_capacity;
 
-size_t pc_object_iterators(void)
+size_t pc_object_streams(void)
 {
     return iterators == NULL ? 0 : (size_t)PySet_GET_SIZE(iterators);
 }
@@ -66,8 +67,36 @@ static PyObject *find(PyObject *name)
     return object;
 }
 
+bool pc_object_holds(int64_t now)
+{
+    PyObject *names = pc_object_streams() == 0 ? NULL : PySequence_List(iterators);
+    bool holds = false;
+
+    for (Py_ssize_t i = 0; names != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *stream = find(PyList_GET_ITEM(names, i));
+
+        /* Each is looked at: when it was asked last is what looks say. */
+        holds |= stream != NULL && pc_stream_holds(stream, now);
+        Py_XDECREF(stream);
+    }
+    Py_XDECREF(names);
+    PyErr_Clear();
+    return holds;
+}
+
+static void note_stream_end(PyObject *name)
+{
+    PyObject *stream = find(name);
+
+    if (stream != NULL)
+        pc_leave_note_end(pc_stream_epoch(stream));
+    Py_XDECREF(stream);
+}
+
 static void erase(PyObject *name)
 {
+    if (iterators != NULL && PySet_Contains(iterators, name) > 0)
+        note_stream_end(name);
     if (objects != NULL && PyDict_DelItem(objects, name) < 0)
         PyErr_Clear();
     if (iterators != NULL && PySet_Discard(iterators, name) < 0)

@@ -22,8 +22,9 @@ void pc_object_forget(PyObject *name);
 /* aclose() or close(), where there is one, else None. It may be awaitable. */
 PyObject *pc_object_call_close(PyObject *object);
 
-/* How many iterators of streams there are: the worker does not leave before these have ended. */
-size_t pc_object_iterators(void);
+/* How many streams there are, and whether a worker that is to leave waits for one of them. */
+size_t pc_object_streams(void);
+bool pc_object_holds(int64_t now);
 
 /* At an orderly end of the worker: closes all that are left. */
 void pc_object_end(void);

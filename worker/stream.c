@@ -1,7 +1,10 @@
 #include "worker/stream.h"
 
 #include "lib/shm/sleeper.h"
+#include "worker/leave.h"
 #include "worker/object.h"
+
+#define IDLE_NS ((int64_t)60 * 1000 * 1000 * 1000)
 
 typedef struct stream {
     PyObject_HEAD PyObject *iterator, *name;
@@ -11,9 +14,18 @@ typedef struct stream {
     pc_async_call *running;       /* whose turn it is; the list's, as */
     pc_async_call *first, **last; /* those behind it */
     bool scheduled;               /* the next one's beginning is */
+    int64_t deadline;             /* of all of it */
+    uint64_t asked, seen;         /* how often for an item; and as of */
+    int64_t seen_at;
+    uint32_t epoch; /* see leave.h */
 } stream;
 
 static PyTypeObject stream_type;
+
+uint32_t pc_stream_epoch(PyObject *object)
+{
+    return ((stream *)object)->epoch;
+}
 
 bool pc_stream_check(PyObject *object)
 {
@@ -46,7 +58,6 @@ PyObject *pc_stream_new(const pc_execution *e, PyObject *name, PyObject *iterato
 {
     stream *s = PyObject_New(stream, &stream_type);
 
-    (void)e;
     if (s == NULL)
         return NULL;
     Py_INCREF(iterator);
@@ -57,6 +68,11 @@ PyObject *pc_stream_new(const pc_execution *e, PyObject *name, PyObject *iterato
     s->over = s->dropped = s->scheduled = false;
     s->running = s->first = NULL;
     s->last = &s->first;
+    s->deadline = e->slot->flags & PC_REQUEST_DEADLINE ? e->slot->deadline : INT64_MAX;
+    s->asked = 0;
+    s->seen = UINT64_MAX;
+    s->seen_at = 0;
+    s->epoch = pc_leave_epoch;
     return (PyObject *)s;
 }
 
@@ -65,6 +81,7 @@ PyObject *pc_stream_next(PyObject *object)
     stream *s = (stream *)object;
     PyObject *item;
 
+    s->asked++;
     if (s->asynchronous) {
         Py_INCREF(object);
         return object;
@@ -73,6 +90,18 @@ PyObject *pc_stream_next(PyObject *object)
     if (item == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_StopIteration))
         PyErr_Clear();
     return item;
+}
+
+bool pc_stream_holds(PyObject *object, int64_t now)
+{
+    stream *s = (stream *)object;
+
+    if (s->seen != s->asked) {
+        s->seen = s->asked;
+        s->seen_at = now;
+    }
+    return s->running != NULL || s->first != NULL ||
+           (now < s->deadline && now - s->seen_at < IDLE_NS);
 }
 
 PyObject *pc_stream_close(PyObject *object)

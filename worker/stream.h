@@ -36,6 +36,12 @@ int pc_stream_await(pc_execution *e, void (*end)(pc_async_call *call, PyObject *
  * and the exception is cleared. */
 bool pc_stream_end(pc_async_call *call, PyObject *result);
 
+/* Whether a worker that is to leave waits for it: it is not past its deadline, and has been asked for an item in the
+ * last minute, as far as looks by this show. */
+bool pc_stream_holds(PyObject *stream, int64_t now);
+
+uint32_t pc_stream_epoch(PyObject *stream); /* see leave.h */
+
 /* It is asked right now: it cannot be closed. */
 bool pc_stream_is_busy(PyObject *stream);
 

@@ -358,34 +358,6 @@ async def die_in_step(n):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class InOrder:
-    """Coroutines that begin in the order of their submit, also before plain methods."""
-
-    def __init__(self):
-        self.seen = []
-
-    async def note_async(self, number):
-        import asyncio
-        self.seen.append(number)
-        await asyncio.sleep(0.001)
-
-    def note(self, number):
-        self.seen.append(number)
-
-    def is_in_order(self, count):
-        return self.seen == list(range(count))
-
-
-class SlowClose:
-    def __init__(self, path):
-        self.path = path
-
-    async def close(self):
-        import asyncio
-        await asyncio.sleep(0.15)
-        open(self.path, "w").close()
-
-
 def hold_second(started, release, closed):
     try:
         yield 1
