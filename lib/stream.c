@@ -482,7 +482,8 @@ static int wait_next(pc_stream *s, pycrew_crew *crew, int64_t until)
 
     while (rc == -EAGAIN) {
         if (!pc_call_await(call, until) || atomic_load(&crew->ending) == 2)
-            return fail_not_yet(crew);
+            return pc_now() < until && atomic_load(&crew->ending) != 2 ? pc_call_fail_locked(call)
+                                                                       : fail_not_yet(crew);
         rc = try_next(s, &call);
     }
     return rc;

@@ -799,6 +799,133 @@ TEST(functions_that_wait_for_a_call_while_all_workers_wait_for_functions_are_tol
         }
 }
 
+/* ---- calls that only the worker can run that waits for the function ---- */
+
+static int run_get(void *data, pycrew_host_call *call)
+{
+    pycrew_actor **actors = data;
+    int of, value, rc = pycrew_host_arguments(call, "i", &of);
+
+    if (rc == 0)
+        rc = pycrew_actor_run(actors[of], "get", ">i", &value);
+    return rc < 0 ? rc : pycrew_host_return(call, "i", value);
+}
+
+/* One actor's function asks the other to ask for the first. */
+static int run_circle(void *data, pycrew_host_call *call)
+{
+    pycrew_actor **actors = data;
+    const char *text;
+    char *copy;
+    int rc = pycrew_actor_run(actors[1], "ask", "si>s", "get", 0, &copy);
+
+    if (rc < 0)
+        return rc;
+    text = copy;
+    rc = pycrew_host_return(call, "s", text);
+    free(copy);
+    return rc;
+}
+
+static int run_in_each(void *data, pycrew_host_call *call)
+{
+    int rc = pycrew_run_each(data, "os:getpid", "");
+
+    return rc < 0 ? rc : pycrew_host_return(call, "s", "done");
+}
+
+static int read_stream(void *data, pycrew_host_call *call)
+{
+    pycrew_call **stream = data;
+    int rc = pycrew_next(*stream, BOUND);
+
+    return rc < 0 ? rc : pycrew_host_return(call, "s", "read");
+}
+
+static char *ask_actor(pycrew_actor *actor, const char *format, const char *name, int argument)
+{
+    char *text = NULL;
+
+    OK(pycrew_actor_run_within(actor, BOUND, "ask", format, name, argument, &text));
+    return text;
+}
+
+static void open_two(pycrew_crew *crew, pycrew_actor **actors)
+{
+    for (int i = 0; i < 2; i++)
+        OK(pycrew_actor_open(crew, &actors[i], BOUND, "host_ops:Asker", ""));
+    ASSERT(pycrew_actor_worker(actors[0]) != pycrew_actor_worker(actors[1]));
+    OK(pycrew_export(crew, "get", run_get, actors));
+}
+
+TEST(a_function_that_waits_for_an_actor_in_the_worker_that_waits_for_it_is_told)
+{
+    pycrew_crew *crew = open_exporting(3, 2);
+    pycrew_actor *actors[2];
+    char *text;
+
+    open_two(crew, actors);
+    text = ask_actor(actors[0], "si>s", "get", 1);
+    ASSERT_STR(text, "returned 42");
+    free(text);
+    text = ask_actor(actors[0], "si>s", "get", 0);
+    CONTAINS(text, "OSError");
+    CONTAINS(text, "only worker");
+    free(text);
+    for (int i = 0; i < 2; i++)
+        pycrew_actor_close(actors[i]);
+    pycrew_close(crew);
+}
+
+TEST(functions_that_wait_in_a_circle_of_two_workers_are_told)
+{
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        pycrew_crew *crew = open_exporting(3, threads);
+        pycrew_actor *actors[2];
+        char *text;
+        int value;
+
+        open_two(crew, actors);
+        OK(pycrew_export(crew, "circle", run_circle, actors));
+        text = NULL;
+        OK(pycrew_actor_run_within(actors[0], BOUND, "ask", "s>s", "circle", &text));
+        CONTAINS(text, "only worker");
+        free(text);
+        OK(pycrew_actor_run(actors[1], "get", ">i", &value)); /* the other function has ended */
+        for (int i = 0; i < 2; i++)
+            pycrew_actor_close(actors[i]);
+        pycrew_close(crew);
+    }
+}
+
+TEST(run_each_in_a_function_is_told_of_the_worker_that_waits_for_it)
+{
+    pycrew_crew *crew = open_exporting(2, 0);
+
+    OK(pycrew_export(crew, "each", run_in_each, crew));
+    CONTAINS(said(crew, "host.each()"), "only worker");
+    OK(pycrew_run_each(crew, "os:getpid", ""));
+    pycrew_close(crew);
+}
+
+TEST(a_function_that_reads_a_stream_of_the_worker_that_waits_for_it_is_told)
+{
+    pycrew_crew *crew = open_exporting(1, 0);
+    pycrew_call *stream = prepare(crew, "actor_ops:count_to");
+
+    OK(pycrew_export(crew, "read", read_stream, &stream));
+    OK(pycrew_set_stream(stream, 1));
+    OK(pycrew_add(stream, "i", 10));
+    OK(pycrew_submit(stream));
+    GIVES(pycrew_next(stream, BOUND), 1);
+    CONTAINS(said(crew, "host.read()"), "only worker");
+    for (int i = 1; i < 10; i++)
+        GIVES(pycrew_next(stream, BOUND), 1); /* it goes on */
+    OK(pycrew_next(stream, BOUND));
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
 /* Its worker runs calls meanwhile: it is a thread beside that asks. */
 TEST(a_thread_beside_the_calls_may_ask_for_what_runs_a_call_of_the_only_worker)
 {

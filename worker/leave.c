@@ -30,7 +30,8 @@ static void begin_drain(pc_loop *l, int64_t now)
 
 static void begin_serving(pc_loop *l, int64_t now)
 {
-    l->serves_until = now + SERVES * l->patience;
+    /* Not all at the same times, where several are to leave. */
+    l->serves_until = now + (SERVES + l->worker->number % SERVES) * l->patience;
     l->patience = 2 * l->patience < PATIENCE_MAX_NS ? 2 * l->patience : PATIENCE_MAX_NS;
     pc_leave_epoch++;
     pc_leave_old = pc_async_count() + (unsigned)pc_object_streams();
