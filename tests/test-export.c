@@ -801,13 +801,17 @@ TEST(functions_that_wait_for_a_call_while_all_workers_wait_for_functions_are_tol
 
 /* ---- calls that only the worker can run that waits for the function ---- */
 
+static atomic_int waiting;
+
 static int run_get(void *data, pycrew_host_call *call)
 {
     pycrew_actor **actors = data;
     int of, value, rc = pycrew_host_arguments(call, "i", &of);
 
+    atomic_fetch_add(&waiting, 1);
     if (rc == 0)
         rc = pycrew_actor_run(actors[of], "get", ">i", &value);
+    atomic_fetch_sub(&waiting, 1);
     return rc < 0 ? rc : pycrew_host_return(call, "i", value);
 }
 
@@ -891,7 +895,8 @@ TEST(functions_that_wait_in_a_circle_of_two_workers_are_told)
         OK(pycrew_actor_run_within(actors[0], BOUND, "ask", "s>s", "circle", &text));
         CONTAINS(text, "only worker");
         free(text);
-        OK(pycrew_actor_run(actors[1], "get", ">i", &value)); /* the other function has ended */
+        pycrew_actor_run(actors[1], "get", ">i", &value); /* there it has begun or never will, */
+        AWAIT(atomic_load(&waiting) == 0);                /* and has ended */
         for (int i = 0; i < 2; i++)
             pycrew_actor_close(actors[i]);
         pycrew_close(crew);
