@@ -694,6 +694,36 @@ TEST(other_threads_of_python_go_on_while_one_waits)
     pycrew_close(crew);
 }
 
+TEST(a_coroutine_awaits_the_host_and_others_go_on_in_its_worker)
+{
+    enum { WAITING = 3 };
+    pycrew_crew *crew = open_exporting(1, WAITING + 1);
+    pycrew_call *calls[WAITING];
+    gate g = {.open = false};
+    char *text;
+    int value;
+
+    gate_init(&g);
+    OK(pycrew_export(crew, "wait_for_gate", wait_for_gate, &g));
+    for (int i = 0; i < WAITING; i++)
+        calls[i] = SUBMIT(crew, "host_ops:await_gate", "");
+    AWAIT(atomic_load(&g.inside) == WAITING);
+    SAYS(crew, "1 + 1", "returned 2");
+    OK(pycrew_run(crew, "host_ops:await_sums", "i>i", 30, &value));
+    ASSERT_INT(value, 30 * 31 / 2);
+    open_gate(&g, NULL);
+    for (int i = 0; i < WAITING; i++) {
+        OK(pycrew_wait(calls[i], BOUND));
+        OK(pycrew_result(calls[i], "i", &value));
+        ASSERT_INT(value, 99);
+        pycrew_release(calls[i]);
+    }
+    OK(pycrew_run(crew, "host_ops:await_caught", "s>s", "no_such", &text));
+    CONTAINS(text, "AttributeError: the host exports no function 'no_such'");
+    free(text);
+    pycrew_close(crew);
+}
+
 TEST(workers_ask_in_parallel)
 {
     enum { CALLS = 40, TIMES = 200 };

@@ -940,10 +940,22 @@ static PyObject *call_getattro(PyObject *self, PyObject *name)
     return PyObject_GetAttr(call->awaited, name);
 }
 
+/* A coroutine that the worker's end came before would complain that it was not awaited. */
+static void close_unended(PyObject *awaited)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XDECREF(PyObject_CallMethod(awaited, "close", NULL));
+    PyErr_Restore(type, value, traceback);
+}
+
 static void call_dealloc(PyObject *self)
 {
     pc_async_call *call = (pc_async_call *)self;
 
+    if (call->awaited != NULL && PyCoro_CheckExact(call->awaited))
+        close_unended(call->awaited);
     Py_CLEAR(call->awaited);
     Py_CLEAR(call->task);
     PyObject_Free(self);

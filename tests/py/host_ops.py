@@ -240,3 +240,20 @@ class Asker:
 
     def get(self):
         return 42
+
+
+async def await_gate():
+    """Others go on meanwhile."""
+    return await pycrew.async_host.wait_for_gate()
+
+
+async def await_sums(count):
+    import asyncio
+    return sum(await asyncio.gather(*(pycrew.async_host.add(i, 1) for i in range(count))))
+
+
+async def await_caught(name):
+    try:
+        return await getattr(pycrew.async_host, name)()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
