@@ -242,10 +242,12 @@ static int make_loop(pc_loop *l)
     return rc < 0 ? -1 : 0;
 }
 
+/* Not interrupted: asyncio's import would be left half done. A deadline that passes meanwhile is seen behind it. */
 static int need_loop(pc_loop *l)
 {
     if (__builtin_expect(async.event_loop != NULL, 1))
         return 0;
+    pc_run_clear_current();
     if (make_loop(l) == 0)
         return 0;
     drop_loop();
