@@ -1024,7 +1024,7 @@ static void sleep_until_ended(pycrew_call *call, int64_t until, bool *locked)
             continue;
         if (pc_call_look(call))
             pc_idle_wake_all(&crew->segment);
-        if (pc_exports_are_locked(crew)) {
+        if (pc_exports_are_locked(call)) {
             *locked = true;
             return;
         }
@@ -1097,11 +1097,23 @@ static bool collect_noting(pycrew_call *call)
     return ended;
 }
 
+int pc_call_fail_locked(const pycrew_call *call)
+{
+    unsigned directed = atomic_load_explicit(&call->directed, memory_order_relaxed);
+
+    if (directed == 0)
+        return pc_fail(-EDEADLK, "an exported function waits for a call, and all workers wait for exported functions");
+    return pc_fail(-EDEADLK,
+                   "an exported function waits for a call that only worker %u can run, and that waits for "
+                   "exported functions",
+                   directed - 1);
+}
+
 /* Awaited in vain, until then. */
 static int fail_awaited(const pycrew_call *call, int64_t until)
 {
     if (pc_now() < until && atomic_load(&call->crew->ending) != 2)
-        return pc_fail(-EDEADLK, "an exported function waits for a call, and all workers wait for exported functions");
+        return pc_call_fail_locked(call);
     return fail_not_ended(call);
 }
 

@@ -471,6 +471,7 @@ bool pc_call_collect(pycrew_call *call);
 /* Sleeps until collected (true), or the time. Between pc_crew_enter and pc_crew_leave, as all that
  * sleeps. */
 bool pc_call_await(pycrew_call *call, int64_t until);
+int pc_call_fail_locked(const pycrew_call *call); /* -EDEADLK: it came back before its time */
 
 /* As pycrew_wait, between pc_crew_enter and pc_crew_leave. */
 int pc_call_wait(pycrew_call *call, int64_t timeout_ns);

@@ -93,6 +93,8 @@ static void push(pycrew_call *call, unsigned worker)
         pc_inbox_renew(&crew->segment, worker, &w->inbox, &owner);
     atomic_store_explicit(&call->ticket, w->inbox.tail, memory_order_relaxed);
     pc_call_fill_request(call);
+    if (pc_call_kind(call) == PC_KIND_DROP) /* from its beginning, however long it is queued */
+        call->slot->deadline = call->timeout_ns;
     pc_slot_direct(call->slot, generation);
     pc_inbox_push(&crew->segment, worker, &w->inbox, index, generation);
     if (__builtin_expect(call->generation == generation, 1))

@@ -33,7 +33,8 @@ struct pc_exports {
     pc_place_record *places;         /* PC_UPCALLS for each worker */
     pycrew_host_call *first, **last; /* waiting to be run */
     pycrew_host_call *spare;
-    unsigned running, waiting; /* functions; those of them that wait for a call */
+    pycrew_host_call *running; /* a list */
+    unsigned running_count;
     pthread_t *threads;
     unsigned thread_count;
 };
@@ -223,6 +224,25 @@ static void collect(pc_exports *x)
     }
 }
 
+/* ---- those that run; under exports->lock ---- */
+
+static void add_running(pc_exports *x, pycrew_host_call *call)
+{
+    call->running = x->running;
+    x->running = call;
+    x->running_count++;
+}
+
+static void remove_running(pc_exports *x, const pycrew_host_call *call)
+{
+    pycrew_host_call **link = &x->running;
+
+    while (*link != call)
+        link = &(*link)->running;
+    *link = call->running;
+    x->running_count--;
+}
+
 /* ---- answering ---- */
 
 /* Under exports->lock. */
@@ -257,6 +277,7 @@ static void answer(pc_exports *x, pycrew_host_call *call)
         write_answer(x, call);
         told = true;
     }
+    remove_running(x, call);
     drop_call(x, call);
     pthread_mutex_unlock(&x->lock);
     if (told)
@@ -313,14 +334,13 @@ static void *serve(void *data)
     while (!x->stopping) {
         if ((call = next_call(x)) != NULL) {
             pthread_cond_signal(&x->more); /* for what is behind it, or to listen */
-            x->running++;
+            add_running(x, call);
             pthread_mutex_unlock(&x->lock);
             running = call;
             pc_host_call_run(call);
             running = NULL;
             answer(x, call);
             pthread_mutex_lock(&x->lock);
-            x->running--;
         } else if (x->listening) {
             pthread_cond_wait(&x->more, &x->lock);
         } else {
@@ -498,52 +518,110 @@ int pycrew_export(pycrew_crew *crew, const char *name, pycrew_host_function func
     return rc;
 }
 
-/* ---- functions that wait for calls ---- */
+/* ---- functions that wait for calls ----
+ *
+ * Whether one that waits will go on is found out from those that do not wait: they go on; so do workers that
+ * wait for no function, or for one that goes on; so do functions that wait for a call of such a worker. What is left when nothing
+ * is added any more waits in a circle. All under exports->lock. */
 
-/* Under exports->lock. What a worker says of itself may be a lie, which costs an error. */
-static bool is_blocked(const pc_exports *x, unsigned worker)
+/* The call is to be run when a thread is free. */
+static bool gets_a_thread(const pc_exports *x)
 {
-    for (unsigned i = 0; i < PC_UPCALLS; i++) {
-        const pc_place_record *place = &x->places[worker * PC_UPCALLS + i];
-
-        if (place->call != NULL && place->call->blocks &&
-            !pc_upcall_is_released(place->call->upcall, place->sequence))
+    if (x->running_count < x->thread_count)
+        return true;
+    for (const pycrew_host_call *call = x->running; call != NULL; call = call->running)
+        if (call->goes_on)
             return true;
-    }
     return false;
 }
 
-static bool are_locked(pc_exports *x)
+static bool is_running(const pc_exports *x, const pycrew_host_call *call)
 {
-    x->waiting += !running->waits;
-    running->waits = true;
-    if (!x->listening) /* nobody does while all run */
-        collect(x);
-    if (x->waiting < x->running || (x->first != NULL && x->running < x->thread_count))
-        return false; /* one goes on, or is about to begin */
-    for (unsigned worker = 0; worker < x->crew->workers; worker++)
-        if (!is_blocked(x, worker))
+    for (const pycrew_host_call *other = x->running; other != NULL; other = other->running)
+        if (other == call)
+            return true;
+    return false;
+}
+
+/* What a worker says of itself may be a lie, which costs an error. */
+static bool worker_goes_on(const pc_exports *x, unsigned worker)
+{
+    for (unsigned i = 0; i < PC_UPCALLS; i++) {
+        const pc_place_record *place = &x->places[worker * PC_UPCALLS + i];
+        const pycrew_host_call *call = place->call;
+
+        if (call != NULL && call->blocks && !pc_upcall_is_released(call->upcall, place->sequence) &&
+            !(is_running(x, call) ? call->goes_on : gets_a_thread(x)))
             return false;
+    }
     return true;
 }
 
-static void stop_waiting(pc_exports *x)
+static bool any_worker_goes_on(const pc_exports *x)
 {
-    running->waits = false;
-    x->waiting--;
+    for (unsigned worker = 0; worker < x->crew->workers; worker++)
+        if (worker_goes_on(x, worker))
+            return true;
+    return false;
 }
 
-bool pc_exports_are_locked(pycrew_crew *crew)
+/* In whose hands it is, or will be; false: whoever takes it. */
+static bool is_for_one(const pycrew_call *call, unsigned *worker)
 {
-    pc_exports *x = exports_of(crew);
+    uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    unsigned directed = atomic_load_explicit(&call->directed, memory_order_relaxed);
+
+    *worker = directed != 0 ? directed - 1 : pc_word_worker(word);
+    return directed != 0 || (pc_word_state(word) == PC_CLAIMED &&
+                             pc_word_generation(word) == call->generation &&
+                             *worker < call->crew->workers);
+}
+
+static bool function_goes_on(const pc_exports *x, const pycrew_host_call *call)
+{
+    unsigned worker;
+
+    if (call->awaited == NULL || pc_call_has_ended(call->awaited))
+        return true;
+    return is_for_one(call->awaited, &worker) ? worker_goes_on(x, worker) : any_worker_goes_on(x);
+}
+
+static void find_what_goes_on(pc_exports *x)
+{
+    bool more = true;
+
+    for (pycrew_host_call *call = x->running; call != NULL; call = call->running)
+        call->goes_on = false;
+    while (more) {
+        more = false;
+        for (pycrew_host_call *call = x->running; call != NULL; call = call->running) {
+            if (call->goes_on || !function_goes_on(x, call))
+                continue;
+            call->goes_on = more = true;
+        }
+    }
+}
+
+static bool is_locked(pc_exports *x, const pycrew_call *awaited)
+{
+    running->awaited = awaited;
+    if (!x->listening) /* nobody does while all run */
+        collect(x);
+    find_what_goes_on(x);
+    return !running->goes_on;
+}
+
+bool pc_exports_are_locked(const pycrew_call *awaited)
+{
+    pc_exports *x = exports_of(awaited->crew);
     bool locked;
 
-    if (!pc_exports_are_running_me(crew))
+    if (!pc_exports_are_running_me(awaited->crew))
         return false;
     pthread_mutex_lock(&x->lock);
-    locked = are_locked(x);
+    locked = is_locked(x, awaited);
     if (locked) /* one that goes on is enough: the next who looks sees that */
-        stop_waiting(x);
+        running->awaited = NULL;
     pthread_mutex_unlock(&x->lock);
     return locked;
 }
@@ -552,10 +630,10 @@ void pc_exports_end_wait(pycrew_crew *crew)
 {
     pc_exports *x = exports_of(crew);
 
-    if (!pc_exports_are_running_me(crew) || !running->waits)
+    if (!pc_exports_are_running_me(crew) || running->awaited == NULL)
         return;
     pthread_mutex_lock(&x->lock);
-    stop_waiting(x);
+    running->awaited = NULL;
     pthread_mutex_unlock(&x->lock);
 }
 

@@ -26,7 +26,10 @@ struct pycrew_host_call {
     unsigned worker, incarnation;
     uint32_t sequence;
     bool blocks;           /* its worker runs no call until it is answered */
-    bool waits;            /* the function waits for a call; under exports->lock */
+    /* Under exports->lock: */
+    const pycrew_call *awaited; /* the function waits for it; NULL: for none */
+    bool goes_on;               /* or will, as far as it was found out */
+    pycrew_host_call *running;  /* the next one that runs */
     _Atomic bool orphaned; /* its worker is dead: the place is another's; set under exports->lock */
     uint32_t number;       /* of the function */
     pycrew_host_function function; /* NULL: there is none of that number */
@@ -60,9 +63,9 @@ void pc_exports_restore(pycrew_crew *crew);
  */
 void pc_exports_stop(pycrew_crew *crew, bool forked);
 
-/* A thread that has waited for a call for a while: whether it is in an exported function, and would wait for ever (or until
- * a deadline): all functions that run wait for calls, and all workers for functions. */
-bool pc_exports_are_locked(pycrew_crew *crew);
+/* A thread that has waited for this call for a while: whether it is in an exported function, and would wait for ever (or
+ * until a deadline): for a worker, or for all, that wait for functions that wait for it. */
+bool pc_exports_are_locked(const pycrew_call *awaited);
 void pc_exports_end_wait(pycrew_crew *crew); /* it waits no more */
 
 /* Whether this thread runs one of the crew's exported functions. */

@@ -180,10 +180,12 @@ PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 PYCREW_API int pycrew_drain(pycrew_crew *crew, int64_t timeout_ns);
 
 /* Replaces the workers by ones that have imported everything anew, worker by worker: calls go on meanwhile,
- * none is lost, but those of actors, which end with their worker. None waits longer than for a worker's start, but
- * where all workers have coroutines: one that is to leave takes no other calls until these have ended. One with
- * streams that have begun leaves when they have ended. A worker leaves between two calls, after its exit function;
- * its successor has run init before. Returns when all are replaced.
+ * none is lost, but those of actors, which end with their worker. A worker leaves between two calls, when its coroutines
+ * and the streams that have begun in it have ended, after its exit function; its successor has run init before.
+ * Until then it leaves calls to the other workers. Where none takes them it goes on with them itself: so none waits
+ * longer than for a worker's start, or, where coroutines or streams overlap in all workers, a second now and then.
+ * A stream past its deadline, or whose reader has taken no item for a minute, is not waited for: the worker closes it, and
+ * pycrew_next gives what was made, then -ETIMEDOUT or PYCREW_EDIED. Returns when all are replaced.
  *   PYCREW_ESTART   a preload module or the init function failed: why, with the traceback. The
  *                   workers are as before, also after other errors
  *   -ETIME          before the new modules were seen to import: nothing has changed, as with a timeout of 0;
@@ -443,9 +445,12 @@ PYCREW_API int pycrew_set_stream(pycrew_call *call, unsigned window);
  * not again until pycrew_next was called; after that, whenever the following one would not wait. Each appearance
  * is for one pycrew_next at least; more can be tried with timeout 0. After its end it does not appear any more.
  *
+ * Asynchronous generators are awaited on their worker's event loop, as coroutines are: others go on beside them.
+ * A deadline or cancel ends the item that is made by asyncio.CancelledError.
+ *
  * pycrew_wait waits for the iterator. pycrew_cancel ends the stream as it does a call: what is made is not given
- * any more. pycrew_release closes the iterator, in its worker (generator.close()), behind the item that it
- * is at; what takes longer than the grace is interrupted. It never waits. */
+ * any more. pycrew_release closes the iterator, in its worker (close() or aclose()), behind the item that it
+ * is at, as does the stream's end before; what takes longer than the grace is interrupted. It never waits. */
 PYCREW_API int pycrew_next(pycrew_call *call, int64_t timeout_ns);
 
 /* ---- values: walking through a result -------------------------------------------------------- */
@@ -523,7 +528,8 @@ PYCREW_API int pycrew_run_each_call(pycrew_call *call);
  * options.calls. As pycrew_run; PYCREW_ESTART: no worker can be started.
  *
  * All calls of an actor run in its worker, those of one thread in the order of their submit. They wait there
- * while the worker runs others' calls, which are taken in turn.
+ * while the worker runs others' calls, which are taken in turn. Methods that are coroutines begin in that order, and are
+ * not waited for by those behind them.
  *
  * An actor lives as long as its worker. When that dies, or is replaced (by pycrew_reload, at its limits, or after
  * a call in it, of whatever kind, was interrupted at its deadline, by a cancel or a release while it ran), the actor's calls end PYCREW_EDIED,
@@ -706,8 +712,12 @@ PYCREW_API int pycrew_map(pycrew_crew *crew, const pycrew_function *function, co
  *
  * It runs on a thread of the crew's, of which there are options.export_threads: with one, no two exported functions
  * run at the same time. All signals are blocked there. It may use the crew, but not close it. Calls that it waits for
- * need a worker that does not wait for it; where all workers wait for functions that wait for calls, pycrew_run and
- * pycrew_wait return -EDEADLK there. If they ask the host themselves, they need another thread.
+ * need a worker that does not wait for it; where all workers wait for functions that wait for calls, or the one that a
+ * call is for (an actor's, a stream's item, one of pycrew_run_each), pycrew_run, pycrew_wait, pycrew_next and the
+ * like return -EDEADLK there. If they ask the host themselves, they need another thread.
+ *
+ * In a coroutine, `await pycrew.async_host.name(...)` lets the worker's other coroutines go on meanwhile, and its worker
+ * waits for nothing.
  *
  * Python's thread waits without the GIL. A deadline or cancel of the call raises pycrew.DeadlineExceeded there;
  * the function goes on, and nobody gets its answer. So it is if the worker dies: arguments stay

@@ -274,6 +274,20 @@ static void recycle(pc_stream *s, pycrew_call *item)
         keep_spare(s, item);
 }
 
+/* It will give no more: the iterator is not kept until the user releases the stream, or it would keep its worker from
+ * leaving. Where no call is left for that, the release does it. */
+static void drop_early(pc_stream *s)
+{
+    pycrew_call *call;
+
+    if (!s->started || s->gone || (call = take_call(s)) == NULL)
+        return;
+    s->gone = true;
+    call->function = s->call->function;
+    pc_call_set_object(call, PC_KIND_DROP, s->object); /* which fits the slot */
+    pc_call_drop(call, s->worker, s->incarnation);
+}
+
 static void let_items_go(pc_stream *s)
 {
     for (; s->count > 0; s->count--) {
@@ -435,6 +449,7 @@ static int next_now(pc_stream *s, pycrew_call **ret)
         if (!s->told)
             pc_queue_leave(s->call);
         s->told = true;
+        drop_early(s);
         let_items_go(s);
         return outcome(s);
     }
@@ -467,7 +482,8 @@ static int wait_next(pc_stream *s, pycrew_crew *crew, int64_t until)
 
     while (rc == -EAGAIN) {
         if (!pc_call_await(call, until) || atomic_load(&crew->ending) == 2)
-            return fail_not_yet(crew);
+            return pc_now() < until && atomic_load(&crew->ending) != 2 ? pc_call_fail_locked(call)
+                                                                       : fail_not_yet(crew);
         rc = try_next(s, &call);
     }
     return rc;
@@ -519,6 +535,7 @@ int pc_stream_cancel(pycrew_call *call)
     for (unsigned i = 0; !over && i < s->count; i++)
         pc_call_stop(item_at(s, i), PC_STOP_CANCEL);
     pthread_mutex_unlock(&call->crew->lock);
+    drop_early(s);
     if (!over && !s->delivered)
         await_by_queue(s);
     pthread_mutex_unlock(&s->lock);

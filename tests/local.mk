@@ -128,7 +128,7 @@ check-steps: all tests/steps/test-steps
 
 # The tests that need no numpy, with each Python that is found and has a worker (configure
 # --with-pythons=all): a minute for each.
-PYTHONS_TESTS = tests/test-batch tests/test-call tests/test-deadline tests/test-death tests/test-map
+PYTHONS_TESTS = tests/test-async tests/test-batch tests/test-call tests/test-deadline tests/test-death tests/test-map
 .PHONY: check-pythons
 check-pythons: all $(PYTHONS_TESTS) tests/test-environment
 	$(AM_TESTS_ENVIRONMENT) tests/test-environment && \

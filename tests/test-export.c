@@ -738,6 +738,36 @@ TEST(other_threads_of_python_go_on_while_one_waits)
     pycrew_close(crew);
 }
 
+TEST(a_coroutine_awaits_the_host_and_others_go_on_in_its_worker)
+{
+    enum { WAITING = 3 };
+    pycrew_crew *crew = open_exporting(1, WAITING + 1);
+    pycrew_call *calls[WAITING];
+    gate g = {.open = false};
+    char *text;
+    int value;
+
+    gate_init(&g);
+    OK(pycrew_export(crew, "wait_for_gate", wait_for_gate, &g));
+    for (int i = 0; i < WAITING; i++)
+        calls[i] = SUBMIT(crew, "host_ops:await_gate", "");
+    AWAIT(atomic_load(&g.inside) == WAITING);
+    SAYS(crew, "1 + 1", "returned 2");
+    OK(pycrew_run(crew, "host_ops:await_sums", "i>i", 30, &value));
+    ASSERT_INT(value, 30 * 31 / 2);
+    open_gate(&g, NULL);
+    for (int i = 0; i < WAITING; i++) {
+        OK(pycrew_wait(calls[i], BOUND));
+        OK(pycrew_result(calls[i], "i", &value));
+        ASSERT_INT(value, 99);
+        pycrew_release(calls[i]);
+    }
+    OK(pycrew_run(crew, "host_ops:await_caught", "s>s", "no_such", &text));
+    CONTAINS(text, "AttributeError: the host exports no function 'no_such'");
+    free(text);
+    pycrew_close(crew);
+}
+
 TEST(workers_ask_in_parallel)
 {
     enum { CALLS = 40, TIMES = 200 };
@@ -841,6 +871,138 @@ TEST(functions_that_wait_for_a_call_while_all_workers_wait_for_functions_are_tol
             ASSERT_INT(locked, 1);
             pycrew_close(crew);
         }
+}
+
+/* ---- calls that only the worker can run that waits for the function ---- */
+
+static atomic_int waiting;
+
+static int run_get(void *data, pycrew_host_call *call)
+{
+    pycrew_actor **actors = data;
+    int of, value, rc = pycrew_host_arguments(call, "i", &of);
+
+    atomic_fetch_add(&waiting, 1);
+    if (rc == 0)
+        rc = pycrew_actor_run(actors[of], "get", ">i", &value);
+    atomic_fetch_sub(&waiting, 1);
+    return rc < 0 ? rc : pycrew_host_return(call, "i", value);
+}
+
+/* One actor's function asks the other to ask for the first. */
+static int run_circle(void *data, pycrew_host_call *call)
+{
+    pycrew_actor **actors = data;
+    const char *text;
+    char *copy;
+    int rc = pycrew_actor_run(actors[1], "ask", "si>s", "get", 0, &copy);
+
+    if (rc < 0)
+        return rc;
+    text = copy;
+    rc = pycrew_host_return(call, "s", text);
+    free(copy);
+    return rc;
+}
+
+static int run_in_each(void *data, pycrew_host_call *call)
+{
+    int rc = pycrew_run_each(data, "os:getpid", "");
+
+    return rc < 0 ? rc : pycrew_host_return(call, "s", "done");
+}
+
+static int read_stream(void *data, pycrew_host_call *call)
+{
+    pycrew_call **stream = data;
+    int rc = pycrew_next(*stream, BOUND);
+
+    return rc < 0 ? rc : pycrew_host_return(call, "s", "read");
+}
+
+static char *ask_actor(pycrew_actor *actor, const char *format, const char *name, int argument)
+{
+    char *text = NULL;
+
+    OK(pycrew_actor_run_within(actor, BOUND, "ask", format, name, argument, &text));
+    return text;
+}
+
+static void open_two(pycrew_crew *crew, pycrew_actor **actors)
+{
+    for (int i = 0; i < 2; i++)
+        OK(pycrew_actor_open(crew, &actors[i], BOUND, "host_ops:Asker", ""));
+    ASSERT(pycrew_actor_worker(actors[0]) != pycrew_actor_worker(actors[1]));
+    OK(pycrew_export(crew, "get", run_get, actors));
+}
+
+TEST(a_function_that_waits_for_an_actor_in_the_worker_that_waits_for_it_is_told)
+{
+    pycrew_crew *crew = open_exporting(3, 2);
+    pycrew_actor *actors[2];
+    char *text;
+
+    open_two(crew, actors);
+    text = ask_actor(actors[0], "si>s", "get", 1);
+    ASSERT_STR(text, "returned 42");
+    free(text);
+    text = ask_actor(actors[0], "si>s", "get", 0);
+    CONTAINS(text, "OSError");
+    CONTAINS(text, "only worker");
+    free(text);
+    for (int i = 0; i < 2; i++)
+        pycrew_actor_close(actors[i]);
+    pycrew_close(crew);
+}
+
+TEST(functions_that_wait_in_a_circle_of_two_workers_are_told)
+{
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        pycrew_crew *crew = open_exporting(3, threads);
+        pycrew_actor *actors[2];
+        char *text;
+        int value;
+
+        open_two(crew, actors);
+        OK(pycrew_export(crew, "circle", run_circle, actors));
+        text = NULL;
+        OK(pycrew_actor_run_within(actors[0], BOUND, "ask", "s>s", "circle", &text));
+        CONTAINS(text, "only worker");
+        free(text);
+        pycrew_actor_run(actors[1], "get", ">i", &value); /* there it has begun or never will, */
+        AWAIT(atomic_load(&waiting) == 0);                /* and has ended */
+        for (int i = 0; i < 2; i++)
+            pycrew_actor_close(actors[i]);
+        pycrew_close(crew);
+    }
+}
+
+TEST(run_each_in_a_function_is_told_of_the_worker_that_waits_for_it)
+{
+    pycrew_crew *crew = open_exporting(2, 0);
+
+    OK(pycrew_export(crew, "each", run_in_each, crew));
+    CONTAINS(said(crew, "host.each()"), "only worker");
+    OK(pycrew_run_each(crew, "os:getpid", ""));
+    pycrew_close(crew);
+}
+
+TEST(a_function_that_reads_a_stream_of_the_worker_that_waits_for_it_is_told)
+{
+    pycrew_crew *crew = open_exporting(1, 0);
+    pycrew_call *stream = prepare(crew, "actor_ops:count_to");
+
+    OK(pycrew_export(crew, "read", read_stream, &stream));
+    OK(pycrew_set_stream(stream, 1));
+    OK(pycrew_add(stream, "i", 10));
+    OK(pycrew_submit(stream));
+    GIVES(pycrew_next(stream, BOUND), 1);
+    CONTAINS(said(crew, "host.read()"), "only worker");
+    for (int i = 1; i < 10; i++)
+        GIVES(pycrew_next(stream, BOUND), 1); /* it goes on */
+    OK(pycrew_next(stream, BOUND));
+    pycrew_release(stream);
+    pycrew_close(crew);
 }
 
 /* Its worker runs calls meanwhile: it is a thread beside that asks. */

@@ -46,6 +46,15 @@ static bool exists(const char *path)
     return file_size(path) >= 0;
 }
 
+/* What the log says, but for what is asked for. */
+static void note_line(void *data, int level, const char *line)
+{
+    FILE *file = fopen(data, "a");
+
+    fprintf(file, "%d %s\n", level, line);
+    fclose(file);
+}
+
 static int made_so_far(pycrew_crew *crew)
 {
     int made = -1;
@@ -662,6 +671,235 @@ TEST(streams_released_at_any_moment_leave_nothing_behind)
     }
     OK(pycrew_drain(crew, BOUND));
     pycrew_close(crew);
+}
+
+/* ---- asynchronous generators
+ * ---------------------------------------------------------------------------------------- */
+
+TEST(asynchronous_generators_wait_for_each_other_in_one_worker)
+{
+    enum { ITEMS = 20 };
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *one = STREAM(crew, "actor_ops:in_turn", 4, "iss", ITEMS, "one", "two");
+    pycrew_call *two = STREAM(crew, "actor_ops:in_turn", 1, "iss", ITEMS, "two", "one");
+
+    for (int i = 0; i < ITEMS; i++) {
+        ASSERT_INT(next_int(one), i);
+        ASSERT_INT(next_int(two), i);
+    }
+    OK(pycrew_next(one, BOUND));
+    OK(pycrew_next(two, BOUND));
+    pycrew_release(one);
+    pycrew_release(two);
+    pycrew_close(crew);
+}
+
+/* Beside each other these take half a second, and one after the other 50. */
+TEST(a_hundred_asynchronous_generators_progress_side_by_side_in_one_worker)
+{
+    enum { STREAMS = 100, ITEMS = 10 };
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *streams[STREAMS];
+    int64_t start = now_ns();
+
+    for (int i = 0; i < STREAMS; i++)
+        streams[i] = STREAM(crew, "actor_ops:count_slowly", 4, "id", ITEMS, 0.05);
+    for (int i = 0; i < STREAMS; i++)
+        OK(pycrew_wait(streams[i], BOUND)); /* the iterators */
+    for (int n = 0; n < ITEMS; n++)
+        for (int i = 0; i < STREAMS; i++)
+            ASSERT(pycrew_next(streams[i], 0) == 1 || next_int(streams[i]) == n);
+    ASSERT((double)(now_ns() - start) < 15.0 * SECOND * tap_scale());
+    for (int i = 0; i < STREAMS; i++) {
+        OK(pycrew_next(streams[i], BOUND));
+        pycrew_release(streams[i]);
+    }
+    pycrew_close(crew);
+}
+
+/* More items are asked for at a time than coroutines may be in flight. */
+TEST(items_that_wait_for_their_turn_are_no_coroutines_in_flight)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *one, *two;
+    pycrew_crew *crew;
+
+    options.inflight = 2;
+    crew = open_with(&options);
+    one = STREAM(crew, "actor_ops:in_turn", 8, "iss", 10, "one", "two");
+    ASSERT_INT(next_int(one), 0);
+    GIVES(pycrew_next(one, 10 * MS), -ETIME);
+    two = STREAM(crew, "actor_ops:in_turn", 8, "iss", 10, "two", "one");
+    ASSERT_INT(next_int(two), 0);
+    for (int i = 1; i < 10; i++) {
+        ASSERT_INT(next_int(one), i);
+        ASSERT_INT(next_int(two), i);
+    }
+    pycrew_release(one);
+    pycrew_release(two);
+    pycrew_close(crew);
+}
+
+TEST(a_cancel_ends_an_asynchronous_step_with_cancelled_error_and_costs_no_worker)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:hang_after", 4, "is", 2, scratch("ended"));
+    int before, after;
+
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &before));
+    ASSERT_INT(next_int(stream), 0);
+    ASSERT_INT(next_int(stream), 1);
+    GIVES(pycrew_next(stream, 20 * MS), -ETIME);
+    OK(pycrew_cancel(stream));
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    AWAIT(has_text(scratch("ended"), "CancelledError"));
+    pycrew_release(stream);
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &after));
+    ASSERT_INT(after, before);
+    pycrew_close(crew);
+}
+
+TEST(a_deadline_ends_an_asynchronous_step_and_not_those_beside_it)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *beside = STREAM(crew, "actor_ops:count_slowly", 4, "id", 20, 0.02);
+    pycrew_call *stream = prepare(crew, "actor_ops:hang_after");
+
+    ASSERT_INT(next_int(beside), 0); /* asyncio is imported */
+    OK(pycrew_set_stream(stream, 4));
+    OK(pycrew_set_timeout(stream, 200 * MS));
+    OK(pycrew_add(stream, "is", 1, scratch("ended")));
+    OK(pycrew_submit(stream));
+    ASSERT_INT(next_int(stream), 0);
+    GIVES(pycrew_next(stream, BOUND), -ETIMEDOUT);
+    AWAIT(has_text(scratch("ended"), "CancelledError"));
+    for (int i = 1; i < 20; i++)
+        ASSERT_INT(next_int(beside), i);
+    OK(pycrew_next(beside, BOUND));
+    pycrew_release(stream);
+    pycrew_release(beside);
+    pycrew_close(crew);
+}
+
+TEST(a_release_in_an_asynchronous_step_closes_behind_its_item)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream;
+    pycrew_crew *crew;
+    char too_far[4200];
+
+    options.grace_ns = 10 * SECOND;
+    crew = open_with(&options);
+    stream = STREAM(crew, "actor_ops:hold_async", 8, "isss", 1, scratch("started"),
+                    scratch("release"), scratch("closed"));
+    ASSERT_INT(next_int(stream), 0);
+    GIVES(pycrew_next(stream, 0), -ETIME);
+    AWAIT(exists(scratch("started")));
+    pycrew_release(stream);
+    pause_ns(20 * MS); /* the close is there by now, as likely as not */
+    ASSERT(!exists(scratch("closed")));
+    touch(scratch("release"));
+    AWAIT(has_text(scratch("closed"), "closed"));
+    snprintf(too_far, sizeof too_far, "%s.too_far", scratch("closed"));
+    ASSERT(!exists(too_far)); /* those that were asked for behind it were not made */
+    pycrew_close(crew);
+}
+
+TEST(a_release_while_an_asynchronous_step_takes_long_cancels_it_after_the_grace)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream;
+    pycrew_crew *crew;
+    int before, after;
+
+    options.grace_ns = 200 * MS;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &before));
+    stream = STREAM(crew, "actor_ops:hang_after", 4, "is", 1, scratch("ended"));
+    ASSERT_INT(next_int(stream), 0);
+    GIVES(pycrew_next(stream, 10 * MS), -ETIME);
+    pycrew_release(stream);
+    AWAIT(has_text(scratch("ended"), "CancelledError"));
+    OK(pycrew_run(crew, "api_ops:pid", ">i", &after));
+    ASSERT_INT(after, before);
+    pycrew_close(crew);
+}
+
+TEST(an_asynchronous_generator_that_never_began_is_closed_without_a_word)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream;
+    pycrew_crew *crew;
+
+    options.output = PYCREW_LOG;
+    options.log = note_line;
+    options.log_data = (void *)(uintptr_t)scratch("log");
+    crew = open_with(&options);
+    for (int i = 0; i < 20; i++) {
+        stream = STREAM(crew, "actor_ops:forever_async", 0, "s", scratch("closed"));
+        if (i % 2 == 0)
+            OK(pycrew_wait(stream, BOUND));
+        pycrew_release(stream);
+    }
+    OK(pycrew_drain(crew, BOUND));
+    ASSERT(!exists(scratch("closed")));
+    pycrew_close(crew);
+    ASSERT(!exists(scratch("log")));
+}
+
+TEST(asynchronous_iterators_are_of_any_type)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:AsyncIterator", 0, "is", 30, scratch("closed"));
+
+    for (int i = 0; i < 30; i++)
+        ASSERT_INT(next_int(stream), 29 - i);
+    OK(pycrew_next(stream, BOUND));
+    pycrew_release(stream);
+    ASSERT(!exists(scratch("closed")));
+    stream = STREAM(crew, "actor_ops:AsyncIterator", 0, "is", 30, scratch("closed"));
+    ASSERT_INT(next_int(stream), 29);
+    pycrew_release(stream);
+    AWAIT(exists(scratch("closed")));
+    stream = STREAM(crew, "actor_ops:NoAwaitable", 0, "");
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    ASSERT_STR(pycrew_last_error()->type, "TypeError");
+    CONTAINS(pycrew_last_error()->message, "NoAwaitable.__anext__");
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
+TEST(a_death_in_an_asynchronous_step_comes_behind_the_items_that_were_made)
+{
+    pycrew_crew *crew = open_crew(2);
+    pycrew_call *stream = STREAM(crew, "actor_ops:die_in_step", 8, "i", 20);
+
+    for (int i = 0; i < 20; i++)
+        ASSERT_INT(next_int(stream), i);
+    GIVES(pycrew_next(stream, BOUND), PYCREW_EDIED);
+    ASSERT_INT(pycrew_last_error()->signal, SIGKILL);
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
+TEST(asynchronous_generators_run_on_other_event_loops)
+{
+    static const char *const loops[] = {"async_ops:make_loop", "uvloop"};
+
+    for (int i = 0; i < 2; i++) {
+        pycrew_options options = test_options(1);
+        pycrew_crew *crew;
+        int rc;
+
+        options.loop = loops[i];
+        rc = pycrew_open(&crew, &options);
+        if (i == 1 && rc == PYCREW_ESTART) /* it is not installed */
+            continue;
+        OK(rc);
+        expect_count(crew, "actor_ops:count_async", 4, 100);
+        expect_raise_after(crew, "actor_ops:raise_async_after", 5);
+        pycrew_close(crew);
+    }
 }
 
 /* ---- queues

@@ -119,7 +119,179 @@ TEST(a_stream_that_is_released_lets_its_worker_leave)
     pycrew_close(crew);
 }
 
+/* In each worker, as likely as not: new ones are begun in those that do not leave. */
+TEST(a_reload_ends_where_there_is_always_a_stream)
+{
+    enum { STREAMS = 8 };
+    pycrew_crew *crew = open_crew(2);
+    pycrew_call *streams[STREAMS];
+    reload r;
+
+    for (int i = 0; i < STREAMS; i++) {
+        streams[i] = begin_count(crew, 5);
+        expect_items(streams[i], 0, 1);
+    }
+    begin_reload(&r, crew);
+    for (int i = 0; !atomic_load(&r.done); i = (i + 1) % STREAMS) {
+        expect_items(streams[i], 1, 5);
+        GIVES(pycrew_next(streams[i], BOUND), 0);
+        pycrew_release(streams[i]);
+        streams[i] = begin_count(crew, 5);
+        expect_items(streams[i], 0, 1);
+    }
+    for (int i = 0; i < STREAMS; i++)
+        pycrew_release(streams[i]);
+    end_reload(&r);
+    pycrew_close(crew);
+}
+
+static pycrew_call *begin_forever(pycrew_crew *crew, int64_t timeout, const char *path)
+{
+    pycrew_call *stream = prepare(crew, "actor_ops:forever");
+
+    OK(pycrew_set_stream(stream, 4));
+    OK(pycrew_set_timeout(stream, timeout));
+    OK(pycrew_add(stream, "s", path));
+    OK(pycrew_submit(stream));
+    return stream;
+}
+
+TEST(a_stream_that_nobody_reads_holds_its_worker_until_its_deadline_at_most)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = begin_forever(crew, 500 * MS, scratch("closed"));
+    int rc, item = 1;
+
+    expect_items(stream, 0, 1);
+    OK(pycrew_reload(crew, BOUND));
+    ASSERT(file_size(scratch("closed")) > 0);
+    while ((rc = pycrew_next(stream, BOUND)) == 1)
+        item++;
+    GIVES(rc, -ETIMEDOUT);
+    ASSERT(item <= 5); /* what was made then */
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
+TEST(a_stream_that_is_over_is_closed_before_it_is_released)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = begin_forever(crew, PYCREW_FOREVER, scratch("cancelled"));
+
+    expect_items(stream, 0, 1);
+    OK(pycrew_cancel(stream));
+    AWAIT(file_size(scratch("cancelled")) > 0);
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    OK(pycrew_reload(crew, BOUND));
+    pycrew_release(stream);
+    stream = begin_forever(crew, SECOND, scratch("late"));
+    expect_items(stream, 0, 1);
+    pause_ns(1100 * MS);
+    while (pycrew_next(stream, BOUND) == 1)
+        continue;
+    AWAIT(file_size(scratch("late")) > 0);
+    pycrew_release(stream);
+    pycrew_close(crew);
+}
+
 /* ---- coroutines ---- */
+
+/* A worker that is to leave has a coroutine that takes for ever, and there is no other one. */
+TEST(the_only_worker_goes_on_with_calls_while_it_cannot_leave)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *waiting;
+    pycrew_crew *crew;
+    reload r;
+    int pid;
+
+    options.timeout_ns = BOUND;
+    crew = open_with(&options);
+    waiting = prepare(crew, "async_ops:await_forever");
+    OK(pycrew_set_timeout(waiting, PYCREW_FOREVER));
+    OK(pycrew_submit(waiting));
+    pid = pid_of_worker(crew);
+    begin_reload(&r, crew);
+    for (int i = 0; i < 30; i++) {
+        ASSERT_INT(pid_of_worker(crew), pid);
+        pause_ns(20 * MS);
+    }
+    OK(pycrew_cancel(waiting));
+    GIVES(pycrew_wait(waiting, BOUND), -ECANCELED);
+    end_reload(&r);
+    ASSERT(pid_of_worker(crew) != pid);
+    pycrew_release(waiting);
+    pycrew_close(crew);
+}
+
+static void expect_at_most(const int *pids, int count, int most)
+{
+    for (int i = 0; i < count; i++) {
+        int same = 0;
+
+        for (int k = 0; k < count; k++)
+            same += pids[k] == pids[i];
+        ASSERT(same <= most);
+    }
+}
+
+TEST(coroutines_in_flight_count_for_max_calls_per_worker)
+{
+    enum { CALLS = 60, MOST = 8 };
+    pycrew_options options = test_options(2);
+    pycrew_call *calls[CALLS];
+    pycrew_crew *crew;
+    int pids[CALLS];
+
+    options.max_calls_per_worker = MOST;
+    crew = open_with(&options);
+    for (int i = 0; i < CALLS; i++) {
+        calls[i] = prepare(crew, "together_ops:pid_after");
+        OK(pycrew_add(calls[i], "d", 0.005));
+        OK(pycrew_submit(calls[i]));
+    }
+    for (int i = 0; i < CALLS; i++) {
+        OK(pycrew_wait(calls[i], BOUND));
+        OK(pycrew_result(calls[i], "i", &pids[i]));
+        pycrew_release(calls[i]);
+    }
+    expect_at_most(pids, CALLS, MOST);
+    pycrew_close(crew);
+}
+
+/* What is written of a coroutine's result may run code, too. */
+TEST(a_death_while_a_coroutines_result_is_pickled_is_blamed_on_that_call)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *beside, *dying;
+    pycrew_crew *crew;
+
+    options.retries = 1;
+    crew = open_with(&options);
+    dying = prepare(crew, "together_ops:die_when_pickled");
+    beside = prepare(crew, "async_ops:sleep");
+    OK(pycrew_set_retries(dying, 0));
+    OK(pycrew_add(beside, "d", 0.3));
+    OK(pycrew_submit(beside));
+    OK(pycrew_add(dying, "s", scratch("pickled")));
+    OK(pycrew_submit(dying));
+    GIVES(pycrew_wait(dying, BOUND), PYCREW_EDIED);
+    ASSERT(strstr(pycrew_last_error()->message, "another call") == NULL);
+    /* Twice more: it is charged with none of the three. */
+    for (int i = 0; i < 2; i++) {
+        pycrew_call *again = prepare(crew, "together_ops:die_when_pickled");
+
+        OK(pycrew_set_retries(again, 0));
+        OK(pycrew_add(again, "s", scratch("pickled")));
+        OK(pycrew_submit(again));
+        GIVES(pycrew_wait(again, BOUND), PYCREW_EDIED);
+        pycrew_release(again);
+    }
+    OK(pycrew_wait(beside, BOUND));
+    pycrew_release(dying);
+    pycrew_release(beside);
+    pycrew_close(crew);
+}
 
 TEST(coroutines_that_wait_end_as_they_should_when_their_worker_leaves)
 {
@@ -210,6 +382,59 @@ TEST(an_actor_is_served_while_coroutines_wait_in_its_worker)
     ASSERT_INT(value, 100);
     pycrew_release(waiting);
     pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+TEST(an_actors_calls_begin_in_their_order_whether_coroutines_or_not)
+{
+    enum { CALLS = 60 };
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *calls[CALLS];
+    pycrew_actor *actor;
+    int in_order;
+
+    OK(pycrew_actor_open(crew, &actor, BOUND, "together_ops:InOrder", ""));
+    for (int i = 0; i < CALLS; i++) {
+        OK(pycrew_actor_prepare(actor, i % 3 == 2 ? "note" : "note_async", BOUND, &calls[i]));
+        OK(pycrew_add(calls[i], "i", i));
+        OK(pycrew_submit(calls[i]));
+    }
+    for (int i = 0; i < CALLS; i++) {
+        OK(pycrew_wait(calls[i], BOUND));
+        pycrew_release(calls[i]);
+    }
+    OK(pycrew_actor_run(actor, "is_in_order", "i>i", CALLS, &in_order));
+    ASSERT(in_order);
+    pycrew_actor_close(actor);
+    pycrew_close(crew);
+}
+
+/* Its time is counted from its beginning, also where another call's interrupt has all deadlines looked at. */
+TEST(a_close_that_is_a_coroutine_has_the_grace_from_its_beginning)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *blocking, *late;
+    pycrew_actor *actor;
+    pycrew_crew *crew;
+
+    options.grace_ns = 400 * MS;
+    crew = open_with(&options);
+    OK(pycrew_actor_open(crew, &actor, BOUND, "together_ops:SlowCloser", "sd", scratch("closed"),
+                         0.3));
+    OK(pycrew_run(crew, "async_ops:sleep", "d>", 0.0)); /* asyncio is imported */
+    late = prepare(crew, "async_ops:await_forever");
+    OK(pycrew_set_timeout(late, 700 * MS));
+    OK(pycrew_submit(late));
+    blocking = prepare(crew, "time:sleep");
+    OK(pycrew_add(blocking, "d", 0.5));
+    OK(pycrew_submit(blocking));
+    pause_ns(20 * MS); /* it has begun, as likely as not */
+    pycrew_actor_close(actor); /* begins when the sleep has ended, and ends 0.3 s later */
+    GIVES(pycrew_wait(late, BOUND), -ETIMEDOUT);
+    AWAIT(file_size(scratch("closed")) >= 0);
+    OK(pycrew_wait(blocking, BOUND));
+    pycrew_release(blocking);
+    pycrew_release(late);
     pycrew_close(crew);
 }
 

@@ -12,6 +12,7 @@
 
 #include "lib/shm/idle.h"
 #include "worker/array.h"
+#include "worker/leave.h"
 #include "worker/loop.h"
 
 enum { CLAIMS_A_TURN = 16, IDLE_RUNS_MAX = 100 };
@@ -46,6 +47,8 @@ static struct {
     bool announced; /* as asleep, since the last turn found nothing */
     bool in_turn;
     bool to_cancel; /* some calls are marked */
+    unsigned waiting;  /* calls without a task */
+    unsigned to_begin; /* calls of actors that have not begun */
     uint64_t turns;
     _Atomic bool serving;
     _Atomic uint32_t parked; /* the waiter is */
@@ -57,6 +60,15 @@ static PyTypeObject call_type;
 bool pc_async_has_waiter(void)
 {
     return async.has_waiter && atomic_load(&async.parked) == 0;
+}
+
+unsigned pc_async_count(void)
+{
+    unsigned count = 0;
+
+    for (const pc_async_call *call = async.first; call != NULL; call = call->next)
+        count++;
+    return count;
 }
 
 bool pc_async_is_cancelled(void)
@@ -230,10 +242,12 @@ static int make_loop(pc_loop *l)
     return rc < 0 ? -1 : 0;
 }
 
+/* Not interrupted: asyncio's import would be left half done. A deadline that passes meanwhile is seen behind it. */
 static int need_loop(pc_loop *l)
 {
     if (__builtin_expect(async.event_loop != NULL, 1))
         return 0;
+    pc_run_clear_current();
     if (make_loop(l) == 0)
         return 0;
     drop_loop();
@@ -364,6 +378,18 @@ bool pc_async_interrupt(uint64_t named, uint32_t item)
     return false;
 }
 
+static void cancel(pc_async_call *call)
+{
+    if (call->waits) {
+        PyErr_SetNone(async.cancelled_error);
+        pc_async_fail(call);
+    } else {
+        Py_XDECREF(PyObject_CallMethod(call->task, "cancel", NULL));
+    }
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(async.event_loop);
+}
+
 /* Each once. Any of it may end calls, and change the list: so it begins anew. */
 static void cancel_marked(void)
 {
@@ -372,15 +398,13 @@ static void cancel_marked(void)
     async.to_cancel = false;
     do {
         for (call = async.first; call != NULL; call = call->next)
-            if (call->execution.stopped && !call->cancelled && call->task != NULL)
+            if (call->execution.stopped && !call->cancelled && (call->waits || call->task != NULL))
                 break;
         if (call != NULL) {
             call->cancelled = true;
             Py_INCREF(call);
-            Py_XDECREF(PyObject_CallMethod(call->task, "cancel", NULL));
+            cancel(call);
             Py_DECREF(call);
-            if (PyErr_Occurred())
-                PyErr_WriteUnraisable(async.event_loop);
         }
     } while (call != NULL);
 }
@@ -412,9 +436,14 @@ static bool announce(void)
            !pc_ring_ready(&worker->segment);
 }
 
+static bool has_place(void)
+{
+    return pc_async_pending - async.waiting < async.limit;
+}
+
 static bool has_room(void)
 {
-    return pc_async_pending < async.limit && pc_loop_takes_calls(async.l);
+    return has_place() && pc_loop_takes_calls(async.l);
 }
 
 /* Another turn in a while. */
@@ -431,9 +460,22 @@ static void schedule_tick(double seconds)
     async.ticking = true;
 }
 
-/* Sleeps too, but takes no calls of the ring: it has as many as it may have, or is to leave when they have
- * ended. Nobody wakes it then, for calls of its own inbox or for memory, so it looks by itself; and a wake that
- * came before is for others. */
+/* One that leaves is woken for calls of its own inbox. What it is woken for in the ring it hands on when it rests
+ * again. */
+static bool announce_own(void)
+{
+    pc_segment *segment = &async.l->worker->segment;
+    unsigned worker = async.l->worker->number;
+
+    async.announced = true;
+    if (pc_idle_announce_own(segment, worker))
+        return true;
+    retract();
+    return false;
+}
+
+/* Sleeps too, but takes no calls of the ring: it has as many as it may have, or leaves them to others. Nobody wakes
+ * it for memory then, so it looks by itself; and a wake that came before is for others. */
 static bool rest(void)
 {
     pc_segment *segment = &async.l->worker->segment;
@@ -444,7 +486,7 @@ static bool rest(void)
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
     schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
-    return true;
+    return !async.l->leaving || !has_place() || announce_own();
 }
 
 static bool is_awake_for_calls(void)
@@ -452,13 +494,14 @@ static bool is_awake_for_calls(void)
     return has_room() && !async.l->leaving;
 }
 
+/* Calls of an actor begin in their order: what comes behind a coroutine's waits for its first step. */
 static bool claim_some(void)
 {
     unsigned claims = 0;
 
-    while (claims < CLAIMS_A_TURN && has_room() && pc_loop_run_next(async.l))
+    while (claims < CLAIMS_A_TURN && async.to_begin == 0 && has_room() && pc_loop_run_next(async.l))
         claims++;
-    return claims > 0;
+    return claims > 0 || async.to_begin > 0;
 }
 
 static void run_later(void)
@@ -534,6 +577,8 @@ static void work(void)
         stop();
     else if (claimed || !(is_awake_for_calls() ? announce() : rest()))
         schedule();
+    if (async.l->over) /* it is to look again whether it can leave */
+        schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
 }
 
 static PyObject *turn(PyObject *self, PyObject *unused)
@@ -609,6 +654,7 @@ static void enlist(pc_async_call *call)
     if (call->next != NULL)
         call->next->link = &call->next;
     async.first = call;
+    call->epoch = pc_leave_epoch;
     pc_async_pending++;
 }
 
@@ -620,7 +666,11 @@ void pc_async_leave(pc_async_call *call)
     if (call->next != NULL)
         call->next->link = call->link;
     call->link = NULL;
+    pc_leave_note_end(call->epoch);
     pc_async_pending--;
+    async.waiting -= call->waits;
+    async.to_begin -= call->to_begin;
+    call->waits = call->to_begin = false;
 }
 
 /* The call's own code has ended: result, or NULL with an exception. What the task gets of it: a
@@ -634,6 +684,7 @@ static PyObject *end_call(pc_async_call *call, PyObject *result)
     if (call->arrays != NULL)
         pc_array_resume(call->arrays);
     call->arrays = NULL;
+    call->make = NULL;
     call->end(call, result);
     pc_async_leave(call);
     Py_CLEAR(call->awaited);
@@ -645,19 +696,26 @@ static PyObject *end_call(pc_async_call *call, PyObject *result)
     return NULL;
 }
 
-static void begin_step(const pc_async_call *call)
+static void begin_step(pc_async_call *call)
 {
     if (async.announced) {
         retract();
         schedule();
     }
+    async.to_begin -= call->to_begin;
+    call->to_begin = false;
     set_running(name_of(&call->execution));
+}
+
+/* Its code has run, and what it gave may be written. */
+static void leave_code(void)
+{
+    if (__builtin_expect(pc_run_in_child, 0))
+        pc_run_leave_child();
 }
 
 static void end_step(void)
 {
-    if (__builtin_expect(pc_run_in_child, 0))
-        pc_run_leave_child();
     set_running(UINT64_MAX);
 }
 
@@ -693,51 +751,93 @@ static enum step end_with(pc_async_call *call, PyObject *value, PyObject **resul
     return *result != NULL ? STEP_ENDED : STEP_FAILED;
 }
 
-#if PY_VERSION_HEX >= 0x030a0000
-static enum step step(pc_async_call *call, PyObject *argument, PyObject **result)
+/* What an awaitable, which is stolen, is awaited by. */
+static PyObject *awaited_by(PyObject *awaitable)
 {
-    PyObject *awaited = call->awaited;
-    PySendResult sent;
+    PyObject *awaited;
 
-    if (awaited == NULL) {
-        *result = no_more();
-        return STEP_FAILED;
-    }
-    Py_INCREF(awaited);
-    begin_step(call);
-    sent = PyIter_Send(awaited, argument, result);
-    end_step();
-    Py_DECREF(awaited);
-    if (sent == PYGEN_NEXT)
-        return STEP_YIELDED;
-    return end_with(call, sent == PYGEN_RETURN ? *result : NULL, result);
+    if (PyCoro_CheckExact(awaitable))
+        return awaitable;
+    awaited = Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
+    Py_DECREF(awaitable);
+    return awaited;
 }
 
+static bool is_used_up(const pc_async_call *call)
+{
+    return call->awaited == NULL && call->make == NULL;
+}
+
+/* In its first step. A new reference to what is awaited; NULL: with an exception, or *result is there already. */
+static PyObject *take_awaited(pc_async_call *call, PyObject **result)
+{
+    PyObject *made;
+
+    if (call->awaited == NULL) {
+        made = call->make(call);
+        call->make = NULL;
+        if (made == NULL || !pc_async_is_awaitable(made)) {
+            *result = made;
+            return NULL;
+        }
+        call->awaited = awaited_by(made);
+    }
+    Py_XINCREF(call->awaited);
+    return call->awaited;
+}
+
+/* Sends argument: STEP_YIELDED or STEP_ENDED with *result, or STEP_FAILED with an exception. */
+#if PY_VERSION_HEX >= 0x030a0000
+static enum step send(PyObject *awaited, PyObject *argument, PyObject **result)
+{
+    PySendResult sent = PyIter_Send(awaited, argument, result);
+
+    return sent == PYGEN_NEXT ? STEP_YIELDED : sent == PYGEN_RETURN ? STEP_ENDED : STEP_FAILED;
+}
+#else
+static enum step send(PyObject *awaited, PyObject *argument, PyObject **result)
+{
+    *result = argument == Py_None && PyIter_Check(awaited)
+                  ? Py_TYPE(awaited)->tp_iternext(awaited)
+                  : PyObject_CallMethod(awaited, "send", "O", argument);
+    if (*result != NULL)
+        return STEP_YIELDED;
+    *result = take_stop_value();
+    return *result != NULL ? STEP_ENDED : STEP_FAILED;
+}
+#endif
+
+/* A death while the result is written, too, is this call's: user code pickles. */
+static enum step step(pc_async_call *call, PyObject *argument, PyObject **result)
+{
+    PyObject *awaited;
+    enum step done;
+
+    *result = NULL;
+    if (is_used_up(call)) {
+        no_more();
+        return STEP_FAILED;
+    }
+    begin_step(call);
+    awaited = take_awaited(call, result);
+    if (awaited != NULL)
+        done = send(awaited, argument, result);
+    else
+        done = *result != NULL ? STEP_ENDED : STEP_FAILED;
+    leave_code();
+    if (done != STEP_YIELDED)
+        done = end_with(call, done == STEP_ENDED ? *result : NULL, result);
+    end_step();
+    Py_XDECREF(awaited);
+    return done;
+}
+
+#if PY_VERSION_HEX >= 0x030a0000
 static PySendResult call_am_send(PyObject *self, PyObject *argument, PyObject **result)
 {
     enum step done = step((pc_async_call *)self, argument, result);
 
     return done == STEP_YIELDED ? PYGEN_NEXT : done == STEP_ENDED ? PYGEN_RETURN : PYGEN_ERROR;
-}
-#else
-static enum step step(pc_async_call *call, PyObject *argument, PyObject **result)
-{
-    PyObject *awaited = call->awaited;
-
-    if (awaited == NULL) {
-        *result = no_more();
-        return STEP_FAILED;
-    }
-    Py_INCREF(awaited);
-    begin_step(call);
-    *result = argument == Py_None && PyIter_Check(awaited)
-                  ? Py_TYPE(awaited)->tp_iternext(awaited)
-                  : PyObject_CallMethod(awaited, "send", "O", argument);
-    end_step();
-    Py_DECREF(awaited);
-    if (*result != NULL)
-        return STEP_YIELDED;
-    return end_with(call, take_stop_value(), result);
 }
 #endif
 
@@ -764,23 +864,48 @@ static PyObject *call_next(PyObject *self)
     return call_send(self, Py_None);
 }
 
+/* The exception that throw() was given: an instance, or a type and its value. */
+static void set_thrown(PyObject *arguments)
+{
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+
+    if (!PyArg_UnpackTuple(arguments, "throw", 1, 3, &type, &value, &traceback))
+        return;
+    if (PyExceptionInstance_Check(type))
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    else
+        PyErr_SetObject(type, value);
+}
+
+/* NULL without an exception: it has returned None. */
+static PyObject *throw_into(PyObject *awaited, PyObject *arguments)
+{
+    PyObject *method = PyObject_GetAttrString(awaited, "throw");
+    PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, arguments);
+
+    Py_XDECREF(method);
+    return result;
+}
+
 static PyObject *call_throw(PyObject *self, PyObject *arguments)
 {
     pc_async_call *call = (pc_async_call *)self;
-    PyObject *awaited = call->awaited, *method, *result;
+    PyObject *awaited = call->awaited, *result = NULL;
     enum step done = STEP_YIELDED;
 
-    if (awaited == NULL)
+    if (is_used_up(call))
         return no_more();
-    Py_INCREF(awaited);
+    Py_XINCREF(awaited);
     begin_step(call);
-    method = PyObject_GetAttrString(awaited, "throw");
-    result = method == NULL ? NULL : PyObject_CallObject(method, arguments);
-    Py_XDECREF(method);
-    end_step();
-    Py_DECREF(awaited);
+    if (awaited != NULL)
+        result = throw_into(awaited, arguments);
+    else
+        set_thrown(arguments); /* before the first step */
+    leave_code();
     if (result == NULL)
         done = end_with(call, take_stop_value(), &result);
+    end_step();
+    Py_XDECREF(awaited);
     return give_step(done, result);
 }
 
@@ -817,10 +942,22 @@ static PyObject *call_getattro(PyObject *self, PyObject *name)
     return PyObject_GetAttr(call->awaited, name);
 }
 
+/* A coroutine that the worker's end came before would complain that it was not awaited. */
+static void close_unended(PyObject *awaited)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XDECREF(PyObject_CallMethod(awaited, "close", NULL));
+    PyErr_Restore(type, value, traceback);
+}
+
 static void call_dealloc(PyObject *self)
 {
     pc_async_call *call = (pc_async_call *)self;
 
+    if (call->awaited != NULL && PyCoro_CheckExact(call->awaited))
+        close_unended(call->awaited);
     Py_CLEAR(call->awaited);
     Py_CLEAR(call->task);
     PyObject_Free(self);
@@ -850,21 +987,18 @@ static PyTypeObject call_type = {
     .tp_methods = call_methods,
 };
 
-/* Steals awaitable. */
-static pc_async_call *make_call(PyObject *awaitable)
+/* Steals awaited. */
+static pc_async_call *make_call(const pc_execution *e, PyObject *awaited)
 {
-    PyObject *awaited = PyCoro_CheckExact(awaitable)
-                            ? new_reference(awaitable)
-                            : Py_TYPE(awaitable)->tp_as_async->am_await(awaitable);
-    pc_async_call *call = awaited == NULL ? NULL : PyObject_New(pc_async_call, &call_type);
+    pc_async_call *call = PyObject_New(pc_async_call, &call_type);
 
-    Py_DECREF(awaitable);
     if (call == NULL) {
         Py_XDECREF(awaited);
         return NULL;
     }
     memset((char *)call + sizeof(PyObject), 0, sizeof *call - sizeof(PyObject));
     call->awaited = awaited;
+    call->execution = *e;
     return call;
 }
 
@@ -887,10 +1021,48 @@ static PyObject *make_task(pc_async_call *call)
     return task;
 }
 
+bool pc_async_begin(pc_async_call *call)
+{
+    PyObject *task = make_task(call);
+
+    if (task == NULL && in_flight(call))
+        return false;
+    PyErr_Clear();
+    async.waiting -= call->waits;
+    call->waits = false;
+    if (in_flight(call)) /* an eager task may have ended by now */
+        call->task = new_reference(task);
+    Py_XDECREF(task);
+    return true;
+}
+
+void pc_async_fail(pc_async_call *call)
+{
+    Py_XDECREF(end_call(call, NULL));
+    PyErr_Clear(); /* a cancel, for the task that it has not */
+}
+
+/* From here on it is in flight. */
+static void let_wait(pc_async_call *call)
+{
+    pc_loop *l = call->execution.loop;
+
+    pc_run_note_kind(l, call->execution.function, PC_FUNCTION_COROUTINE);
+    if (pc_array_used)
+        call->arrays = pc_array_suspend();
+    pc_run_clear_current();
+    enlist(call);
+}
+
+static bool is_actors(const pc_execution *e)
+{
+    return (e->slot->flags & PC_REQUEST_KIND) == PC_KIND_METHOD;
+}
+
 int pc_async_start(pc_execution *e, uint32_t item, int64_t deadline,
                    void (*end)(pc_async_call *call, PyObject *result), void *data)
 {
-    PyObject *awaitable = e->awaitable, *task;
+    PyObject *awaitable = e->awaitable, *awaited;
     pc_async_call *call;
 
     e->awaitable = NULL;
@@ -898,33 +1070,47 @@ int pc_async_start(pc_execution *e, uint32_t item, int64_t deadline,
         Py_DECREF(awaitable);
         return -1;
     }
-    call = make_call(awaitable);
+    awaited = awaited_by(awaitable);
+    call = awaited == NULL ? NULL : make_call(e, awaited);
     if (call == NULL)
         return -1;
-    pc_run_note_kind(e->loop, e->function, PC_FUNCTION_COROUTINE);
-    call->execution = *e;
     call->item = item;
     call->deadline = deadline;
     call->end = end;
     call->data = data;
-    if (pc_array_used)
-        call->arrays = pc_array_suspend();
-    pc_run_clear_current();
-    enlist(call);
-    task = make_task(call);
-    if (task == NULL && in_flight(call)) {
+    let_wait(call);
+    call->to_begin = is_actors(e);
+    async.to_begin += call->to_begin;
+    if (!pc_async_begin(call)) {
         pc_async_leave(call);
         if (call->arrays != NULL)
             pc_array_resume(call->arrays);
         Py_DECREF(call);
         return -1;
     }
-    PyErr_Clear();
-    if (in_flight(call)) /* an eager task may have ended by now */
-        call->task = new_reference(task);
-    Py_XDECREF(task);
     Py_DECREF(call);
     return 0;
+}
+
+pc_async_call *pc_async_wait(const pc_execution *e, int64_t deadline,
+                             PyObject *(*make)(pc_async_call *call),
+                             void (*end)(pc_async_call *call, PyObject *result), void *data)
+{
+    pc_async_call *call;
+
+    if (need_loop(e->loop) < 0)
+        return NULL;
+    call = make_call(e, NULL);
+    if (call == NULL)
+        return NULL;
+    call->make = make;
+    call->deadline = deadline;
+    call->end = end;
+    call->data = data;
+    let_wait(call);
+    call->waits = true;
+    async.waiting++;
+    return call;
 }
 
 enum pc_function_kind pc_async_kind(PyObject *function)

@@ -41,6 +41,7 @@
 /* A call, or an item of a chunk, that is awaited. */
 typedef struct pc_async_call {
     PyObject_HEAD PyObject *awaited; /* the coroutine, or what __await__ gave */
+    PyObject *(*make)(struct pc_async_call *call); /* else, until the first step: see pc_async_wait */
     PyObject *task;
     pc_execution execution;
     uint32_t item;                /* of a chunk */
@@ -49,14 +50,19 @@ typedef struct pc_async_call {
     void (*end)(struct pc_async_call *call, PyObject *result);
     void *data;                         /* for end */
     struct pc_async_call *next, **link; /* among those in flight; link NULL: it has ended */
+    struct pc_async_call *behind;       /* its owner's, while it has no task */
+    bool waits;                         /* for its turn: it has no task yet */
+    bool to_begin;                      /* an actor's: its first step is still to come */
     bool cancelled;                     /* its task was, for the host */
     bool raised;                        /* in the middle of its code */
+    uint32_t epoch; /* see leave.h */
     int64_t stopped_at;
     uint64_t stopped_turn;
 } pc_async_call;
 
-/* How many calls are in flight. */
+/* How many calls are in flight, or wait for the next turn (pc_async_later); */
 extern unsigned pc_async_pending;
+unsigned pc_async_count(void); /* without the latter */
 
 static inline bool pc_async_is_awaitable(PyObject *object)
 {
@@ -73,6 +79,19 @@ enum pc_function_kind pc_async_kind(PyObject *function);
  * and ends the call. Clears "current". 0, or -1 with an exception: then end is not called. */
 int pc_async_start(pc_execution *e, uint32_t item, int64_t deadline,
                    void (*end)(pc_async_call *call, PyObject *result), void *data);
+
+/* The same for a call that is to wait for its turn: it has no task, and does not count for options.inflight. In its
+ * first step make gives what is awaited, or the result, or NULL with an exception. A new reference, or NULL with
+ * an exception. */
+pc_async_call *pc_async_wait(const pc_execution *e, int64_t deadline,
+                             PyObject *(*make)(pc_async_call *call),
+                             void (*end)(pc_async_call *call, PyObject *result), void *data);
+
+/* It is its turn. False, with an exception: it is still in flight. */
+bool pc_async_begin(pc_async_call *call);
+
+/* Ends one that has no task with the exception that is set. */
+void pc_async_fail(pc_async_call *call);
 
 /* It is not in flight any more: no interrupt finds it. Before its end is published. */
 void pc_async_leave(pc_async_call *call);

@@ -280,7 +280,7 @@ typedef struct waiting {
 } waiting;
 
 static void close_chunk(pc_execution *e, const pc_items_writer *w, int64_t start);
-static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t item,
+static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t first,
                                int64_t start);
 
 static void end_waiting(waiting *chunk, enum progress progress)
@@ -294,12 +294,16 @@ static void end_waiting(waiting *chunk, enum progress progress)
     free(chunk);
 }
 
+/* Beside other coroutines, as run_next in loop.c. */
 static void go_on(void *data)
 {
     waiting *chunk = data;
+    const pc_loop *l = chunk->execution.loop;
 
+    pc_loop_say_running(l, (uint64_t)chunk->execution.generation << 32 | chunk->execution.number);
     end_waiting(chunk, run_items(&chunk->execution, &chunk->w, chunk->next, chunk->item + 1,
                                  chunk->start));
+    pc_loop_say_running(l, UINT64_MAX);
 }
 
 /* The next one is not to run inside of this one's task. */
@@ -307,16 +311,18 @@ static void end_awaited(pc_async_call *call, PyObject *result)
 {
     waiting *chunk = call->data;
     pc_execution *e = &chunk->execution;
-    bool stops;
+    bool finished;
 
     e->ran = true;
     end_item(e, &chunk->w, chunk->item,
              pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
     note_memory(e->loop, chunk->allocated);
     pc_async_leave(call);
-    stops = call->raised || has_listed_all(chunk->w.chunk);
-    if (stops || chunk->item + 1 == chunk->w.chunk->count)
-        end_waiting(chunk, pc_items_stop_before(chunk->w.chunk, chunk->item + 1) ? ENDED : DOOMED);
+    /* At once: until the next one begins others' code may run, and this one's time would go on. */
+    finished = pc_items_stop_before(chunk->w.chunk, chunk->item + 1);
+    if (!finished || call->raised || has_listed_all(chunk->w.chunk) ||
+        chunk->item + 1 == chunk->w.chunk->count)
+        end_waiting(chunk, finished ? ENDED : DOOMED);
     else
         pc_async_later(go_on, chunk);
 }
@@ -338,14 +344,14 @@ static bool await_item(pc_execution *e, const waiting *now)
     return false;
 }
 
-/* From item on, whose arguments stand at `at`. */
-static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t item,
+/* From the item `first` on, whose arguments stand at `at`; those before it are finished. */
+static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t first,
                                int64_t start)
 {
     pc_chunk *chunk = w->chunk;
     pc_loop *l = e->loop;
 
-    for (; item < chunk->count; item++) {
+    for (uint32_t item = first; item < chunk->count; item++) {
         pc_cursor arguments = pc_items_arguments(at, e->shape);
         uint64_t allocated = l->worker->allocated;
         bool stops;
@@ -354,12 +360,12 @@ static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_
         __builtin_prefetch(at + AHEAD); /* the host's lines */
         if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
             is_to_yield(l, chunk, item))
-            return pc_items_stop_before(chunk, item) ? ENDED : DOOMED;
+            return item == first || pc_items_stop_before(chunk, item) ? ENDED : DOOMED;
         if (item == chunk->begin)
             l->most /= 2;
         /* Current before started: an interrupt is only asked for an item seen as started. */
         pc_run_set_current(e, e->number, item, pc_items_deadline(chunk));
-        if (!pc_items_advance(chunk, item, chunk->begin))
+        if (!pc_items_advance(chunk, item, first))
             return DOOMED;
         if (__builtin_expect(run_item(e, w, arguments, item) == PC_RUN_PENDING, 0)) {
             const waiting now = {*e, *w, at, item, allocated, start};
@@ -375,7 +381,7 @@ static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_
             return pc_items_stop_before(chunk, item + 1) ? ENDED : DOOMED;
         pc_run_yield_to_threads(l);
     }
-    return pc_items_advance(chunk, chunk->count, chunk->begin) ? ENDED : DOOMED;
+    return pc_items_advance(chunk, chunk->count, first) ? ENDED : DOOMED;
 }
 
 /* ---- chunks of all kinds ---- */

@@ -10,12 +10,14 @@ worker_sources = \
 	worker/host.c worker/host.h \
 	worker/interpreter.c \
 	worker/items.c worker/items.h \
+	worker/leave.c worker/leave.h \
 	worker/life.c \
 	worker/lifeline.c \
 	worker/loop.c worker/loop.h \
 	worker/map.c worker/map.h \
 	worker/module.c \
 	worker/object.c worker/object.h \
+	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
 	worker/worker.h \
 	worker/zygote.c

@@ -14,8 +14,10 @@
 #include "worker/async.h"
 #include "worker/host.h"
 #include "worker/items.h"
+#include "worker/leave.h"
 #include "worker/loop.h"
 #include "worker/object.h"
+#include "worker/stream.h"
 
 /* ---- single calls ---- */
 
@@ -79,13 +81,27 @@ static void end_single(const pc_execution *e, const slot_writer *w, enum pc_resu
 
 static void end_awaited(pc_async_call *call, PyObject *result)
 {
-    slot_writer w = write_to(&call->execution);
-    enum pc_result_kind kind =
-        pc_run_write(&call->execution, result, wants_json(&call->execution), &w.writer);
+    pc_execution *e = &call->execution;
+    enum pc_result_kind kind = PC_RESULT_VALUE;
+    slot_writer w = write_to(e);
 
+    if (e->slot->flags & PC_REQUEST_KIND)
+        result = pc_object_end_awaited(call, result, &kind);
+    if (kind == PC_RESULT_END)
+        pc_run_count(e->loop, kind);
+    else
+        kind = pc_run_write(e, result, wants_json(e), &w.writer);
     pc_async_leave(call);
-    end_single(&call->execution, &w, kind);
-    pc_loop_finish(&call->execution);
+    end_single(e, &w, kind);
+    pc_loop_finish(e);
+}
+
+/* 0, or -1 with an exception. */
+static int start_awaiting(pc_execution *e)
+{
+    if (pc_stream_check(e->awaitable))
+        return pc_stream_await(e, end_awaited);
+    return pc_async_start(e, 0, pc_current_call.deadline, end_awaited, NULL);
 }
 
 /* False: it goes on, and will be ended by end_awaited. */
@@ -99,7 +115,7 @@ static bool run_single(pc_execution *e)
     pc_run_set_current(e, e->number, 0, deadline);
     kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e), &w.writer);
     if (__builtin_expect(kind == PC_RUN_PENDING, 0)) {
-        if (pc_async_start(e, 0, deadline, end_awaited, NULL) == 0)
+        if (start_awaiting(e) == 0)
             return false;
         kind = pc_run_write(e, NULL, false, &w.writer);
     }
@@ -174,25 +190,8 @@ static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
            pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word);
 }
 
-/* A stream that has begun goes on to its end. */
-static bool may_leave(void)
-{
-    return pc_object_iterators() == 0;
-}
-
-static bool is_told_to_leave(const pc_worker *worker)
-{
-    return may_leave() &&
-           pc_idle_is_to_leave(&worker->segment, worker->number, worker->incarnation);
-}
-
-static inline bool is_over(const pc_loop *l)
-{
-    return pc_life_is_over(l->worker, l->calls) && may_leave();
-}
-
 /* Beside coroutines, a call says that it is its code that runs. */
-static void say_running(const pc_loop *l, uint64_t name)
+void pc_loop_say_running(const pc_loop *l, uint64_t name)
 {
     atomic_store_explicit(&l->worker->segment.workers[l->worker->number].running, name,
                           memory_order_relaxed);
@@ -211,14 +210,14 @@ static inline bool run_next(pc_loop *l)
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
     if (__builtin_expect(beside, 0))
-        say_running(l, (uint64_t)pc_word_generation(word) << 32 | slot);
+        pc_loop_say_running(l, (uint64_t)pc_word_generation(word) << 32 | slot);
     if (__builtin_expect(debug, 0))
         pc_terminal_take(worker->options);
     run_slot(l, slot, word);
     if (__builtin_expect(debug, 0))
         pc_terminal_give_back(worker->options);
     if (__builtin_expect(beside, 0))
-        say_running(l, UINT64_MAX);
+        pc_loop_say_running(l, UINT64_MAX);
     pc_run_yield_to_threads(l);
     return true;
 }
@@ -228,11 +227,17 @@ bool pc_loop_run_next(pc_loop *l)
     return run_next(l);
 }
 
+/* Those in flight count, or it would end so many more than it may. */
 bool pc_loop_takes_calls(pc_loop *l)
 {
-    l->leaving = is_over(l);
-    return !l->worker->cut_off &&
-           (pc_async_pending > 0 || (!l->leaving && !pc_current_call.recycle));
+    bool over = pc_life_is_over(l->worker, l->calls + pc_async_pending);
+
+    if (__builtin_expect(over | l->worker->cut_off | pc_current_call.recycle, 0)) {
+        l->over = true;
+        return pc_leave_goes_on(l);
+    }
+    l->over = l->leaving = false;
+    return true;
 }
 
 /* Coroutines that are debugged have the terminal until none is pending. */
@@ -245,7 +250,7 @@ static void serve(pc_loop *l)
         pc_terminal_give_back(l->worker->options);
 }
 
-static void sleep_idle(pc_worker *worker, int64_t until)
+void pc_loop_sleep(pc_worker *worker, int64_t until)
 {
     Py_BEGIN_ALLOW_THREADS
     pc_sleeper_wait(&worker->segment.workers[worker->number].semaphore, until);
@@ -292,6 +297,7 @@ static bool publish(pc_worker *worker)
 static void idle_awhile(pc_loop *l)
 {
     pc_worker *worker = l->worker;
+    pc_segment *segment = &worker->segment;
     int64_t until = INT64_MAX;
 
     pc_run_take_back(worker);
@@ -303,8 +309,8 @@ static void idle_awhile(pc_loop *l)
         until = pc_now() + PC_KEEP_NS;
     if (publish(worker) && !pc_loop_answer_shortage(l) &&
         !pc_heap_is_given_back(&worker->segment, worker->number) &&
-        !is_told_to_leave(worker)) /* I5 */
-        sleep_idle(worker, until);
+        !pc_idle_is_to_leave(segment, worker->number, worker->incarnation)) /* I5 */
+        pc_loop_sleep(worker, until);
     pc_idle_retract(&worker->segment, worker->number);
     if (until != INT64_MAX && pc_now() >= until)
         pc_heap_drop_kept(&worker->heap);
@@ -315,7 +321,10 @@ static void idle(pc_loop *l)
     pc_worker_record *record = &l->worker->segment.workers[l->worker->number];
 
     note_idle(record, true);
-    idle_awhile(l);
+    if (__builtin_expect(l->over, 0))
+        pc_leave_rest(l);
+    else
+        idle_awhile(l);
     note_idle(record, false);
 }
 

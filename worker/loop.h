@@ -4,10 +4,7 @@
 
 #include "worker/run.h"
 
-/* Whether another call may be claimed; else the worker leaves. One that is to be replaced after an interrupt goes on
- * while it has coroutines, which may take for ever, and calls are not to wait for that. One that is to leave for a
- * reload or at its limits (l->leaving) takes those of its own inbox alone, and leaves when the last coroutine has
- * ended: else it might always have one. */
+/* Whether another call may be claimed; else the worker leaves: see leave.h. */
 bool pc_loop_takes_calls(pc_loop *l);
 
 /* Claims a call and runs it to its end, or to where it waits. False: there is none. */
@@ -19,6 +16,12 @@ void pc_loop_finish(const pc_execution *e);
 /* The call could not be ended: it is doomed, and we are going to be killed. Anything else is a
  * scribbled word, and our death lets the sweep set it right. */
 _Noreturn void pc_loop_await_death(const pc_execution *e);
+
+/* Sleeps until then, or until it is woken. */
+void pc_loop_sleep(pc_worker *worker, int64_t until);
+
+/* Says which call's code runs, generation << 32 | slot, beside coroutines; UINT64_MAX: none. */
+void pc_loop_say_running(const pc_loop *l, uint64_t name);
 
 /* Gives back what is kept for calls to come, where others are short of memory now. */
 bool pc_loop_answer_shortage(pc_loop *l);

@@ -2,7 +2,7 @@
 #include "lib/shm/sleeper.h"
 #include "worker/array.h"
 #include "worker/host.h"
-#include "worker/async.h"
+#include "worker/stream.h"
 #include "worker/worker.h"
 
 pc_current pc_current_call = {.call = UINT64_MAX, .deadline = INT64_MAX};
@@ -68,7 +68,7 @@ PyObject *pc_module_init(void)
 
     if (module == NULL)
         return NULL;
-    if (pc_array_init(module) < 0 || pc_host_init() < 0) {
+    if (pc_array_init(module) < 0 || pc_host_init() < 0 || pc_stream_init() < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -3,16 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/async.h"
+#include "lib/shm/sleeper.h"
+#include "worker/leave.h"
+#include "worker/stream.h"
 
 static PyObject *objects; /* by name, an int */
-static PyObject *iterators; /* the names of those that streams go on with */
+static PyObject *iterators; /* the names of those that streams go on with, which are pycrew.Stream */
 
 /* The names of methods by their function's number; borrowed by nobody, kept for ever. */
 static PyObject **methods;
 static uint32_t method_capacity;
 
-size_t pc_object_iterators(void)
+size_t pc_object_streams(void)
 {
     return iterators == NULL ? 0 : (size_t)PySet_GET_SIZE(iterators);
 }
@@ -26,17 +28,32 @@ static PyObject *name_of(const pc_execution *e)
     return PyLong_FromUnsignedLongLong((unsigned long long)e->generation << 32 | slot);
 }
 
-static int keep(const pc_execution *e, PyObject *object, bool is_iterator)
+static int keep_as(PyObject *name, PyObject *object)
 {
-    PyObject *name;
+    if (objects == NULL && (objects = PyDict_New()) == NULL)
+        return -1;
+    return PyDict_SetItem(objects, name, object);
+}
+
+static int keep_stream(const pc_execution *e, PyObject *name, PyObject *iterator)
+{
+    PyObject *stream = pc_stream_new(e, name, iterator);
     int rc = -1;
 
-    if ((objects == NULL && (objects = PyDict_New()) == NULL) ||
-        (iterators == NULL && (iterators = PySet_New(NULL)) == NULL))
-        return -1;
-    name = name_of(e);
-    if (name != NULL && (!is_iterator || PySet_Add(iterators, name) == 0))
-        rc = PyDict_SetItem(objects, name, object);
+    if (stream != NULL && (iterators != NULL || (iterators = PySet_New(NULL)) != NULL) &&
+        PySet_Add(iterators, name) == 0)
+        rc = keep_as(name, stream);
+    Py_XDECREF(stream);
+    return rc;
+}
+
+static int keep(const pc_execution *e, PyObject *object, bool is_iterator)
+{
+    PyObject *name = name_of(e);
+    int rc = -1;
+
+    if (name != NULL)
+        rc = is_iterator ? keep_stream(e, name, object) : keep_as(name, object);
     Py_XDECREF(name);
     return rc;
 }
@@ -50,16 +67,43 @@ static PyObject *find(PyObject *name)
     return object;
 }
 
+bool pc_object_holds(int64_t now)
+{
+    PyObject *names = pc_object_streams() == 0 ? NULL : PySequence_List(iterators);
+    bool holds = false;
+
+    for (Py_ssize_t i = 0; names != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *stream = find(PyList_GET_ITEM(names, i));
+
+        /* Each is looked at: when it was asked last is what looks say. */
+        holds |= stream != NULL && pc_stream_holds(stream, now);
+        Py_XDECREF(stream);
+    }
+    Py_XDECREF(names);
+    PyErr_Clear();
+    return holds;
+}
+
+static void note_stream_end(PyObject *name)
+{
+    PyObject *stream = find(name);
+
+    if (stream != NULL)
+        pc_leave_note_end(pc_stream_epoch(stream));
+    Py_XDECREF(stream);
+}
+
 static void erase(PyObject *name)
 {
+    if (iterators != NULL && PySet_Contains(iterators, name) > 0)
+        note_stream_end(name);
     if (objects != NULL && PyDict_DelItem(objects, name) < 0)
         PyErr_Clear();
     if (iterators != NULL && PySet_Discard(iterators, name) < 0)
         PyErr_Clear();
 }
 
-/* An exception that is set stays. */
-static void forget(PyObject *name)
+void pc_object_forget(PyObject *name)
 {
 #if PY_VERSION_HEX >= 0x030c0000
     PyObject *exception = PyErr_GetRaisedException();
@@ -75,47 +119,13 @@ static void forget(PyObject *name)
 #endif
 }
 
-/* ---- coroutines, on a loop of the streams' own ---- */
-
-static PyObject *new_loop(void)
-{
-    PyObject *asyncio = PyImport_ImportModule("asyncio"), *loop = NULL;
-
-    if (asyncio != NULL)
-        loop = PyObject_CallMethod(asyncio, "new_event_loop", NULL);
-    Py_XDECREF(asyncio);
-    return loop;
-}
-
-/* Runs an awaitable to its end; steals it. */
-static PyObject *await_one(PyObject *awaitable)
-{
-    static PyObject *loop;
-    PyObject *result;
-
-    if (awaitable == NULL || (loop == NULL && (loop = new_loop()) == NULL)) {
-        Py_XDECREF(awaitable);
-        return NULL;
-    }
-    result = PyObject_CallMethod(loop, "run_until_complete", "O", awaitable);
-    Py_DECREF(awaitable);
-    return result;
-}
-
 /* ---- streams ---- */
-
-static bool is_async_iterator(PyObject *object)
-{
-    const PyAsyncMethods *methods_of_type = Py_TYPE(object)->tp_as_async;
-
-    return methods_of_type != NULL && methods_of_type->am_anext != NULL;
-}
 
 static int check_iterator(const pc_execution *e, PyObject *object)
 {
     const char *function = pc_run_function_name(e->loop, e->function);
 
-    if (PyIter_Check(object) || is_async_iterator(object))
+    if (pc_stream_takes(object))
         return 0;
     PyErr_Format(PyExc_TypeError,
                  "%s is called as a stream, but returned '%.200s', which is no generator, "
@@ -124,34 +134,20 @@ static int check_iterator(const pc_execution *e, PyObject *object)
     return -1;
 }
 
-/* Its next item; NULL without an exception at its end. */
-static PyObject *next_item(PyObject *iterator)
-{
-    PyObject *end = PyExc_StopIteration, *item;
-
-    if (is_async_iterator(iterator) && !PyIter_Check(iterator)) {
-        item = await_one(Py_TYPE(iterator)->tp_as_async->am_anext(iterator));
-        end = PyExc_StopAsyncIteration;
-    } else {
-        item = Py_TYPE(iterator)->tp_iternext(iterator);
-    }
-    if (item == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(end))
-        PyErr_Clear();
-    return item;
-}
-
 static PyObject *run_next(PyObject *name, enum pc_result_kind *kind)
 {
-    PyObject *iterator = find(name), *item = NULL;
+    PyObject *stream = find(name), *item = NULL;
 
-    if (iterator != NULL)
-        item = next_item(iterator);
+    if (stream != NULL && !pc_stream_check(stream))
+        PyErr_SetString(PyExc_SystemError, "an item is asked for of what is no stream");
+    else if (stream != NULL)
+        item = pc_stream_next(stream);
     if (item == NULL) {
-        forget(name);
+        pc_object_forget(name);
         if (!PyErr_Occurred())
             *kind = PC_RESULT_END;
     }
-    Py_XDECREF(iterator);
+    Py_XDECREF(stream);
     return item;
 }
 
@@ -212,26 +208,38 @@ static PyObject *run_method(const pc_execution *e, pc_arguments *decoded)
 
 /* ---- closing ---- */
 
-static PyObject *call_close(PyObject *object)
+/* NULL, and no exception: it has no such method. */
+static PyObject *call_if_there(PyObject *object, const char *name)
 {
-    const char *name = PyAsyncGen_CheckExact(object) ? "aclose" : "close";
-    PyObject *close = PyObject_GetAttrString(object, name), *result;
+    PyObject *method = PyObject_GetAttrString(object, name), *result;
 
-    if (close == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            return NULL;
-        PyErr_Clear();
-        Py_RETURN_NONE;
+    if (method == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError))
+            PyErr_Clear();
+        return NULL;
     }
-    result = PyObject_CallNoArgs(close);
-    Py_DECREF(close);
-    return PyAsyncGen_CheckExact(object) ? await_one(result) : result;
+    result = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return result;
+}
+
+PyObject *pc_object_call_close(PyObject *object)
+{
+    PyObject *result = NULL;
+
+    if (Py_TYPE(object)->tp_as_async != NULL && Py_TYPE(object)->tp_as_async->am_anext != NULL)
+        result = call_if_there(object, "aclose");
+    if (result == NULL && !PyErr_Occurred())
+        result = call_if_there(object, "close");
+    if (result != NULL || PyErr_Occurred())
+        return result;
+    Py_RETURN_NONE;
 }
 
 /* Nobody hears what it raises, but the log; an interrupt is the call's. */
 static PyObject *close_object(PyObject *object)
 {
-    PyObject *result = call_close(object);
+    PyObject *result = pc_object_call_close(object);
 
     if (result == NULL && !pc_current_call.interrupted) {
         PyErr_WriteUnraisable(object);
@@ -240,18 +248,69 @@ static PyObject *close_object(PyObject *object)
     return result;
 }
 
+static PyObject *close_kept(PyObject *kept)
+{
+    PyObject *stream;
+
+    if (!pc_stream_check(kept))
+        return close_object(kept);
+    stream = pc_stream_close(kept);
+    return stream != NULL ? stream : close_object(pc_stream_iterator(kept));
+}
+
+/* The host gives the time that it may take, and not when that ends: it may have been queued for long. */
+static void set_close_deadline(void)
+{
+    if (pc_current_call.deadline != INT64_MAX)
+        pc_current_call.deadline += pc_now();
+}
+
 static PyObject *run_drop(PyObject *name)
 {
     PyObject *object = find(name), *result;
 
+    set_close_deadline();
     if (object == NULL) {
         if (PyErr_Occurred())
             return NULL;
         Py_RETURN_NONE;
     }
-    forget(name);
-    result = close_object(object);
+    pc_object_forget(name);
+    result = close_kept(object);
     Py_DECREF(object);
+    return result;
+}
+
+PyObject *pc_object_end_awaited(pc_async_call *call, PyObject *result, enum pc_result_kind *kind)
+{
+    PyObject *closed = NULL;
+
+    if (result == NULL &&
+        (call->execution.slot->flags & PC_REQUEST_KIND) == PC_KIND_DROP &&
+        !pc_async_is_cancelled()) {
+        PyErr_WriteUnraisable(NULL);
+        Py_INCREF(Py_None);
+        closed = Py_None;
+    }
+    if (call->data != NULL && pc_stream_end(call, closed != NULL ? closed : result))
+        *kind = PC_RESULT_END;
+    return closed != NULL ? closed : result;
+}
+
+/* ---- the worker's end ---- */
+
+/* Runs an awaitable, which is stolen, to its end, in a worker that has had no coroutines. */
+static PyObject *await_in_new_loop(PyObject *awaitable)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio"), *result = NULL, *loop = NULL;
+
+    if (asyncio != NULL)
+        loop = PyObject_CallMethod(asyncio, "new_event_loop", NULL);
+    if (loop != NULL)
+        result = PyObject_CallMethod(loop, "run_until_complete", "O", awaitable);
+    Py_XDECREF(loop);
+    Py_XDECREF(asyncio);
+    Py_DECREF(awaitable);
     return result;
 }
 
@@ -260,7 +319,17 @@ static PyObject *finish(PyObject *result)
 {
     if (result == NULL || !pc_async_is_awaitable(result))
         return result;
-    return pc_async_has_loop() ? pc_async_finish(result) : await_one(result);
+    return pc_async_has_loop() ? pc_async_finish(result) : await_in_new_loop(result);
+}
+
+/* NULL: of a worker that was interrupted. */
+static PyObject *close_at_end(PyObject *kept)
+{
+    if (!pc_stream_check(kept))
+        return finish(close_object(kept));
+    if (pc_stream_is_busy(kept)) /* its task is cancelled: pc_async_end */
+        Py_RETURN_NONE;
+    return finish(close_object(pc_stream_iterator(kept)));
 }
 
 void pc_object_end(void)
@@ -270,9 +339,9 @@ void pc_object_end(void)
 
     objects = NULL;
     while (rest != NULL && PyDict_Next(rest, &at, &name, &object)) {
-        PyObject *result = finish(close_object(object));
+        PyObject *result = close_at_end(object);
 
-        if (result == NULL) /* of a worker that was interrupted */
+        if (result == NULL)
             PyErr_WriteUnraisable(object);
         Py_XDECREF(result);
     }

@@ -6,14 +6,25 @@
 #ifndef PC_WORKER_OBJECT_H
 #define PC_WORKER_OBJECT_H
 
-#include "worker/run.h"
+#include "worker/async.h"
 
 /* Runs a call of a kind: a new reference; NULL with an exception and *kind, or with none and
- * PC_RESULT_END. */
+ * PC_RESULT_END. It may be a stream (stream.h): the call is to wait for its turn. */
 PyObject *pc_object_run(pc_execution *e, pc_cursor arguments, enum pc_result_kind *kind);
 
-/* How many iterators of streams there are: the worker does not leave before these have ended. */
-size_t pc_object_iterators(void);
+/* What of such a call was awaited has ended: result, which is stolen, or NULL with an exception. What is to be
+ * written; or NULL without an exception, and *kind is PC_RESULT_END. */
+PyObject *pc_object_end_awaited(pc_async_call *call, PyObject *result, enum pc_result_kind *kind);
+
+/* It is in the table no more. An exception that is set stays. */
+void pc_object_forget(PyObject *name);
+
+/* aclose() or close(), where there is one, else None. It may be awaitable. */
+PyObject *pc_object_call_close(PyObject *object);
+
+/* How many streams there are, and whether a worker that is to leave waits for one of them. */
+size_t pc_object_streams(void);
+bool pc_object_holds(int64_t now);
 
 /* At an orderly end of the worker: closes all that are left. */
 void pc_object_end(void);

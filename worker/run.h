@@ -15,13 +15,17 @@ typedef struct pc_loop {
     PyObject **functions; /* by number; NULL: not looked up yet */
     uint32_t function_capacity;
     unsigned since_yield;
-    bool leaving; /* see pc_loop_takes_calls */
+    bool over;    /* it is to be replaced, and has something to end before: see leave.h */
+    bool leaving; /* and takes calls of its inbox alone */
     bool ring_is_next; /* the last call was from the inbox */
     uint32_t shortages;     /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */
     size_t arena_per_item;  /* bytes of results, in the last chunk */
     uint64_t most;          /* memory that an item of a batch took, of late; */
     uint64_t allocated;     /* and worker->allocated when there was seen to be enough for more */
+    /* leave.c's: */
+    int64_t patience, moved, serves_until; /* 0: none yet; when the ring's head was seen to move; 0: it does not serve */
+    uint32_t head;
 } pc_loop;
 
 /* A call, or an item of a chunk, while it runs. */

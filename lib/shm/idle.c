@@ -84,7 +84,7 @@ bool pc_idle_publish(pc_segment *segment, unsigned worker)
     return pc_idle_announce(segment, worker);
 }
 
-bool pc_idle_announce(pc_segment *segment, unsigned worker)
+static void announce(pc_segment *segment, unsigned worker)
 {
     pc_worker_record *record = &segment->workers[worker];
 
@@ -97,10 +97,21 @@ bool pc_idle_announce(pc_segment *segment, unsigned worker)
      * bit: the waker sees no sleeper, the sleeper no work. I4: the same for the caller's look at
      * the shortages, and pc_idle_call_for_memory. I5: for its look whether it is to leave. */
     atomic_thread_fence(memory_order_seq_cst);
+}
+
+bool pc_idle_announce(pc_segment *segment, unsigned worker)
+{
+    announce(segment, worker);
     if (pc_inbox_has(segment, worker))
         return false;
     return !pc_ring_ready(segment) &&
            atomic_load_explicit(&segment->header->closing, memory_order_acquire) == 0;
+}
+
+bool pc_idle_announce_own(pc_segment *segment, unsigned worker)
+{
+    announce(segment, worker);
+    return !pc_inbox_has(segment, worker);
 }
 
 void pc_idle_retract(pc_segment *segment, unsigned worker)

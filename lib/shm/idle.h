@@ -40,6 +40,10 @@ void pc_idle_retract(pc_segment *segment, unsigned worker);
 /* The same without taking old tokens away: while another thread waits on the semaphore, too. */
 bool pc_idle_announce(pc_segment *segment, unsigned worker);
 
+/* The same for a worker that leaves the ring's calls to others: false if there is something in its inbox. It may be woken
+ * for what is in the ring, and hands that on. */
+bool pc_idle_announce_own(pc_segment *segment, unsigned worker);
+
 /* After a push, and after a claim if the ring is ready: wakes one worker if no one awake is bound
  * to look. */
 void pc_idle_wake_one(pc_segment *segment);

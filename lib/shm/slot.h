@@ -177,7 +177,7 @@ typedef struct pc_slot {
     uint64_t arguments_block; /* segment offset; 0: inline */
     uint64_t arguments_size;  /* bytes */
     uint8_t arguments[PC_INLINE_ARGUMENTS];
-    int64_t deadline; /* CLOCK_MONOTONIC, for pycrew.deadline() */
+    int64_t deadline; /* CLOCK_MONOTONIC, for pycrew.deadline(); of a DROP: the time that it has */
 } pc_slot;
 
 #define PC_QUEUE_NONE 0xffffu

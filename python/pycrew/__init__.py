@@ -7,6 +7,7 @@ empty(shape, dtype=float)
                   view of most of it, returns it without a copy
 host              the program that this worker belongs to: host.name(...) calls the function that it has
                   exported by that name (pycrew_export), and waits for its answer
+async_host        the same for coroutines: await async_host.name(...); others go on meanwhile
 DeadlineExceeded  raised in a call whose deadline passed, or that was cancelled; a BaseException,
                   so that `except Exception` does not swallow it
 """
@@ -23,7 +24,7 @@ import os as _os
 import signal as _signal
 import sys as _sys
 
-__all__ = ["DeadlineExceeded", "deadline", "empty", "host", "worker"]
+__all__ = ["DeadlineExceeded", "async_host", "deadline", "empty", "host", "worker"]
 
 worker = None
 
@@ -49,6 +50,47 @@ class _Host:
 
 
 host = _Host()
+
+
+class _AsyncHost:
+    """The same functions as coroutine functions. Each call waits in a thread: a worker may have eight calls to its host at
+    a time, and one is left for those that do not await. They are made when they are needed, and end with the worker."""
+
+    _threads = None
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        async def ask(*arguments, **keywords):
+            import asyncio
+            import contextvars
+            loop = asyncio.get_running_loop()
+            context = contextvars.copy_context()
+
+            def wait():
+                return getattr(host, name)(*arguments, **keywords)
+
+            return await loop.run_in_executor(self._pool(), context.run, wait)
+
+        ask.__name__ = ask.__qualname__ = name
+        self.__dict__[name] = ask
+        return ask
+
+    def __dir__(self):
+        return dir(host)
+
+    def __repr__(self):
+        return "<pycrew.async_host>"
+
+    def _pool(self):
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+            self._threads = ThreadPoolExecutor(7, "pycrew.async_host")
+        return self._threads
+
+
+async_host = _AsyncHost()
 
 
 # What follows is called by pycrew-worker. It is compiled before the fork, so that its pages are

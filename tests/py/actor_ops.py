@@ -262,6 +262,102 @@ async def forever_async(path):
             file.write("closed")
 
 
+async def count_slowly(n, seconds):
+    import asyncio
+    for i in range(n):
+        await asyncio.sleep(seconds)
+        yield i
+
+
+turns = {}  # of those that wait for each other
+
+
+async def in_turn(n, own, other):
+    """Its item i is made when the other one's item i - 1 is."""
+    import asyncio
+    mine = turns.setdefault(own, [asyncio.Event() for _ in range(n)])
+    for i in range(n):
+        if i > 0:
+            while other not in turns:
+                await asyncio.sleep(0.001)
+            await turns[other][i - 1].wait()
+        mine[i].set()
+        yield i
+
+
+async def hang_after(n, path):
+    """Says in a file how it ended."""
+    import asyncio
+    try:
+        for i in range(n):
+            yield i
+        await asyncio.Event().wait()
+    except BaseException as error:
+        with open(path, "w") as file:
+            file.write(type(error).__name__)
+        raise
+
+
+async def hold_async(n, started, release, closed):
+    import asyncio
+    try:
+        for i in range(n):
+            yield i
+        open(started, "w").close()
+        while not os.path.exists(release):
+            await asyncio.sleep(0.001)
+        yield n
+        open(closed + ".too_far", "w").close()
+        yield n + 1
+    finally:
+        await asyncio.sleep(0.01)
+        with open(closed, "w") as file:
+            file.write("closed")
+
+
+class AsyncIterator:
+    """Written by hand: __anext__ is no coroutine function, and raises by itself."""
+
+    def __init__(self, n, path):
+        self.left = n
+        self.path = path
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        if self.left == 0:
+            raise StopAsyncIteration
+        self.left -= 1
+        return self.give(self.left)
+
+    async def give(self, value):
+        import asyncio
+        await asyncio.sleep(0)
+        return value
+
+    async def aclose(self):
+        import asyncio
+        await asyncio.sleep(0)
+        open(self.path, "w").close()
+
+
+class NoAwaitable:
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return 5
+
+
+async def die_in_step(n):
+    import asyncio
+    for i in range(n):
+        yield i
+    await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def hold_second(started, release, closed):
     try:
         yield 1

@@ -150,6 +150,18 @@ async def block(seconds, started):
         pass
 
 
+async def block_behind(seconds):
+    """What blocks comes right behind its own last step."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake():
+        event.set()
+        loop.call_soon(time.sleep, seconds)
+
+    loop.call_later(0.02, wake)
+    await event.wait()
+
+
 async def block_in_c(started):
     """Holds the GIL for ever, and never looks for signals."""
     note(started)

@@ -227,3 +227,33 @@ def ask_beside(seconds):
 
 def answer_beside():
     return beside
+
+
+class Asker:
+    """Its methods ask the host, which asks it, or another one."""
+
+    def ask(self, name, *arguments):
+        try:
+            return f"returned {ask(name, *arguments)}"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    def get(self):
+        return 42
+
+
+async def await_gate():
+    """Others go on meanwhile."""
+    return await pycrew.async_host.wait_for_gate()
+
+
+async def await_sums(count):
+    import asyncio
+    return sum(await asyncio.gather(*(pycrew.async_host.add(i, 1) for i in range(count))))
+
+
+async def await_caught(name):
+    try:
+        return await getattr(pycrew.async_host, name)()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

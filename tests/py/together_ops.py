@@ -2,6 +2,7 @@
 import asyncio
 import os
 import signal
+import time
 
 
 class Server:
@@ -24,6 +25,59 @@ class Server:
     async def die(self):
         await self.await_started()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def pid_after(seconds):
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+def items(count, seconds):
+    for i in range(count):
+        time.sleep(seconds)
+        yield i
+
+
+class DiesWhenPickled:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        with open(self.path, "a") as file:
+            file.write(".")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def die_when_pickled(path):
+    await asyncio.sleep(0.01)
+    return DiesWhenPickled(path)
+
+
+class SlowCloser:
+    def __init__(self, path, seconds):
+        self.path = path
+        self.seconds = seconds
+
+    async def close(self):
+        await asyncio.sleep(self.seconds)
+        open(self.path, "w").close()
+
+
+class InOrder:
+    """Coroutines that begin in the order of their submit, also before plain methods."""
+
+    def __init__(self):
+        self.seen = []
+
+    async def note_async(self, number):
+        self.seen.append(number)
+        await asyncio.sleep(0.001)
+
+    def note(self, number):
+        self.seen.append(number)
+
+    def is_in_order(self, count):
+        return int(self.seen == list(range(count)))
 
 
 class Closer:
