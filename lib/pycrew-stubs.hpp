@@ -1,4 +1,5 @@
-/* pycrew-stubs.hpp: what the C++ headers that `pycrew stubs` writes stand on, on top of pycrew.hpp. */
+/* pycrew-stubs.hpp: what the C++ headers that `pycrew stubs` writes stand on, on top of pycrew.hpp.
+ */
 #ifndef PYCREW_STUBS_HPP
 #define PYCREW_STUBS_HPP
 
@@ -32,7 +33,8 @@ inline call prepare(const crew &of, pycrew_stub &stub)
 /* A result of another type, with the function's name. */
 [[noreturn]] inline void fail_result(const error &why, const char *function, const char *annotation)
 {
-    const std::string message = std::string(function) + " returns " + annotation + ": " + why.message();
+    const std::string message =
+        std::string(function) + " returns " + annotation + ": " + why.message();
     pycrew_error named{};
 
     named.size = sizeof named;
@@ -68,7 +70,8 @@ inline pycrew_value fields(pycrew_value of, const char *type, std::size_t count)
     return first;
 }
 
-/* An array for a parameter: a view, a vector, what writable() gave, or an array that was a result. */
+/* An array for a parameter: a view, a vector, what writable() gave, or an array that was a result.
+ */
 template <typename T> class array_argument
 {
   public:
@@ -85,7 +88,8 @@ template <typename T> class array_argument
     {
     }
     array_argument(const std::vector<T> &from)
-        : native_(array_view<const T>(from.data(), {static_cast<std::int64_t>(from.size())}).native())
+        : native_(
+              array_view<const T>(from.data(), {static_cast<std::int64_t>(from.size())}).native())
     {
     }
     const pycrew_array &native() const

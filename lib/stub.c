@@ -12,9 +12,9 @@
 
 /* ---- from a stub to its function ----
  *
- * Each stub gets a number, once in this process and for ever; each crew has a table of its own, from numbers to its
- * functions. So nothing of a crew is in a stub, and nothing in it can be stale. The
- * number is nothing but a number; the function's load (F2) pairs with the store below. */
+ * Each stub gets a number, once in this process and for ever; each crew has a table of its own,
+ * from numbers to its functions. So nothing of a crew is in a stub, and nothing in it can be stale.
+ * The number is nothing but a number; the function's load (F2) pairs with the store below. */
 
 static _Atomic unsigned last_number;
 
@@ -31,7 +31,8 @@ static unsigned number_of(pycrew_stub *stub)
     return none; /* another thread was first */
 }
 
-/* NULL: the number is too large for the table, or there is no memory. It costs a look-up by name then. */
+/* NULL: the number is too large for the table, or there is no memory. It costs a look-up by name
+ * then. */
 static _Atomic(const pycrew_function *) *make_place(pycrew_crew *crew, unsigned number)
 {
     pc_stub_page *made, *page = NULL;
@@ -64,8 +65,8 @@ static inline int function_of(pycrew_crew *crew, pycrew_stub *stub, const pycrew
     if (__builtin_expect(number < PC_STUB_PAGES * PC_STUB_PAGE, 1))
         page = atomic_load_explicit(&crew->stub_pages[number / PC_STUB_PAGE], memory_order_acquire);
     if (__builtin_expect(page != NULL, 1)) {
-        const pycrew_function *found = atomic_load_explicit(
-            &page->functions[number % PC_STUB_PAGE], memory_order_acquire); /* F2 */
+        const pycrew_function *found = atomic_load_explicit(&page->functions[number % PC_STUB_PAGE],
+                                                            memory_order_acquire); /* F2 */
 
         if (__builtin_expect(found != NULL, 1)) {
             *ret = found;
@@ -138,8 +139,7 @@ void *pycrew_call_alloc(pycrew_call *call, size_t count, size_t size)
     if (of == NULL || pc_crew_check(of->crew) < 0)
         return NULL;
     if (__builtin_mul_overflow(count, size, &bytes) ||
-        __builtin_add_overflow(bytes, sizeof *block, &bytes) ||
-        (block = malloc(bytes)) == NULL) {
+        __builtin_add_overflow(bytes, sizeof *block, &bytes) || (block = malloc(bytes)) == NULL) {
         pc_fail(-ENOMEM, "no memory for %zu items of %zu bytes", count, size);
         return NULL;
     }
@@ -171,8 +171,8 @@ int pycrew_value_items(pycrew_value value, int kind, const char *type, size_t *c
     if (!right)
         return pc_fail(PYCREW_ETYPE, "expected %s, got %s", type, type_text(value));
     if (*count != SIZE_MAX && *count != number)
-        return pc_fail(PYCREW_ETYPE, "expected %s, which has %zu items, got a %s of %zu", type, *count,
-                       type_text(value), number);
+        return pc_fail(PYCREW_ETYPE, "expected %s, which has %zu items, got a %s of %zu", type,
+                       *count, type_text(value), number);
     *count = number;
     *first = pycrew_value_item(value, 0);
     return 0;
@@ -213,17 +213,18 @@ int pycrew_value_int(pycrew_value value, int64_t least, int64_t most, int64_t *r
     if (rc < 0)
         return rc;
     if (number < least || number > most)
-        return pc_fail(-ERANGE, "%lld is out of range: it is to be from %lld to %lld", (long long)number,
-                       (long long)least, (long long)most);
+        return pc_fail(-ERANGE, "%lld is out of range: it is to be from %lld to %lld",
+                       (long long)number, (long long)least, (long long)most);
     *ret = number;
     return 0;
 }
 
 static const char *dtype_text(pycrew_dtype dtype)
 {
-    static const char *const texts[] = {
-        "unknown", "bool",   "int8",   "int16",   "int32",   "int64",   "uint8",     "uint16",
-        "uint32",  "uint64", "float16", "float32", "float64", "complex64", "complex128", "another type"};
+    static const char *const texts[] = {"unknown", "bool",      "int8",       "int16",
+                                        "int32",   "int64",     "uint8",      "uint16",
+                                        "uint32",  "uint64",    "float16",    "float32",
+                                        "float64", "complex64", "complex128", "another type"};
 
     return (size_t)dtype < sizeof texts / sizeof texts[0] ? texts[dtype] : texts[0];
 }

@@ -31,6 +31,15 @@ def _rule(targets, files):
     return "\n".join([" ".join(targets) + ": " + " \\\n ".join(words), ""] + [f"\n{word}:" for word in words[1:]]) + "\n"
 
 
+def _clashes(names):
+    """Names that would stand for two things."""
+    seen = {}
+    for name, of in names:
+        other = seen.setdefault(name, of)
+        if other != of:
+            yield f"{name} would be the name of {other} and of {of}: --only or another --prefix helps"
+
+
 def generate(module, *, prefix="", output="", c_header="", c_source="", cpp_header="", depfile="", int="",
              sized_str=False, crew="", only=()):
     """Errors, each a line; and files, names and texts. Where there are errors there are no files."""
@@ -44,14 +53,17 @@ def generate(module, *, prefix="", output="", c_header="", c_source="", cpp_head
         base = os.path.join(output, options.prefix.rstrip("_"))
         c_header, c_source, cpp_header = base + ".h", base + ".c", "" if crew else base + ".hpp"
     files = []
-    c = emit_c.Writer(read, options)
+    c, cpp = emit_c.Writer(read, options), emit_cpp.Writer(read, options)
+    clashes = list(_clashes(c.names())) + (list(_clashes(cpp.names())) if cpp_header else [])
+    if clashes:
+        return clashes, []
     if c_header:
         files.append((c_header, c.header(os.path.basename(c_header))))
     if c_source:
         header = c_header or os.path.splitext(c_source)[0] + ".h"
         files.append((c_source, c.source(os.path.basename(header))))
     if cpp_header:
-        files.append((cpp_header, emit_cpp.Writer(read, options).header(os.path.basename(cpp_header))))
+        files.append((cpp_header, cpp.header(os.path.basename(cpp_header))))
     if depfile:
         files.append((depfile, _rule([name for name, text in files], sources)))
     return [], files

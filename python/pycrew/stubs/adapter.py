@@ -103,13 +103,13 @@ class _Text:
         function, returns = self.function, self.function.returns
         body = ["    a = list(a)"] + list(self.arguments()) + list(self.body())
         asynchronous = function.awaited or (isinstance(returns, model.Stream) and returns.asynchronous)
-        space = function.name
-        for part in reversed(function.module.split(".")):
+        first, *parts = function.module.split(".")
+        space = f"_N({function.name}={function.name})"
+        for part in reversed(parts):
             space = f"_N({part}={space})"
-        first = function.module.split(".")[0]
         return "\n".join(["from types import SimpleNamespace as _N"] + self.lines +
                          [f"{'async ' if asynchronous else ''}def {function.name}(*a, **k):"] + body +
-                         [f"{first} = {space.split('=', 1)[1][:-1]}", ""])
+                         [f"{first} = {space}", ""])
 
 
 def source(function):

@@ -44,7 +44,11 @@ class Writer:
             return "pycrew_array"
         return {model.FLOAT: "double", model.BOOL: "bool", model.BYTES: "pycrew_bytes",
                 model.STR: "pycrew_str" if self.options.sized_str else "const char *"
-                }.get(type) or self.prefix + type.tag
+                }.get(type) or self.type_name(type)
+
+    def type_name(self, type):
+        """Of a typedef of ours. With _t it cannot be a function's, optional_int say."""
+        return self.prefix + type.tag + ("" if isinstance(type, model.Struct) else "_t")
 
     def declare(self, type, name):
         """A value of that type and name."""
@@ -83,7 +87,7 @@ class Writer:
         """A type's typedef, or nothing where it needs none."""
         if self.by_value(type) or isinstance(type, (model.Array, model.Nothing, model.Stream)):
             return []
-        name, lines, before = self.prefix + type.tag, [], []
+        name, lines, before = self.type_name(type), [], []
         if isinstance(type, model.Struct):
             before = names.comment(type.doc)
             for field, field_type in type.fields:
@@ -102,15 +106,24 @@ class Writer:
             lines = [f"    const {name}_entry *items;", "    size_t count;"]
         return before + [f"typedef struct {name} {{", *lines, f"}} {name};", ""]
 
-    def definitions(self):
-        lines, done = [], set()
+    def types(self):
+        """All types that need a definition, those inside others first."""
+        found = {}
         for function in self.module.functions:
-            for top in [p.type for p in function.parameters] + [function.returns]:
-                for type in top.all():
-                    if type not in done:
-                        done.add(type)
-                        lines += self.definition(type)
-        return lines
+            for top in [p.type.item if p.star else p.type for p in function.parameters] + [function.returns]:
+                found.update((type, None) for type in top.all() if self.definition(type))
+        return list(found)
+
+    def definitions(self):
+        return [line for type in self.types() for line in self.definition(type)]
+
+    def names(self):
+        """All that the header declares, and of what each is."""
+        for type in self.types():
+            yield self.type_name(type), type.text
+        for function in self.module.functions:
+            for start, arguments in self.heads(function):
+                yield start.split()[-1], function.name
 
     # ---- adding arguments ----------------------------------------------------------------------------
 
@@ -133,7 +146,8 @@ class Writer:
         declared = self.declare(type, "value") if isinstance(type, model.Scalar) else f"const {self.value(type)} *value"
         lines = [f"static int add_{type.tag}(pycrew_call *call, {declared})", "{"]
         if type is model.STR and not self.options.sized_str:
-            lines += ["    return pycrew_add_str(call, value, value == NULL ? 0 : strlen(value));"]
+            lines += ["    size_t size = value == NULL ? 1 : strlen(value); /* of NULL one byte is refused */", "",
+                      "    return pycrew_add_str(call, value, size);"]
         elif type in (model.STR, model.BYTES):
             what = "str" if type is model.STR else "bytes"
             lines += [f'    return pycrew_add_{what}(call, value.data == NULL ? "" : value.data, value.size);']
@@ -448,9 +462,14 @@ class Writer:
                             "        return rc;", f"    rc = pycrew_result_{direct}(call, ret);",
                             f"    return rc < 0 ? {failed} : 0;", "}", ""]
         read = self.read_value(type, "pycrew_result_value(call)", "&result")
-        return lines + [f"    {self.declare(type, 'result')};", "    int rc = pycrew_wait(call, PYCREW_FOREVER);", "",
+        return lines + [f"    {self.empty(type)};", "    int rc = pycrew_wait(call, PYCREW_FOREVER);", "",
                         "    if (rc < 0)", "        return rc;", f"    rc = {read};", "    if (rc < 0)",
                         f"        return {failed};", "    *ret = result;", "    return 0;", "}", ""]
+
+    def empty(self, type):
+        """A local result. What is not present in it is not read, and copied all the same."""
+        zero = {model.FLOAT: "0", model.INT: "0", model.BOOL: "false"}.get(type)
+        return f"{self.declare(type, 'result')} = {zero or ('NULL' if self.value(type).endswith('*') else '{0}')}"
 
     def next(self, function):
         item = function.returns.item
@@ -458,7 +477,7 @@ class Writer:
         read = self.read_value(item, "pycrew_result_value(stream)", "&result").replace("(call, ", "(stream, ")
         lines = names.declaration(f"int {self.prefix}{function.name}_next",
                                   ["pycrew_call *stream", "int64_t timeout_ns", self.pointer(item, "ret")], "")
-        return lines + ["{", f"    {self.declare(item, 'result')};",
+        return lines + ["{", f"    {self.empty(item)};",
                         "    int rc = pycrew_next(stream, timeout_ns);", "", "    if (rc <= 0)", "        return rc;",
                         f"    rc = {read};", "    if (rc < 0)", f"        return {failed};", "    *ret = result;",
                         "    return 1;", "}", ""]

@@ -87,6 +87,14 @@ class Writer:
             lines += ["        return result;", "    }", "};", ""]
         return lines
 
+    def names(self):
+        """All that the header declares in its namespace, and of what each is."""
+        for struct in self.module.structs():
+            yield names.field(struct.tag), struct.text
+        for function in self.module.functions:
+            for suffix in "", "_prepare", "_async":
+                yield names.field(function.name) + suffix, function.name
+
     # ---- functions -----------------------------------------------------------------------------------
 
     def stub(self, function):
