@@ -1,5 +1,5 @@
-/* pycrew stubs: a module's functions for C and C++. Python does it, in a worker, where the module is imported; its
- * answer are errors, or files with their texts. */
+/* pycrew stubs: a module's functions for C and C++. Python does it, in a worker, where the module
+ * is imported; its answer are errors, or files with their texts. */
 #include "cli/commands.h"
 
 #include <errno.h>
