@@ -8,6 +8,7 @@ import os
 import sys
 import types
 import typing
+import warnings
 
 from . import model
 
@@ -103,19 +104,22 @@ class _Reader:
     def dtype_of(self, arguments):
         import numpy
         scalar = typing.get_args(arguments[1]) if len(arguments) == 2 else ()
-        try:
-            name = numpy.dtype(scalar[0]).name if issubclass(scalar[0], numpy.generic) else None
-        except (IndexError, TypeError):  # numpy.floating, Any
-            name = None
-        if name not in _DTYPES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's of numpy.floating, for which it takes float64
+            try:
+                dtype = numpy.dtype(scalar[0])
+            except (IndexError, TypeError):  # Any
+                dtype = None
+        if dtype is None or dtype.type is not scalar[0] or dtype.name not in _DTYPES:
             raise Unsupported("is of no certain dtype: bool, ints, floats and complex are")
-        return name
+        return dtype.name
 
     def class_of(self, annotation):
         if annotation.__module__ == "numpy" and annotation.__name__ == "ndarray":
             raise Unsupported("is of no certain dtype: numpy.typing.NDArray[numpy.float64] is")
         if annotation in (list, dict, tuple):
-            raise Unsupported(f"says nothing about its items: {annotation.__name__}[int] does")
+            better = "dict[str, int]" if annotation is dict else f"{annotation.__name__}[int]"
+            raise Unsupported(f"says nothing about its items: {better} does")
         if dataclasses.is_dataclass(annotation):
             fields = [(f.name, f.init) for f in dataclasses.fields(annotation)]
             if any(f._field_type is dataclasses._FIELD_INITVAR
