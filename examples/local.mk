@@ -30,6 +30,23 @@ $(bridge_stubs): examples/bridge/stamp
 examples/bridge/libbridge_la-bridge.lo examples/bridge/bridge-main.$(OBJEXT): examples/bridge/math_ops.h
 CLEANFILES += $(bridge_stubs) examples/bridge/stamp
 
+# A module's functions with their own types.
+noinst_PROGRAMS += examples/stubs/stubs
+examples_stubs_stubs_SOURCES = examples/stubs/stubs.c
+nodist_examples_stubs_stubs_SOURCES = examples/stubs/shapes.c
+examples_stubs_stubs_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib -iquote examples/stubs \
+	-DSHAPES_FOLDER='"$(abs_top_srcdir)/examples/stubs"'
+examples_stubs_stubs_LDADD = lib/libpycrew.la
+shapes_stubs = examples/stubs/shapes.c examples/stubs/shapes.h
+examples/stubs/stamp: examples/stubs/shapes.py $(stubs_need)
+	$(AM_V_GEN)$(MKDIR_P) examples/stubs && \
+	$(generate_stubs) shapes --path $(srcdir)/examples/stubs --c-header examples/stubs/shapes.h \
+		--c-source examples/stubs/shapes.c && touch $@
+$(shapes_stubs): examples/stubs/stamp
+	@test -f $@ || { rm -f examples/stubs/stamp && $(MAKE) examples/stubs/stamp; }
+examples/stubs/stubs-stubs.$(OBJEXT): examples/stubs/shapes.h
+CLEANFILES += $(shapes_stubs) examples/stubs/stamp
+
 # The main job: the standard library, with one worker and with all.
 noinst_PROGRAMS += examples/stdlib/stdlib-stats
 examples_stdlib_stdlib_stats_SOURCES = examples/stdlib/stdlib-stats.c
@@ -128,4 +145,5 @@ EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_op
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
+	examples/stubs/shapes.py \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
