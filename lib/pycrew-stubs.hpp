@@ -46,16 +46,27 @@ inline call prepare(const crew &of, pycrew_stub &stub)
     throw error(named);
 }
 
+/* pycrew_value_str gives an int's text as well, and pycrew_value_bytes a pickled object's. */
+template <typename T> void expect(const call &ended)
+{
+    if constexpr (std::is_same_v<T, std::string>)
+        pycrew::detail::check(
+            pycrew_value_expect(pycrew_result_value(ended.native()), PYCREW_TYPE_STR));
+    else if constexpr (std::is_same_v<T, bytes>)
+        pycrew::detail::check(
+            pycrew_value_expect(pycrew_result_value(ended.native()), PYCREW_TYPE_BYTES));
+    else if constexpr (std::is_void_v<T>)
+        pycrew::detail::check(
+            pycrew_value_expect(pycrew_result_value(ended.native()), PYCREW_TYPE_NONE));
+}
+
 /* Submits a prepared call, and waits for its result. */
 template <typename T> T run(call prepared, const char *function, const char *annotation)
 {
     prepared.submit().wait();
     try {
-        if constexpr (std::is_void_v<T>)
-            pycrew::detail::check(
-                pycrew_value_expect(pycrew_result_value(prepared.native()), PYCREW_TYPE_NONE));
-        else
-            return prepared.template result<T>();
+        expect<T>(prepared);
+        return prepared.template result<T>();
     } catch (const error &why) {
         fail_result(why, function, annotation);
     }

@@ -142,6 +142,8 @@ TEST(a_result_of_another_type_is_thrown_with_the_functions_name)
     ASSERT(has(failure_of([&] { stub_ops::nothing(crew); }).message(),
                "returns None: expected None, got"));
     ASSERT_INT(failure_of([&] { stub_ops::text(crew, ""); }).code(), PYCREW_ETYPE);
+    ASSERT(has(failure_of([&] { stub_ops::data(crew, {}); }).message(),
+               "expected bytes, got a pickled object"));
     ASSERT_INT(failure_of([&] { stub_ops::shift(crew, {}, 1); }).code(), PYCREW_ETYPE);
     ASSERT(failure_of([&] { stub_ops::divide(crew, 1, 0); }).type() == "ZeroDivisionError");
 }

@@ -8,6 +8,44 @@
 #include "tests/stubs/sized_ops.h"
 #include "tests/stubs/stub_ops.h"
 
+/* ---- allocations, counted in one thread; a sanitizer has functions of its own ------------------
+ */
+
+static _Thread_local bool counting;
+static _Thread_local unsigned allocations;
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(SANITIZED)
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *memory, size_t size);
+
+void *malloc(size_t size)
+{
+    allocations += counting;
+    return __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    allocations += counting;
+    return __libc_calloc(count, size);
+}
+
+void *realloc(void *memory, size_t size)
+{
+    allocations += counting;
+    return __libc_realloc(memory, size);
+}
+#endif
+
+/* ---- calls ------------------------------------------------------------------------------------
+ */
+
 static pycrew_call *held;
 
 /* The call that ends with its result held gives 0; the result is looked at, and given back. */
@@ -583,6 +621,31 @@ TEST(stubs_are_for_all_crews_and_threads_at_once)
         pthread_join(threads[i], NULL);
     pycrew_close(crews[0]);
     pycrew_close(crews[1]);
+}
+
+TEST(scalars_text_and_structs_of_scalars_need_no_allocation)
+{
+    pycrew_crew *crew = open_crew(1);
+    stub_ops_Point point = {0, 0};
+    const char *text;
+
+    for (int64_t i = 0; i < 3; i++) {
+        int64_t n = 0;
+        double x = 0;
+        bool p = false;
+
+        counting = i > 0; /* by then the crew knows the functions */
+        OK(stub_ops_add(crew, i, i, &n));
+        OK(stub_ops_half(crew, 1, &x));
+        OK(stub_ops_negate(crew, false, &p));
+        OK(stub_ops_shift(crew, &(stub_ops_Point){i, 0}, 1, &point));
+        OK(stub_ops_text(crew, "text", &text, &held));
+        pycrew_release(held);
+        counting = false;
+        ASSERT(n == 2 * i && p && point.x == i + 1);
+    }
+    ASSERT_INT(allocations, 0);
+    pycrew_close(crew);
 }
 
 TEST(a_stub_serves_the_crew_that_comes_after)

@@ -64,6 +64,8 @@ UNSUPPORTED = [
     ("x: Odd", "x: Odd has a field when: date, which has no C type"),
     ("x: Made", "x: Made cannot be made: its __init__ does not take its field n"),
     ("x: Empty", "x: Empty has no fields"),
+    ("x: Lost", "x: Lost has fields whose annotations raise NameError: name 'nowhere' is not defined"),
+    ("x: typing.Literal[[]]", "has no C type"),
     ("x: missing.Type", "x: missing.Type: NameError: name 'missing' is not defined"),
     ("**x: int", "**x has no fixed names"),
     ("\u00e4: int", "\u00e4 is no name in C"),
@@ -85,6 +87,9 @@ class Made:
 @dataclasses.dataclass
 class Empty:
     pass
+@dataclasses.dataclass
+class Lost:
+    x: nowhere.Type
 """
 
 
@@ -140,6 +145,9 @@ def two_things_of_one_name_in_c_are_an_error():
     write("m.py", "def f(a: int) -> int: ...\ndef f_get(a: int) -> int: ...\n")
     check(stubs("m"), 1, "", "m_f_get would be the name of f and of f_get")
     check(stubs("m", "--only", "f"), 0)
+    write("m.py", "def detail(a: int) -> int: ...\n")
+    check(stubs("m"), 1, "", "detail would be the name of")
+    check(stubs("m", "--c-header", "m.h"), 0)
 
 
 @test
@@ -185,6 +193,16 @@ def cpp17_and_cpp20_compile_without_a_warning():
     for compiler in COMPILERS:
         for standard in "c++17", "c++20":
             equal(compiled(cpp_compiler(compiler), "-std=" + standard, "-fsyntax-only", "all.cpp"), 0, standard)
+
+
+@test
+def a_class_of_many_fields_is_more_than_a_string_literal_may_hold():
+    write("wide.py", "import dataclasses\n@dataclasses.dataclass\nclass Wide:\n" +
+          "".join(f"    a_rather_long_name_of_a_field_{i}: int\n" for i in range(100)) +
+          "def same(w: Wide) -> Wide:\n    return w\n")
+    check(stubs("wide"), 0)
+    equal(compiled("gcc", "-std=c11", "-c", "-o", "out.o", "wide.c"), 0)
+    assert "pycrew_add_i64(call, value->a_rather_long_name_of_a_field_99)" in read("wide.c")
 
 
 USER = """#include "ops.h"

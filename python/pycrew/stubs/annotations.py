@@ -55,6 +55,10 @@ class _Reader:
 
     def value(self, annotation):
         """What can be a value anywhere."""
+        try:
+            hash(annotation)
+        except TypeError:  # Literal[[]], Annotated with a list
+            raise Unsupported("has no C type") from None
         if annotation in _STREAMS or typing.get_origin(annotation) in _STREAMS:
             raise Unsupported("is for results only; a parameter can be a list")
         if annotation is None or annotation is type(None):
@@ -63,11 +67,8 @@ class _Reader:
             raise Unsupported("says nothing about the type")
         if hasattr(annotation, "__supertype__"):  # a NewType
             return self.value(annotation.__supertype__)
-        try:
-            if annotation in _SCALARS:
-                return _SCALARS[annotation]
-        except TypeError:  # not hashable
-            pass
+        if annotation in _SCALARS:
+            return _SCALARS[annotation]
         origin = typing.get_origin(annotation)
         if origin is not None:
             return self.generic(annotation, origin, typing.get_args(annotation))
@@ -149,7 +150,10 @@ class _Reader:
         return struct
 
     def field_of(self, annotation, name, init):
-        hints = typing.get_type_hints(annotation)
+        try:
+            hints = typing.get_type_hints(annotation)
+        except Exception as error:  # whatever evaluating them raises
+            raise Unsupported(f"has fields whose annotations raise {type(error).__name__}: {error}") from None
         if not init:
             raise Unsupported(f"cannot be made: its __init__ does not take its field {name}")
         if not name.isascii():

@@ -89,6 +89,7 @@ class Writer:
 
     def names(self):
         """All that the header declares in its namespace, and of what each is."""
+        yield "detail", "the namespace of stubs"
         for struct in self.module.structs():
             yield names.field(struct.tag), struct.text
         for function in self.module.functions:
