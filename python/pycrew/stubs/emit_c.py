@@ -461,10 +461,23 @@ class Writer:
             return lines + ["    int rc = pycrew_wait(call, PYCREW_FOREVER);", "", "    if (rc < 0)",
                             "        return rc;", f"    rc = pycrew_result_{direct}(call, ret);",
                             f"    return rc < 0 ? {failed} : 0;", "}", ""]
+        if type is model.INT:
+            return lines + self.get_int(failed)
         read = self.read_value(type, "pycrew_result_value(call)", "&result")
         return lines + [f"    {self.empty(type)};", "    int rc = pycrew_wait(call, PYCREW_FOREVER);", "",
                         "    if (rc < 0)", "        return rc;", f"    rc = {read};", "    if (rc < 0)",
                         f"        return {failed};", "    *ret = result;", "    return 0;", "}", ""]
+
+    def get_int(self, failed):
+        """The rest of a get_NAME for an int of another type than int64_t: the walk through values is for errors only."""
+        least, most = INTS[self.options.int]
+        lines = ["    int64_t wide = 0;", "    int rc = pycrew_wait(call, PYCREW_FOREVER);", "", "    if (rc < 0)",
+                 "        return rc;", "    rc = pycrew_result_i64(call, &wide);"]
+        if self.options.int in ("int", "int32_t"):  # the others have as many bits
+            lines += [f"    if (rc == 0 && (wide < {least} || wide > {most}))",
+                      f"        rc = pycrew_value_int(pycrew_result_value(call), {least}, {most}, &wide);"]
+        return lines + ["    if (rc < 0)", f"        return {failed};", f"    *ret = ({self.options.int})wide;",
+                        "    return 0;", "}", ""]
 
     def empty(self, type):
         """A local result. What is not present in it is not read, and copied all the same."""
