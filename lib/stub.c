@@ -46,7 +46,8 @@ static _Atomic(const pycrew_function *) *make_place(pycrew_crew *crew, unsigned 
     return &page->functions[number % PC_STUB_PAGE];
 }
 
-static int find(pycrew_crew *crew, pycrew_stub *stub, unsigned number, const pycrew_function **ret)
+static __attribute__((noinline, cold)) int find(pycrew_crew *crew, pycrew_stub *stub,
+                                                unsigned number, const pycrew_function **ret)
 {
     _Atomic(const pycrew_function *) *place = make_place(crew, number);
     int rc = stub->source != NULL ? pycrew_function_source(crew, stub->name, stub->source, ret)
@@ -89,20 +90,12 @@ int pycrew_stub_function(pycrew_crew *crew, pycrew_stub *stub, const pycrew_func
 int pycrew_stub_prepare(pycrew_crew *crew, pycrew_stub *stub, int64_t timeout_ns, pycrew_call **ret)
 {
     const pycrew_function *function;
-    pycrew_call *call;
     int rc;
 
-    if (crew == NULL || stub == NULL || ret == NULL)
-        return pc_fail(-EINVAL, "the crew, the stub and where the call is to go must not be NULL");
-    rc = pc_crew_check(crew); /* before its tables are looked at: they are the parent's in a fork */
-    if (rc < 0 || (rc = function_of(crew, stub, &function)) < 0)
-        return rc;
-    rc = pc_call_prepare(crew, timeout_ns, &call);
-    if (rc < 0)
-        return rc;
-    atomic_store_explicit(&call->function, function, memory_order_relaxed);
-    *ret = call;
-    return 0;
+    if (crew == NULL || stub == NULL)
+        return pc_fail(-EINVAL, "crew and stub must not be NULL");
+    rc = function_of(crew, stub, &function); /* in a fork, too: what it reads is private memory */
+    return rc < 0 ? rc : pycrew_prepare(crew, function, timeout_ns, ret);
 }
 
 void pc_stubs_free(pycrew_crew *crew)
