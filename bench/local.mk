@@ -26,6 +26,21 @@ bench_hpp_SOURCES = bench/hpp.cpp
 bench_hpp_CPPFLAGS = $(bench_cppflags)
 bench_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 bench_hpp_LDADD = lib/libpycrew.la
+# Typed functions beside the same calls by hand.
+noinst_PROGRAMS += bench/typed
+bench_typed_SOURCES = bench/typed.c bench/common.c bench/common.h
+nodist_bench_typed_SOURCES = bench/stubs/math_ops.c
+bench_typed_CPPFLAGS = $(bench_cppflags)
+bench_typed_LDADD = lib/libpycrew.la
+bench_stubs = bench/stubs/math_ops.c bench/stubs/math_ops.h
+bench/stubs/stamp: examples/bridge/math_ops.py $(stubs_need)
+	$(AM_V_GEN)$(MKDIR_P) bench/stubs && \
+	$(generate_stubs) math_ops --path $(srcdir)/examples/bridge --c-header bench/stubs/math_ops.h \
+		--c-source bench/stubs/math_ops.c && touch $@
+$(bench_stubs): bench/stubs/stamp
+	@test -f $@ || { rm -f bench/stubs/stamp && $(MAKE) bench/stubs/stamp; }
+bench/typed-typed.$(OBJEXT): bench/stubs/math_ops.h
+CLEANFILES += $(bench_stubs) bench/stubs/stamp
 
 # The only program here that links libpython: what a call costs without pycrew.
 bench_inprocess_SOURCES = bench/inprocess.c

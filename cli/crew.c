@@ -15,7 +15,7 @@ enum { WARNINGS_MAX = 10 };
 static bool warning_shown(const struct options *options)
 {
     static unsigned shown; /* by the crew's own thread only */
-    if (options->quiet || (options->command == COMMAND_CALL && !options->verbose))
+    if (options->quiet || (options->command != COMMAND_MAP && !options->verbose))
         return false;
     return options->verbose || ++shown <= WARNINGS_MAX;
 }
@@ -77,7 +77,10 @@ int crew_open(pycrew_crew **ret, const pycrew_function **ret_function,
         crew_say_error(pycrew_last_error(), NULL, true);
         return r == -EINVAL ? EXIT_USAGE : EXIT_CANNOT_START;
     }
-    r = pycrew_function_get(*ret, options->function, ret_function);
+    r = pycrew_function_get(*ret,
+                            options->command == COMMAND_STUBS ? "pycrew.stubs:generate"
+                                                              : options->function,
+                            ret_function);
     if (r < 0) {
         crew_say_error(pycrew_last_error(), NULL, true);
         pycrew_close(*ret);

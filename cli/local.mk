@@ -20,6 +20,7 @@ cli_pycrew_SOURCES = \
 	cli/signals.c cli/signals.h \
 	cli/source.c cli/source.h \
 	cli/spread.c cli/spread.h \
+	cli/stubs.c \
 	cli/writer.c cli/writer.h
 cli_pycrew_LDFLAGS = $(base_link_flags)
 cli_pycrew_LDADD = lib/libpycrew.la $(CSV_LIBS) $(ZLIB_LIBS)

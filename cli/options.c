@@ -203,7 +203,13 @@ static const char *set_halt(void *field, const char *text)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-enum { BOTH = COMMAND_CALL | COMMAND_MAP, CALL = COMMAND_CALL, MAP = COMMAND_MAP };
+enum {
+    CALL = COMMAND_CALL,
+    MAP = COMMAND_MAP,
+    STUBS = COMMAND_STUBS,
+    BOTH = CALL | MAP,
+    ALL = BOTH | STUBS
+};
 
 static const struct option_row {
     const char *name;
@@ -248,23 +254,40 @@ static const struct option_row {
     {"progress", 0, MAP, "HOW", set_progress, FIELD(progress),
      "on stderr: auto (a bar on a terminal), bar, plain, json, none"},
 
+    {"prefix", 0, STUBS, "TEXT", set_text, FIELD(prefix),
+     "in front of each name; MODULE_ if it is not given"},
+    {"output", 0, STUBS, "DIR", set_text, FIELD(output_file),
+     "the three files go there, named as the prefix; here if it is not given"},
+    {"c-header", 0, STUBS, "FILE", set_text, FIELD(c_header), "or one by one: only those given,"},
+    {"c-source", 0, STUBS, "FILE", set_text, FIELD(c_source), "under these names"},
+    {"cpp-header", 0, STUBS, "FILE", set_text, FIELD(cpp_header), ""},
+    {"depfile", 0, STUBS, "FILE", set_text, FIELD(depfile),
+     "a rule for make: what the files were made from"},
+    {"only", 0, STUBS, "FUNCTION", add_to_list, FIELD(only), "this function, and others given so"},
+    {"int", 0, STUBS, "TYPE", set_text, FIELD(int_type),
+     "C's for int: int64_t, int, int32_t, long or long long"},
+    {"sized-str", 0, STUBS, NULL, set_flag, FIELD(sized_str),
+     "str as pointer and size, so that a NUL may be in it"},
+    {"crew", 0, STUBS, "NAME", set_text, FIELD(crew),
+     "the functions use this variable, and are not given the crew"},
+
     {"workers", 'j', BOTH, "N", set_count, FIELD(workers),
      "Python processes; 0: one for each CPU (map's default; call's is 1)"},
-    {"python", 0, BOTH, "PROGRAM", set_text, FIELD(python),
+    {"python", 0, ALL, "PROGRAM", set_text, FIELD(python),
      "whose environment to use, as venv/bin/python"},
-    {"path", 0, BOTH, "DIR", add_to_list, FIELD(path),
+    {"path", 0, ALL, "DIR", add_to_list, FIELD(path),
      "modules are there too; the current directory comes first"},
     {"preload", 0, BOTH, "MODULE", add_to_list, FIELD(preload),
      "imported once, before the workers are forked"},
     {"init", 0, BOTH, "MODULE:FUNCTION", set_text, FIELD(init),
      "run in each worker before its first call"},
-    {"timeout", 0, BOTH, "TIME", set_duration, FIELD(timeout_ns),
+    {"timeout", 0, ALL, "TIME", set_duration, FIELD(timeout_ns),
      "each call's deadline: 10s, 500ms (ns us ms s m h)"},
     {"grace", 0, BOTH, "TIME", set_duration, FIELD(grace_ns),
      "from its interruption to the worker's end; 100ms"},
     {"retries", 0, BOTH, "N", set_count, FIELD(retries), "of a call whose worker died; 0"},
     {"memory", 0, BOTH, "SIZE", set_size, FIELD(memory), "shared memory at most: 512M, 2G"},
-    {"env", 0, BOTH, "NAME=VALUE", add_to_list, FIELD(env),
+    {"env", 0, ALL, "NAME=VALUE", add_to_list, FIELD(env),
      "in the workers' environment; NAME alone: not there"},
     {"max-calls", 0, BOTH, "N", set_calls, FIELD(max_calls),
      "a worker is replaced after so many calls or records; 0: never"},
@@ -277,10 +300,10 @@ static const struct option_row {
      "one worker on the terminal, for breakpoint(); no deadlines"},
     {"quiet", 'q', BOTH, NULL, set_flag, FIELD(quiet),
      "no progress, and no word about single failed records"},
-    {"verbose", 'v', BOTH, NULL, set_flag, FIELD(verbose),
+    {"verbose", 'v', ALL, NULL, set_flag, FIELD(verbose),
      "every failed record with its traceback, and a summary"},
-    {"help", 'h', BOTH, NULL, NULL, 0, "show this"},
-    {"version", 'V', BOTH, NULL, NULL, 0, "show the version"},
+    {"help", 'h', ALL, NULL, NULL, 0, "show this"},
+    {"version", 'V', ALL, NULL, NULL, 0, "show the version"},
 #undef FIELD
 };
 
@@ -290,7 +313,11 @@ enum { ROWS = sizeof(table) / sizeof(table[0]) };
 
 static const char *const synopsis[] = {
     [COMMAND_CALL] = "pycrew call [OPTION]... MODULE:FUNCTION [ARG]...",
-    [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]..."};
+    [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]...",
+    [COMMAND_STUBS] = "pycrew stubs [OPTION]... MODULE"};
+
+static const char *const names_of_commands[] = {
+    [COMMAND_CALL] = "call", [COMMAND_MAP] = "map", [COMMAND_STUBS] = "stubs"};
 
 static const char *const about[] = {
     [COMMAND_CALL] =
@@ -301,12 +328,23 @@ static const char *const about[] = {
                     "the results in the\n"
                     "records' order. Without FILE, or where it is -, reads JSONL from stdin. A "
                     "FILE's format is told\n"
-                    "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n"};
+                    "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n",
+    [COMMAND_STUBS] =
+        "Writes a C header, its source and a C++ header: a function with the same name and types for\n"
+        "each annotated function of a Python module.\n"};
+
+static const char *const failures[] = {[COMMAND_CALL] = "the function raised",
+                                       [COMMAND_MAP] = "some records failed",
+                                       [COMMAND_STUBS] = "a type has no C type"};
+static const char *const ends[] = {
+    [COMMAND_CALL] = "4 the worker died, 124 the deadline passed",
+    [COMMAND_MAP] = "5 halted by --halt",
+    [COMMAND_STUBS] = "4 the worker died, 124 the deadline passed"};
 
 void options_print_usage(void)
 {
-    printf("usage: %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
-           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP]);
+    printf("usage: %s\n       %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
+           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_STUBS]);
 }
 
 static void print_row(const struct option_row *row)
@@ -327,17 +365,16 @@ static void print_help(int command)
             print_row(&table[i]);
     printf("\nExit status: 0 all well, 1 %s, 2 usage or bad input, 3 workers cannot be\n"
            "started, %s, 130 interrupted, 141 stdout was closed.\n"
-           "More in the manual: man pycrew\n",
-           command == COMMAND_CALL ? "the function raised" : "some records failed",
-           command == COMMAND_CALL ? "4 the worker died, 124 the deadline passed"
-                                   : "5 halted by --halt");
+           "More in the manual: man %s\n",
+           failures[command], ends[command],
+           command == COMMAND_STUBS ? "pycrew-stubs" : "pycrew");
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
 static int complain(int command, const char *what)
 {
-    say("%s (pycrew %s --help tells more)", what, command == COMMAND_CALL ? "call" : "map");
+    say("%s (pycrew %s --help tells more)", what, names_of_commands[command]);
     return 2;
 }
 
@@ -421,11 +458,25 @@ static int take(struct options *options, int got, char **argv)
     return set_option(options, row_of(options->command, got), optarg);
 }
 
+static const char *check_stubs(const struct options *options)
+{
+    if (options->function == NULL)
+        return "MODULE is missing";
+    if (options->arguments.count > 0)
+        return "one MODULE at a time";
+    if (options->output_file != NULL &&
+        (options->c_header != NULL || options->c_source != NULL || options->cpp_header != NULL))
+        return "--output is for those that are not named one by one";
+    return NULL;
+}
+
 static int check(const struct options *options)
 {
     const char *problem = NULL;
     const char *out = options->output_file;
-    if (options->function == NULL)
+    if (options->command == COMMAND_STUBS)
+        problem = check_stubs(options);
+    else if (options->function == NULL)
         problem = "MODULE:FUNCTION is missing";
     else if (options->star && options->kwargs)
         problem = "--star and --kwargs exclude each other";
@@ -481,6 +532,7 @@ static int read_words(struct options *options, int argc, char **argv)
 
 static const size_t lists[] = {offsetof(struct options, path), offsetof(struct options, preload),
                                offsetof(struct options, env), offsetof(struct options, keywords),
+                               offsetof(struct options, only),
                                offsetof(struct options, arguments)};
 
 static struct list *list_of(struct options *options, size_t number)

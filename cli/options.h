@@ -13,7 +13,7 @@
 #include "cli/progress.h"
 #include "cli/reader.h"
 
-enum { COMMAND_CALL = 1, COMMAND_MAP = 2 };
+enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_STUBS = 4 };
 
 struct list {
     char **items; /* NULL behind the last, also when there are none */
@@ -55,7 +55,12 @@ struct options {
     struct halt halt;
     enum progress_mode progress;
 
-    const char *function;
+    /* stubs; NULL: not given */
+    const char *prefix, *c_header, *c_source, *cpp_header, *depfile, *int_type, *crew;
+    bool sized_str;
+    struct list only;
+
+    const char *function;  /* of stubs the module */
     struct list arguments; /* behind the function: ARGs or FILEs */
 };
 

@@ -16,9 +16,11 @@ function_pages = \
 	doc/man/pycrew_run.3 \
 	doc/man/pycrew_run_each.3 \
 	doc/man/pycrew_stats_get.3 \
+	doc/man/pycrew_stub_prepare.3 \
 	doc/man/pycrew_value_type.3
 man_pages = \
 	doc/man/pycrew.1 \
+	doc/man/pycrew-stubs.1 \
 	doc/man/pycrew-worker.8 \
 	doc/man/pycrew.3 \
 	doc/man/pycrew_actor_open.3 \
@@ -35,6 +37,7 @@ man_pages = \
 	doc/man/pycrew_run.3 \
 	doc/man/pycrew_run_each.3 \
 	doc/man/pycrew_stats_get.3 \
+	doc/man/pycrew_stub_prepare.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
 EXTRA_DIST += doc/design.md doc/languages.md doc/performance.md doc/reliability.md doc/scaling.md doc/man/links \

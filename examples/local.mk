@@ -4,18 +4,48 @@
 # -rpath makes libtool build a module rather than a convenience library; it is never installed.
 noinst_LTLIBRARIES += examples/bridge/libbridge.la
 examples_bridge_libbridge_la_SOURCES = examples/bridge/bridge.c examples/bridge/bridge.h
-examples_bridge_libbridge_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+nodist_examples_bridge_libbridge_la_SOURCES = examples/bridge/math_ops.c
+examples_bridge_libbridge_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib -iquote examples/bridge
 examples_bridge_libbridge_la_LDFLAGS = $(base_link_flags) -module -avoid-version -shared \
 	-rpath $(pkglibdir)
 examples_bridge_libbridge_la_LIBADD = lib/libpycrew.la
 
 noinst_PROGRAMS += examples/bridge/bridge
 examples_bridge_bridge_SOURCES = examples/bridge/main.cpp examples/bridge/bridge.h
-examples_bridge_bridge_CPPFLAGS = $(AM_CPPFLAGS) \
+examples_bridge_bridge_CPPFLAGS = $(AM_CPPFLAGS) -iquote examples/bridge \
 	-DBRIDGE_LIBRARY='"$(abs_top_builddir)/examples/bridge/.libs/libbridge.so"' \
 	-DBRIDGE_FOLDER='"$(abs_top_srcdir)/examples/bridge"'
 examples_bridge_bridge_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 examples_bridge_bridge_LDADD =
+
+# The functions' types are in math_ops.py alone: what is C of them is written anew when that has changed. A
+# program that does not fit any more does not compile.
+bridge_stubs = examples/bridge/math_ops.c examples/bridge/math_ops.h
+examples/bridge/stamp: examples/bridge/math_ops.py $(stubs_need)
+	$(AM_V_GEN)$(MKDIR_P) examples/bridge && \
+	$(generate_stubs) math_ops --path $(srcdir)/examples/bridge --prefix python_ --int int --crew python_crew \
+		--c-header examples/bridge/math_ops.h --c-source examples/bridge/math_ops.c && touch $@
+$(bridge_stubs): examples/bridge/stamp
+	@test -f $@ || { rm -f examples/bridge/stamp && $(MAKE) examples/bridge/stamp; }
+examples/bridge/libbridge_la-bridge.lo examples/bridge/bridge-main.$(OBJEXT): examples/bridge/math_ops.h
+CLEANFILES += $(bridge_stubs) examples/bridge/stamp
+
+# A module's functions with their own types.
+noinst_PROGRAMS += examples/stubs/stubs
+examples_stubs_stubs_SOURCES = examples/stubs/stubs.c
+nodist_examples_stubs_stubs_SOURCES = examples/stubs/shapes.c
+examples_stubs_stubs_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib -iquote examples/stubs \
+	-DSHAPES_FOLDER='"$(abs_top_srcdir)/examples/stubs"'
+examples_stubs_stubs_LDADD = lib/libpycrew.la
+shapes_stubs = examples/stubs/shapes.c examples/stubs/shapes.h
+examples/stubs/stamp: examples/stubs/shapes.py $(stubs_need)
+	$(AM_V_GEN)$(MKDIR_P) examples/stubs && \
+	$(generate_stubs) shapes --path $(srcdir)/examples/stubs --c-header examples/stubs/shapes.h \
+		--c-source examples/stubs/shapes.c && touch $@
+$(shapes_stubs): examples/stubs/stamp
+	@test -f $@ || { rm -f examples/stubs/stamp && $(MAKE) examples/stubs/stamp; }
+examples/stubs/stubs-stubs.$(OBJEXT): examples/stubs/shapes.h
+CLEANFILES += $(shapes_stubs) examples/stubs/stamp
 
 # The main job: the standard library, with one worker and with all.
 noinst_PROGRAMS += examples/stdlib/stdlib-stats
@@ -149,6 +179,7 @@ EXTRA_DIST += examples/README.md examples/hello/CMakeLists.txt examples/debug/me
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
+	examples/stubs/shapes.py \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
 
 # The bridge's middle in Rust, built by tests/test-bridge-rust.t where cargo is.

@@ -1510,6 +1510,8 @@ static void end_life(pycrew_call *call)
     call->arguments_block = 0;
     if (__builtin_expect(call->arrays != NULL, 0))
         pc_arrays_leave(call);
+    if (__builtin_expect(call->memory != NULL, 0))
+        pc_call_memory_free(call);
     if (call->error.strings != NULL)
         pc_error_clear(&call->error);
     if (is_stream(call))

@@ -630,6 +630,7 @@ static void free_calls(pycrew_crew *crew)
         pc_error_clear(&crew->calls[i].host_error);
         pc_chunk_free(&crew->calls[i]);
         pc_stream_free(&crew->calls[i]);
+        pc_call_memory_free(&crew->calls[i]);
     }
     free(crew->calls);
     free(crew->deadlines);
@@ -645,6 +646,7 @@ static void free_crew(pycrew_crew *crew)
     pc_arrays_free(crew);
     free_calls(crew);
     pc_functions_free(crew);
+    pc_stubs_free(crew);
     for (unsigned i = 0; crew->crew_workers != NULL && i < crew->processes; i++)
         pthread_mutex_destroy(&crew->crew_workers[i].lock);
     free(crew->crew_workers);

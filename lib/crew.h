@@ -58,6 +58,7 @@ typedef struct pc_exports pc_exports;         /* export.c: functions for Python 
 typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, */
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
 typedef struct pc_stream pc_stream;           /* stream.c */
+typedef struct pc_call_memory pc_call_memory; /* stub.c */
 
 /* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
 typedef struct pc_lease {
@@ -124,6 +125,7 @@ struct pycrew_call {
     uint64_t result_copy[PC_INLINE_RESULT / 8];
     pc_lease lease; /* on the block the result is in */
     pc_call_arrays *arrays; /* of its arguments and result; NULL: none */
+    pc_call_memory *memory; /* the user's, of pycrew_call_alloc; NULL: none */
 
     _Atomic uint32_t sleeper; /* the slot whose semaphore is to be posted at the end */
     _Atomic uint32_t next; /* in a free list; index + 1 */
@@ -284,6 +286,13 @@ enum { PC_CREW_FDS = 8, PC_WORKER_FDS = 3 };
 
 enum { PC_FUNCTION_BUCKETS = 1024, PC_LOST_WORKER_CLAIMS_MAX = 3 };
 
+/* By their numbers, stubs' functions. */
+enum { PC_STUB_PAGES = 64, PC_STUB_PAGE = 64 };
+
+typedef struct pc_stub_page {
+    _Atomic(const pycrew_function *) functions[PC_STUB_PAGE];
+} pc_stub_page;
+
 struct pycrew_crew {
     pc_segment segment;
     const char *fork_guard; /* a page that is wiped in a fork: 0 there */
@@ -308,6 +317,7 @@ struct pycrew_crew {
     _Atomic(const pycrew_function *) functions[PC_FUNCTION_BUCKETS];
     uint32_t function_count; /* under lock */
     uint64_t function_pages[PC_FUNCTION_PAGES]; /* what the header was told; under lock */
+    _Atomic(pc_stub_page *) stub_pages[PC_STUB_PAGES]; /* made when first needed, kept until close */
 
     pthread_mutex_t heap_lock;
     pc_heap heap;
@@ -412,6 +422,11 @@ void pc_crew_kick(pycrew_crew *crew);
 /* The descriptors are not ours any more, by closefrom(3): their numbers may be somebody's, so they
  * are not closed. */
 void pc_crew_forget_descriptors(pycrew_crew *crew);
+
+/* ---- stub.c ---- */
+
+void pc_stubs_free(pycrew_crew *crew);
+void pc_call_memory_free(pycrew_call *call);
 
 /* ---- limits.c: what each worker may use ---- */
 

@@ -1,6 +1,6 @@
 # lib/ and lib/shm/: libpycrew, what a program links. It needs the C library and nothing else.
 
-include_HEADERS += lib/pycrew.h lib/pycrew.hpp
+include_HEADERS += lib/pycrew.h lib/pycrew.hpp lib/pycrew-stubs.h lib/pycrew-stubs.hpp
 # What pycrew.hpp includes, beside it.
 hppdir = $(includedir)/pycrew
 hpp_HEADERS = \
@@ -80,6 +80,7 @@ lib_libpccore_la_SOURCES = \
 	lib/spawn.c \
 	lib/stats.c \
 	lib/stream.c \
+	lib/stub.c \
 	lib/supervisor.c lib/supervisor.h \
 	lib/sweep.c \
 	lib/terminal.c \

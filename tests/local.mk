@@ -101,6 +101,8 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-scribble \
 	tests/test-stats \
 	tests/test-stream \
+	tests/test-stubs \
+	tests/test-stubs-hpp \
 	tests/test-threads \
 	tests/test-together \
 	tests/test-value-trip
@@ -114,6 +116,26 @@ tests_test_hpp_crew_SOURCES = tests/test-hpp-crew.cpp
 tests_test_hpp_crew_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
 tests_test_hpp_host_SOURCES = tests/test-hpp-host.cpp
 tests_test_hpp_host_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+
+# Typed stubs, of a module that has every annotation. Its file changed: they are written anew.
+tests_test_stubs_SOURCES = tests/test-stubs.c
+nodist_tests_test_stubs_SOURCES = tests/stubs/stub_ops.c tests/stubs/sized_ops.c
+tests_test_stubs_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+tests_test_stubs_hpp_SOURCES = tests/test-stubs-hpp.cpp
+tests_test_stubs_hpp_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+tests_test_stubs_hpp_CXXFLAGS = $(AM_CXXFLAGS) -Wpedantic
+test_stubs = tests/stubs/stub_ops.c tests/stubs/stub_ops.h tests/stubs/stub_ops.hpp \
+	tests/stubs/sized_ops.c tests/stubs/sized_ops.h
+tests/stubs/stamp: tests/py/stub_ops.py $(stubs_need)
+	$(AM_V_GEN)$(MKDIR_P) tests/stubs && \
+	$(generate_stubs) stub_ops --path $(srcdir)/tests/py --output tests/stubs && \
+	$(generate_stubs) stub_ops --path $(srcdir)/tests/py --c-header tests/stubs/sized_ops.h \
+		--c-source tests/stubs/sized_ops.c --prefix sized_ --sized-str --int int && touch $@
+$(test_stubs): tests/stubs/stamp
+	@test -f $@ || { rm -f tests/stubs/stamp && $(MAKE) tests/stubs/stamp; }
+tests/test_stubs-test-stubs.$(OBJEXT): tests/stubs/stub_ops.h tests/stubs/sized_ops.h
+tests/test_stubs_hpp-test-stubs-hpp.$(OBJEXT): tests/stubs/stub_ops.hpp
+CLEANFILES += $(test_stubs) tests/stubs/stamp
 
 # Death at every instruction of the real worker: minutes, and so not part of make check.
 EXTRA_PROGRAMS = tests/steps/test-steps
@@ -240,6 +262,8 @@ SCRIPT_TESTS = \
 	tests/test-fortran.t \
 	tests/test-languages.t \
 	tests/test-service.t
+	tests/test-service.t \
+	tests/test-stubs.t
 
 # What tests read: Python modules and data.
 test_data = \
@@ -276,6 +300,7 @@ test_data = \
 	tests/py/sleeps_at_import.py \
 	tests/py/steps_array_ops.py \
 	tests/py/steps_ops.py \
+	tests/py/stub_ops.py \
 	tests/shm/fixture.h
 
 # ---- How they are built and run ----
@@ -316,6 +341,7 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-queue \
 	tests/test-stats \
 	tests/test-stream \
+	tests/test-stubs \
 	tests/test-threads
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 

@@ -27,13 +27,13 @@ done | sort >"$work/named"
 verdict $? "each exported function is named by one page, and nothing else is"
 
 # Functions are shown as the header declares them.
-tr '\n' ' ' <"$top_srcdir/lib/pycrew.h" | sed 's|/\*[^*]*\*/||g' | tr ';' '\n' |
+cat "$top_srcdir/lib/pycrew.h" "$top_srcdir/lib/pycrew-stubs.h" | tr '\n' ' ' | sed 's|/\*[^*]*\*/||g' | tr ';' '\n' |
     sed -n 's/.*PYCREW_API  *[^(]*[ *]\(pycrew_[a-z0-9_]*\)(\(.*\)) *$/\1 \2/p' |
     sed 's/,  */,/g; s/  */ /g' | sort >"$work/declared"
 sed -n 's/^\.Fn \(pycrew_[a-z0-9_]*\) "\(.*\)"$/\1 \2/p' "$pages"/pycrew_*.3 |
     sed 's/" "/,/g' | sort >"$work/shown"
 [ -s "$work/declared" ] && diff "$work/declared" "$work/shown" >"$work/why"
-verdict $? "the pages show each function as pycrew.h declares it"
+verdict $? "the pages show each function as its header declares it"
 
 for page in "$pages"/*.[0-9]; do
     grep -qF "doc/man/${page##*/}" "$top_srcdir/doc/local.mk" || echo "${page##*/} is not in doc/local.mk"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The library's face: it exports what pycrew.h declares and nothing else, and needs libc alone.
+# The library's face: it exports what pycrew.h and pycrew-stubs.h declare and nothing else, and needs libc alone.
 top_srcdir=${top_srcdir:?}
 library=${top_builddir:?}/lib/.libs/libpycrew.so
 work=$(mktemp -d) || exit 1
@@ -24,13 +24,13 @@ fi
 echo 1..4
 
 # A declaration may run over lines; its name is the word before its first parenthesis.
-tr '\n' ' ' <"$top_srcdir/lib/pycrew.h" | tr ';' '\n' |
+cat "$top_srcdir/lib/pycrew.h" "$top_srcdir/lib/pycrew-stubs.h" | tr '\n' ' ' | tr ';' '\n' |
     sed -n 's/.*PYCREW_API  *\([^(]*[ *]\)\(pycrew_[a-z0-9_]*\)(.*/\2/p' | sort >"$work/declared"
 sed -n 's/^ *\(pycrew_[a-z0-9_]*\);.*/\1/p' "$top_srcdir/lib/pycrew.map" | sort >"$work/mapped"
 nm -D --defined-only "$library" | sed -n 's/.* [TDBRWV] \([^@]*\)@.*/\1/p' | sort >"$work/exported"
 
 diff "$work/declared" "$work/mapped" >"$work/why"
-verdict $? "the map lists what pycrew.h declares"
+verdict $? "the map lists what the headers declare"
 
 [ -s "$work/exported" ] && diff "$work/mapped" "$work/exported" >"$work/why"
 verdict $? "the library exports what the map lists and nothing else"

@@ -52,6 +52,23 @@ mkdir "$scratch/empty"
 ! run examples/bridge/bridge examples/bridge/.libs/libbridge.so "$scratch/empty" && says math_ops
 check a_bridge_whose_module_is_missing_names_it
 
+# In the build folder's own copy of the module, a parameter more: main.cpp calls it with two.
+mkdir -p "$scratch/changed" && sed 's/def add(a: int,/def add(c: int, a: int,/' "$top_srcdir/examples/bridge/math_ops.py" \
+    >"$scratch/changed/math_ops.py" &&
+    run cli/pycrew stubs math_ops --path "$scratch/changed" --prefix python_ --int int --crew python_crew \
+        --c-header "$scratch/changed/math_ops.h" && cp "$top_srcdir/examples/bridge/main.cpp" \
+        "$top_srcdir/examples/bridge/bridge.h" "$scratch/changed" &&
+    ! g++ -std=c++17 -fsyntax-only -DBRIDGE_LIBRARY='""' -DBRIDGE_FOLDER='""' "$scratch/changed/main.cpp" 2>"$scratch/err" &&
+    says 'main.cpp:.*error'
+check a_program_that_does_not_fit_the_bridges_module_does_not_compile
+
+run examples/stubs/stubs && [ "$(cat "$scratch/out")" = 'the centre is (2.7, 1.0)
+4.00 0.00
+3.33 0.50
+2.67 1.00
+ZeroDivisionError: division by zero' ]
+check stubs_have_the_modules_own_types
+
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
 

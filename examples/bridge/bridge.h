@@ -9,6 +9,8 @@
 #ifndef BRIDGE_H
 #define BRIDGE_H
 
+#include "math_ops.h" /* python_add and the others, written by pycrew stubs from math_ops.py */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -23,15 +25,12 @@ struct python_error {
     int may_have_run;      /* 0: the Python function was certainly never entered */
 };
 
-int python_open(const char *folder); /* folder: where math_ops.py is */
+/* folder: where math_ops.py is. -EALREADY, without more about it: it is open. */
+int python_open(const char *folder);
 void python_close(void);
 
 /* This thread's last failure; its strings live until this thread's next python_ call. */
 const struct python_error *python_last_error(void);
-
-int python_add(int a, int b, int *ret);
-int python_divide(int a, int b, int *ret); /* rounds down, as Python's a // b; b = 0 raises */
-int python_crash(void);                    /* kills the worker that runs it */
 
 #ifdef __cplusplus
 }
