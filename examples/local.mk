@@ -27,7 +27,8 @@ examples/bridge/stamp: examples/bridge/math_ops.py $(stubs_need)
 		--c-header examples/bridge/math_ops.h --c-source examples/bridge/math_ops.c && touch $@
 $(bridge_stubs): examples/bridge/stamp
 	@test -f $@ || { rm -f examples/bridge/stamp && $(MAKE) examples/bridge/stamp; }
-examples/bridge/libbridge_la-bridge.lo examples/bridge/bridge-main.$(OBJEXT): examples/bridge/math_ops.h
+examples/bridge/libbridge_la-bridge.lo examples/bridge/bridge-main.$(OBJEXT) \
+	examples/bridge-cpp/libbridge_cpp_la-bridge.lo: examples/bridge/math_ops.h
 CLEANFILES += $(bridge_stubs) examples/bridge/stamp
 
 # A module's functions with their own types.
@@ -132,7 +133,7 @@ examples_cpp_coroutine_LDADD = lib/libpycrew.la
 # The founding example's library once more, on pycrew.hpp: examples/bridge/bridge opens it.
 noinst_LTLIBRARIES += examples/bridge-cpp/libbridge-cpp.la
 examples_bridge_cpp_libbridge_cpp_la_SOURCES = examples/bridge-cpp/bridge.cpp
-examples_bridge_cpp_libbridge_cpp_la_CPPFLAGS = $(examples_cpp_cpp_CPPFLAGS)
+examples_bridge_cpp_libbridge_cpp_la_CPPFLAGS = $(examples_cpp_cpp_CPPFLAGS) -iquote examples/bridge
 examples_bridge_cpp_libbridge_cpp_la_CXXFLAGS = $(examples_cpp_cpp_CXXFLAGS)
 examples_bridge_cpp_libbridge_cpp_la_LDFLAGS = $(base_link_flags) -module -avoid-version -shared \
 	-rpath $(pkglibdir)
