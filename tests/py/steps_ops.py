@@ -44,7 +44,7 @@ class Counter:
     """An actor's: its calls see each other's order."""
 
     def __init__(self, index):
-        _marks[index] += 1
+        _marks[index] = min(_marks[index] + 1, 255)  # it is made again and again
         self.calls = 0
 
     def count(self, index):

@@ -866,15 +866,22 @@ static void before_given_back(void)
     pycrew_array_drop(h.crew, &taken);
 }
 
+/* So many deaths to an exact look at the memory. */
+static bool is_exact(void)
+{
+    return h.row->kills % EXACTLY == 0;
+}
+
 /* Not by the next death, which would free all; but the sweep of this one may be on its way. */
 static void check_host_spans(unsigned before)
 {
     int64_t until = now_ns() + hang_ns();
     bool first = h.base.processes == 0; /* the host keeps spans for small blocks from then on */
+    unsigned most = before + (is_exact() ? 0 : h.kept.host_spans - h.base.host_spans);
 
-    while (!first && host_spans() > before && now_ns() < until)
+    while (!first && host_spans() > most && now_ns() < until)
         pause_ns(100 * US);
-    if (!first && host_spans() > before)
+    if (!first && host_spans() > most)
         fault(&h.row->leaked, "%u spans of the host's became %u", before, host_spans());
 }
 
@@ -1606,7 +1613,7 @@ static bool step(const struct scenario *s, int *pid, uint64_t k)
         fault(&h.row->hung, "it did not come through the region (%d)", (int)result.state);
     *pid = settle(s->again || result.state != TRACE_KILLED);
     find_new_zygote();
-    check_footprint(result.state != TRACE_KILLED || h.row->kills % EXACTLY == 0);
+    check_footprint(result.state != TRACE_KILLED || is_exact());
     if (h.faults[0] == '\0')
         return result.state == TRACE_KILLED;
     DIAG("%s: after %llu instructions, at %s: %s", s->name, (unsigned long long)k,
