@@ -1516,11 +1516,16 @@ static int settle(bool again)
     return ping.pid;
 }
 
-/* Not by whether its PID can be sent to: one that has died and is not reaped yet can. */
+/* When there is one: a reload's old one may still be there, on its way out. Not by whether its PID
+ * can be sent to: one that has died and is not reaped yet can. */
 static void find_new_zygote(void)
 {
-    AWAIT(find_zygote() != 0);
-    h.zygote = find_zygote();
+    int64_t until = now_ns() + hang_ns();
+
+    do
+        h.zygote = find_zygote();
+    while ((h.zygote == 0 || count_processes() > h.workers + 1) && now_ns() < until &&
+           (pause_ns(500 * US), true));
 }
 
 /* The other thread of a worker that has an event loop. */
