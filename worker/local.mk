@@ -52,5 +52,5 @@ worker_module_compile = $(AM_V_CCLD)sources= folder=`cd $(srcdir) && pwd`; \
 	done; \
 	$(MKDIR_P) worker && $(CC) -shared -fPIC -fvisibility=hidden $(DEFS) -DPYCREW_PYTHON='""' \
 		-DPYCREW_PYTHON_DIR='"$(pkgdatadir)/python"' $(AM_CPPFLAGS) $(CPPFLAGS) $(worker_cflags) $(CFLAGS) \
-		$(worker_link_flags) $(filter-out -static,$(LDFLAGS))
+		$(worker_link_flags) $(LDFLAGS)
 @worker_module_rules@

@@ -1608,8 +1608,11 @@ static bool step(const struct scenario *s, int *pid, uint64_t k)
     if (unread != NULL)
         SKIP("%s", unread);
     for (unsigned try = 0; result.state == TRACE_MISSED && try < 4; try++) {
-        if (try > 0)
+        if (try > 0) {
             *pid = settle(true);
+            find_new_zygote();
+            image_read(h.zygote);
+        }
         result = drive_traced(s, *pid, k, hang_ns() / 8 << try);
     }
     if (result.state == TRACE_KILLED)
@@ -1755,7 +1758,7 @@ TEST_LIMIT(a_worker_dies_while_it_hands_on, LIMIT_S)
 {
     run_scenario(&(struct scenario){"spin, claim, hand on", WORKER, 2, AT("pc_idle_spin"),
                                     AT("pc_encode"), .pause = AT("pc_ring_await"), .again = true,
-                                    .repeats = 2, .sample = 45, .drive = drive_hand_on});
+                                    .repeats = 2, .sample = 70, .drive = drive_hand_on});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_claims_a_span, LIMIT_S)
@@ -1811,13 +1814,13 @@ TEST_LIMIT(a_worker_dies_in_a_call_with_arrays, LIMIT_S)
 {
     run_scenario(&(struct scenario){"array in, array out", WORKER, 1, AFTER("pc_ring_claim"),
                                     AFTER("pc_slot_finish"), .arrays = true, .again = true,
-                                    .sample = 130, .before = before_array, .drive = drive_array});
+                                    .sample = 200, .before = before_array, .drive = drive_array});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_makes_an_array, LIMIT_S)
 {
     run_scenario(&(struct scenario){"pycrew.empty", WORKER, 1, AT("empty"), AFTER("empty"),
-                                    .arrays = true, .again = true, .sample = 180,
+                                    .arrays = true, .again = true, .sample = 240,
                                     .drive = drive_array});
 }
 
@@ -1901,7 +1904,7 @@ TEST_LIMIT(a_worker_dies_while_it_leaves, LIMIT_S)
 {
     run_scenario(&(struct scenario){"told to leave, leave", WORKER, 1, AT("pc_sleeper_wait"),
                                     AT("pc_interpreter_end"), .again = true, .outside = 200,
-                                    .sample = 12, .drive = drive_reload});
+                                    .sample = 40, .drive = drive_reload});
 }
 
 TEST_LIMIT(the_old_zygote_dies_while_it_reaps_for_a_reload, LIMIT_S)
@@ -1909,11 +1912,11 @@ TEST_LIMIT(the_old_zygote_dies_while_it_reaps_for_a_reload, LIMIT_S)
     run_scenario(&(struct scenario){"zygote: reap for a reload",
                                     ZYGOTE,
                                     1,
-                                    {PLACE_WAKE, "pc_zygote_main"},
+                                    {PLACE_WAKE, "pc_worker_main"},
                                     AT("ppoll"),
                                     .again = true,
                                     .repeats = 2,
-                                    .sample = 40,
+                                    .sample = 60,
                                     .drive = drive_reload});
 }
 
@@ -1948,7 +1951,7 @@ TEST_LIMIT(a_worker_dies_in_a_coroutines_last_step, LIMIT_S)
 TEST_LIMIT(a_worker_dies_in_a_turn_that_claims_beside_a_coroutine, LIMIT_S)
 {
     run_scenario(&(struct scenario){"coroutines: turn, claims", WORKER, 1, AT("turn"),
-                                    AFTER("turn"), .coroutines = true, .again = true, .sample = 130,
+                                    AFTER("turn"), .coroutines = true, .again = true, .sample = 150,
                                     .before = before_await, .drive = drive_several});
 }
 
