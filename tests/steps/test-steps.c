@@ -872,12 +872,14 @@ static bool is_exact(void)
     return h.row->kills % EXACTLY == 0;
 }
 
-/* Not by the next death, which would free all; but the sweep of this one may be on its way. */
+/* Not by the next death, which would free all; but the sweep of this one may be on its way. Behind
+ * a death the exact look is for check_footprint(). */
 static void check_host_spans(unsigned before)
 {
     int64_t until = now_ns() + hang_ns();
     bool first = h.base.processes == 0; /* the host keeps spans for small blocks from then on */
-    unsigned most = before + (is_exact() ? 0 : h.kept.host_spans - h.base.host_spans);
+    bool died = h.traced && trace_await(0) == TRACE_KILLED;
+    unsigned most = before + (died ? h.kept.host_spans - h.base.host_spans : 0);
 
     while (!first && host_spans() > most && now_ns() < until)
         pause_ns(100 * US);
