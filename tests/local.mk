@@ -298,7 +298,7 @@ test_data = \
 	tests/py/queue_ops.py \
 	tests/py/scribble_ops.py \
 	tests/py/sleeps_at_import.py \
-	tests/py/steps_array_ops.py \
+	tests/py/steps_array_ops.py tests/py/steps_async_ops.py \
 	tests/py/steps_ops.py \
 	tests/py/stub_ops.py \
 	tests/shm/fixture.h

@@ -252,6 +252,20 @@ TEST(copy_back_writes_into_memory_from_elsewhere)
     pycrew_close(crew);
 }
 
+TEST(what_a_call_has_written_when_it_dies_is_not_copied_back)
+{
+    pycrew_crew *crew = open_array_crew(1);
+    double data[64] = {0};
+    pycrew_array array = array_of(data, PYCREW_F64, 64, PYCREW_WRITABLE | PYCREW_COPY_BACK);
+    pycrew_call *call = SUBMIT(crew, "array_ops:write_and_die", "A", &array);
+
+    GIVES(pycrew_wait(call, BOUND), PYCREW_EDIED);
+    ASSERT(data[0] == 0 && data[63] == 0);
+    pycrew_release(call);
+    ASSERT(data[0] == 0 && data[63] == 0);
+    pycrew_close(crew);
+}
+
 TEST(arrays_travel_by_keyword_and_inside_of_lists_and_tuples)
 {
     pycrew_crew *crew = open_array_crew(1);

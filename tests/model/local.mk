@@ -3,6 +3,7 @@
 model_files = \
 	tests/model/README.md \
 	tests/model/announce.pml \
+	tests/model/async.pml \
 	tests/model/check \
 	tests/model/chunk.pml \
 	tests/model/idle.pml \
@@ -10,7 +11,8 @@ model_files = \
 	tests/model/retained.pml \
 	tests/model/ring.pml \
 	tests/model/slot.pml \
-	tests/model/upcall.pml
+	tests/model/upcall.pml \
+	tests/model/waiter.pml
 EXTRA_DIST += $(model_files)
 
 .PHONY: check-model check-model-full check-model-controls

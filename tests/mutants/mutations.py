@@ -444,7 +444,7 @@ MUTATIONS = [
           "static void copy_back(const pycrew_call *call);\n\n"
           "void pc_arrays_leave(pycrew_call *call)\n{\n"
           "    pc_call_arrays *lists = call->arrays;\n\n    copy_back(call);\n")],
-        [(SOAK, "--time 8s --kill 20 --zygote 0 --seed 1")]),
+        [(TEST_ARRAY, "what_a_call_has_written_when_it_dies_is_not_copied_back")]),
     Mutation(
         "array-shared-with-a-child",
         "a child of user code writes into its parent's array",
@@ -486,7 +486,7 @@ MUTATIONS = [
         "an element's number is said to be finished when it starts: one that died is taken for done",
         [(WORKER_MAP, "    publish_progress(chunk, item + 1, item);\n    return true;\n",
           "    publish_progress(chunk, item + 1, item + 1);\n    return true;\n")],
-        [(SOAK, "--time 8s --kill 50 --zygote 0 --seed 1")]),
+        [(TEST_STEPS, "a_worker_dies_in_a_maps_chunk")]),
     Mutation(
         "map-failures-unread",
         "what a worker says of failures is not looked at: an element that failed is read as one that returned",

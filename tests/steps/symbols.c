@@ -128,10 +128,11 @@ static const struct map *map_of(uint64_t address)
 static bool is_our_file(const char *name)
 {
     static const char *const names[] = {
-        "array.c",   "budget.c",  "columns.c", "control.c",     "convert.c", "element.c",
-        "fault.c",   "heap.c",    "idle.c",    "interpreter.c", "items.c",   "lifeline.c",
-        "loop.c",    "main.c",    "map.c",     "module.c",      "ring.c",    "run.c",
-        "segment.c", "sleeper.c", "slot.c",    "value.c",       "zygote.c"};
+        "array.c",   "async.c",       "budget.c", "choose.c", "columns.c",  "control.c",
+        "convert.c", "element.c",     "fault.c",  "heap.c",   "host.c",     "idle.c",
+        "inbox.c",   "interpreter.c", "items.c",  "life.c",   "lifeline.c", "loop.c",
+        "main.c",    "map.c",         "module.c", "object.c", "ring.c",     "run.c",
+        "segment.c", "sleeper.c",     "slot.c",   "upcall.c", "value.c",    "zygote.c"};
 
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0)

@@ -16,9 +16,12 @@
 #include "tests/steps/symbols.h"
 #include "tests/steps/tracer.h"
 
-enum { CALLS_MAX = 16, MARKS = 1 << 22, ROWS_MAX = 40, KEYS = 1 << 16, FAULTS_SHOWN = 4 };
-enum { ITEMS = 4, BIG_SIZE = 100000, RUN_SIZE = 2500000 };
-enum { ELEMENTS = 150000 }; /* of an array: it takes a run of spans, which a footprint counts */
+enum { CALLS_MAX = 16, MARKS = 1 << 22, ROWS_MAX = 60, KEYS = 1 << 16, FAULTS_SHOWN = 4 };
+enum { SLOTS = 64, ITEMS = 4, BIG_SIZE = 100000, RUN_SIZE = 2500000 };
+enum { MAX_CALLS = 12 };      /* of a worker that is replaced */
+enum { ASKED_SIZE = 700000 }; /* of what is asked and answered in a block: most of a span */
+enum { EXACTLY = 8 };         /* so many deaths to an exact look at the memory */
+enum { ELEMENTS = 150000 };   /* of an array: it takes a run of spans, which a footprint counts */
 
 #define HANG (10 * SECOND)
 
@@ -72,14 +75,34 @@ static bool insert(uint64_t *keys, uint64_t key)
 /* ---- the host ---------------------------------------------------------------------------------
  */
 
-enum kind { ADD, BIG, GROW, COPY, KEEP, PING, DIE, KEPT, LET_GO };
+enum kind {
+    ADD,
+    AWAIT, /* these are coroutines: */
+    AT_ONCE,
+    WAIT,
+    OPEN_GATES, /* which lets them end */
+    BIG,
+    GROW,
+    COPY,
+    KEEP,
+    COUNT, /* an actor's */
+    ASK,   /* these ask the host */
+    ASK_BIG,
+    PING, /* from here on there are no marks */
+    DIE,
+    KEPT,
+    LET_GO
+};
 
 struct record {
     enum kind kind;
     uint32_t index; /* of its mark */
     pycrew_call *call;
     size_t size;
-    bool cancelled; /* by us, while it was queued */
+    bool cancelled; /* by us, while it was queued; */
+    bool stopped;   /* while it ran */
+    bool beside;    /* its error says that another one's code ran at the death; */
+    bool charged;   /* or that it may have been its own */
     unsigned ends;
     int pid;      /* PING's answer */
     double value; /* of an array's elements, which COPY and KEEP are given */
@@ -90,18 +113,21 @@ struct record {
 /* What must be the same after each death. */
 struct footprint {
     unsigned host_spans, worker_spans;
-    long blocks; /* of the segment's file */
+    long blocks;    /* of the segment's file */
+    unsigned calls; /* that can be had */
     unsigned descriptors, zygote_descriptors, processes;
 };
 
 struct scenario {
     const char *name;
-    enum { WORKER, ZYGOTE, CHILD } who;
+    enum { WORKER, WAITER, ZYGOTE, CHILD } who; /* WAITER: its thread beside the event loop */
     unsigned workers;
     struct place start, end, pause;
     bool pause_at_start;
-    bool arrays; /* they are preloaded */
-    bool again;  /* the next worker is to die, too: see settle() */
+    bool arrays;     /* they are preloaded; */
+    bool coroutines; /* or these */
+    uint64_t max_calls;
+    bool again; /* the next worker is to die, too: see settle() */
     unsigned repeats, outside;
     unsigned sample;      /* every so many instructions without PYCREW_STEPS */
     void (*before)(void); /* before the process is seized */
@@ -119,7 +145,12 @@ static struct {
     struct record records[CALLS_MAX];
     unsigned count;
     bool traced; /* the present drive is */
+    pycrew_actor *actor;
+    long long counted;      /* by it, since it was made */
+    pycrew_call *stream;    /* of which an item was taken */
+    _Atomic uint8_t *asked; /* by mark: how often the host was, in a call */
     struct footprint base;
+    struct footprint kept; /* the same while large blocks are kept, in case they are needed again */
     struct row *row;
     char faults[2048];
     uint64_t keys[KEYS];
@@ -187,8 +218,24 @@ static void check_result(struct record *r)
 
     switch (r->kind) {
     case ADD:
+    case AWAIT:
+    case AT_ONCE:
+    case WAIT:
+    case OPEN_GATES:
         if (pycrew_result(r->call, "L", &sum) < 0 || sum != (long long)r->index + 7)
             fault(&h.row->untrue, "call %u returned a wrong sum", r->index);
+        break;
+    case COUNT:
+        if (pycrew_result(r->call, "L", &sum) < 0 || sum != (long long)r->size)
+            fault(&h.row->untrue, "call %u of an actor is its %lld., not %zu.", r->index, sum,
+                  r->size);
+        break;
+    case ASK:
+    case ASK_BIG:
+        if (pycrew_result(r->call, "L", &sum) < 0 || sum != 2 * (long long)r->size)
+            fault(&h.row->untrue, "call %u got a wrong answer", r->index);
+        if (h.asked[r->index] != 1)
+            fault(&h.row->untrue, "call %u asked the host %u times", r->index, h.asked[r->index]);
         break;
     case BIG:
         if (pycrew_result(r->call, "y#", &data, &size) < 0 || size != r->size ||
@@ -227,6 +274,8 @@ static void check_error(const struct record *r, const pycrew_error *e, unsigned 
             fault(&h.row->untrue, "call %u was cancelled while queued, and ran", r->index);
         return;
     }
+    if (r->stopped && e->code == -ECANCELED)
+        return;
     if (e->code != PYCREW_EDIED) {
         fault(&h.row->untrue, "call %u ended with %d (%s)", r->index, e->code, e->message);
         return;
@@ -246,6 +295,8 @@ static void check_marks(uint32_t index, bool returned)
 
     if (marks > 1)
         fault(&h.row->doubled, "call %u ran %u times", index, marks);
+    if (h.asked[index] > 1)
+        fault(&h.row->doubled, "call %u asked the host %u times", index, h.asked[index]);
     if (returned && marks == 0)
         fault(&h.row->untrue, "call %u returned without having run", index);
 }
@@ -260,6 +311,8 @@ static void note_end(struct record *r)
     }
     if (e != NULL) {
         check_error(r, e, h.marks[r->index]);
+        r->beside = strstr(e->message, "while it ran another call") != NULL;
+        r->charged = e->code == PYCREW_EDIED && e->may_have_run && !r->beside;
     } else {
         check_result(r);
         h.row->returned++;
@@ -271,6 +324,12 @@ static void note_end(struct record *r)
 static struct record *begin_call(enum kind kind)
 {
     static const char *const names[] = {[ADD] = "steps_ops:add",
+                                        [AWAIT] = "steps_async_ops:add",
+                                        [AT_ONCE] = "steps_async_ops:add_at_once",
+                                        [WAIT] = "steps_async_ops:wait",
+                                        [OPEN_GATES] = "steps_async_ops:open_gates",
+                                        [ASK] = "steps_ops:ask",
+                                        [ASK_BIG] = "steps_ops:ask_big",
                                         [BIG] = "steps_ops:big",
                                         [GROW] = "steps_ops:grow",
                                         [COPY] = "steps_array_ops:copy",
@@ -283,7 +342,10 @@ static struct record *begin_call(enum kind kind)
 
     ASSERT(h.count <= CALLS_MAX);
     *r = (struct record){.kind = kind, .index = new_mark()};
-    r->call = prepare(h.crew, names[kind]);
+    if (kind == COUNT)
+        OK(pycrew_actor_prepare(h.actor, "count", BOUND, &r->call));
+    else
+        r->call = prepare(h.crew, names[kind]);
     return r;
 }
 
@@ -300,11 +362,11 @@ static struct record *submit(enum kind kind, size_t size, bool queued)
     struct record *r = begin_call(kind);
 
     r->size = size;
-    if (kind == ADD)
+    if (kind <= OPEN_GATES)
         OK(pycrew_add(r->call, "LLL", (long long)r->index, (long long)r->index, 7LL));
-    if (kind == BIG)
+    if (kind == BIG || kind == ASK_BIG)
         OK(pycrew_add(r->call, "Ln", (long long)r->index, (ptrdiff_t)size));
-    if (kind == GROW)
+    if (kind == GROW || kind == COUNT || kind == ASK)
         OK(pycrew_add(r->call, "L", (long long)r->index));
     finish_submit(r, queued);
     return r;
@@ -353,15 +415,20 @@ static bool is_late(int64_t *since, uint64_t *seen)
 
 /* By the queue's descriptor alone: nobody waits inside of the library, who looks again by himself,
  * so an announcement or a wake that is lost is a call that hangs. */
-static void collect_queued(void)
+static void collect_until(const struct record *ended)
 {
     struct pollfd poll_queue = {.fd = pycrew_queue_fd(h.queue), .events = POLLIN};
     int64_t since = now_ns();
     uint64_t seen = 0;
 
-    while (open_calls() > 0 && !is_late(&since, &seen))
+    while ((ended != NULL ? ended->ends == 0 : open_calls() > 0) && !is_late(&since, &seen))
         if (poll(&poll_queue, 1, 1000) > 0)
             reap();
+}
+
+static void collect_queued(void)
+{
+    collect_until(NULL);
 }
 
 /* By waiting for it, asleep on its slot's semaphore. */
@@ -491,9 +558,23 @@ static unsigned count_processes(void)
     return count;
 }
 
+/* A call that is lost to all is a place less. */
+static unsigned count_calls(void)
+{
+    const pycrew_function *function = function_of(h.crew, "steps_ops:ping");
+    pycrew_call *calls[SLOTS];
+    unsigned count = 0;
+
+    while (count < SLOTS && pycrew_prepare(h.crew, function, 0, &calls[count]) == 0)
+        count++;
+    for (unsigned i = 0; i < count; i++)
+        pycrew_release(calls[i]);
+    return count;
+}
+
 static struct footprint look_around(void)
 {
-    struct footprint f = {.descriptors = count_directory("/proc/self/fd")};
+    struct footprint f = {.descriptors = count_directory("/proc/self/fd"), .calls = count_calls()};
     struct stat status;
     char path[64];
 
@@ -514,7 +595,7 @@ static struct footprint look_around(void)
 static bool same(const struct footprint *a, const struct footprint *b)
 {
     return a->host_spans == b->host_spans && a->worker_spans == b->worker_spans &&
-           a->blocks == b->blocks && a->descriptors == b->descriptors &&
+           a->blocks == b->blocks && a->calls == b->calls && a->descriptors == b->descriptors &&
            a->zygote_descriptors == b->zygote_descriptors && a->processes == b->processes;
 }
 
@@ -556,23 +637,38 @@ static void await_sleep(void)
         fault(&h.row->hung, "%u of %u workers sleep", sleepers(), h.workers);
 }
 
-/* Threads of the crew's are still tidying up: it may take a moment until all is as before. */
-static void check_footprint(void)
+/* No more memory than while large blocks are kept, and all else the same. */
+static bool is_within(const struct footprint *f)
+{
+    struct footprint as = *f;
+
+    as.host_spans = h.base.host_spans;
+    as.worker_spans = h.base.worker_spans;
+    as.blocks = h.base.blocks;
+    return same(&as, &h.base) && f->host_spans <= h.kept.host_spans &&
+           f->worker_spans <= h.kept.worker_spans && f->blocks <= h.kept.blocks;
+}
+
+/* Threads of the crew's are still tidying up: it may take a moment until all is as before. What is
+ * kept goes after 100 ms: that is waited for now and then. */
+static void check_footprint(bool exactly)
 {
     int64_t until = now_ns() + hang_ns();
     struct footprint f = look_around(), *b = &h.base;
 
-    while (!same(&f, b) && now_ns() < until) {
+    while (!same(&f, b) && (exactly || !is_within(&f)) && now_ns() < until) {
         pause_ns(500 * US);
         f = look_around();
     }
+    if (!exactly && is_within(&f))
+        return;
     if (!same(&f, b))
         fault(&h.row->leaked,
-              "left: spans %u/%u (were %u/%u), blocks %ld (%ld), descriptors %u (%u), of the "
-              "zygote %u (%u), processes %u (%u)",
+              "left: spans %u/%u (were %u/%u), blocks %ld (%ld), calls %u (%u), descriptors %u "
+              "(%u), of the zygote %u (%u), processes %u (%u)",
               f.host_spans, f.worker_spans, b->host_spans, b->worker_spans, f.blocks, b->blocks,
-              f.descriptors, b->descriptors, f.zygote_descriptors, b->zygote_descriptors,
-              f.processes, b->processes);
+              f.calls, b->calls, f.descriptors, b->descriptors, f.zygote_descriptors,
+              b->zygote_descriptors, f.processes, b->processes);
 }
 
 /* ---- what makes a process come by a region ----------------------------------------------------
@@ -770,15 +866,24 @@ static void before_given_back(void)
     pycrew_array_drop(h.crew, &taken);
 }
 
-/* Not by the next death, which would free all; but the sweep of this one may be on its way. */
+/* So many deaths to an exact look at the memory. */
+static bool is_exact(void)
+{
+    return h.row->kills % EXACTLY == 0;
+}
+
+/* Not by the next death, which would free all; but the sweep of this one may be on its way. Behind
+ * a death the exact look is for check_footprint(). */
 static void check_host_spans(unsigned before)
 {
     int64_t until = now_ns() + hang_ns();
     bool first = h.base.processes == 0; /* the host keeps spans for small blocks from then on */
+    bool died = h.traced && trace_await(0) == TRACE_KILLED;
+    unsigned most = before + (died ? h.kept.host_spans - h.base.host_spans : 0);
 
-    while (!first && host_spans() > before && now_ns() < until)
+    while (!first && host_spans() > most && now_ns() < until)
         pause_ns(100 * US);
-    if (!first && host_spans() > before)
+    if (!first && host_spans() > most)
         fault(&h.row->leaked, "%u spans of the host's became %u", before, host_spans());
 }
 
@@ -802,6 +907,323 @@ static void drive_kept(void)
     finish_calls();
     pycrew_free(h.crew, other.data);
     check_host_spans(before);
+}
+
+/* ---- coroutines ---- */
+
+static void drive_await(void)
+{
+    submit(AWAIT, 0, true);
+    collect_queued();
+}
+
+static void drive_at_once(void)
+{
+    submit(AT_ONCE, 0, true);
+    collect_queued();
+}
+
+/* The worker has its event loop, and the waiter. */
+static void before_await(void)
+{
+    call(AWAIT, 0);
+    await_sleep();
+}
+
+/* Of one death one call is blamed, or all where none's code ran. */
+static void check_blame(void)
+{
+    unsigned beside = 0, charged = 0;
+
+    for (unsigned i = 0; i < h.count; i++) {
+        beside += h.records[i].beside;
+        charged += h.records[i].charged;
+    }
+    if (beside > 0 && charged > 1)
+        fault(&h.row->untrue, "%u calls are to blame for one death, and %u are not", charged,
+              beside);
+}
+
+/* The turn claims the others while the first one waits. */
+static void drive_several(void)
+{
+    submit(AWAIT, 0, true);
+    submit(AT_ONCE, 0, true);
+    submit(ADD, 0, true);
+    submit(AWAIT, 0, true);
+    collect_queued();
+    check_blame();
+}
+
+/* Two that wait, in a worker that sleeps in its event loop. It may die before. */
+static struct record *submit_waiting(void)
+{
+    struct record *r = submit(WAIT, 0, true);
+    uint32_t last = submit(WAIT, 0, true)->index;
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+
+    while (!(h.marks[last] > 0 && all_asleep()) && !is_late(&since, &seen) &&
+           (!h.traced || trace_await(0) == TRACE_RUNNING))
+        pause_ns(100 * US);
+    return r;
+}
+
+/* It is woken for others. */
+static void drive_wake(void)
+{
+    submit_waiting();
+    submit(ADD, 0, true);
+    submit(OPEN_GATES, 0, true);
+    collect_queued();
+    check_blame();
+}
+
+/* One of two that wait is cancelled. */
+static void drive_cancel(void)
+{
+    struct record *r = submit_waiting();
+
+    r->stopped = pycrew_cancel(r->call) == 0;
+    collect_until(r);
+    submit(OPEN_GATES, 0, true);
+    collect_queued();
+    check_blame();
+}
+
+/* ---- actors ---- */
+
+/* In the worker there is now. */
+static void need_actor(void)
+{
+    int rc = h.actor == NULL ? pycrew_actor_open(h.crew, &h.actor, BOUND, "steps_ops:Counter", "L",
+                                                 (long long)new_mark())
+                             : pycrew_actor_reopen(h.actor, BOUND);
+
+    if (rc == 0)
+        h.counted = 0;
+    else if (rc != -EALREADY)
+        fault(&h.row->untrue, "no actor can be made: %d (%s)", rc, pycrew_last_error()->message);
+}
+
+static void before_actor(void)
+{
+    need_actor();
+    await_sleep();
+}
+
+/* Its calls run in their order. */
+static void drive_actor(void)
+{
+    need_actor();
+    for (unsigned i = 0; i < 3; i++)
+        submit(COUNT, (size_t)++h.counted, true);
+    collect_queued();
+}
+
+/* Until no call is in flight, also of those that nobody waits for. */
+static void await_quiet(void)
+{
+    pycrew_stats stats = PYCREW_STATS_INIT;
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+
+    do
+        OK(pycrew_stats_get(h.crew, &stats));
+    while (stats.in_flight > 0 && !is_late(&since, &seen) && (pause_ns(200 * US), true));
+    if (stats.in_flight > 0)
+        fault(&h.row->lost, "%u calls that were let go do not end", stats.in_flight);
+}
+
+static void drive_actor_open(void)
+{
+    pycrew_actor *actor = NULL;
+    uint32_t index = new_mark();
+    int rc = pycrew_actor_open(h.crew, &actor, 6 * hang_ns(), "steps_ops:Counter", "L",
+                               (long long)index);
+
+    check_marks(index, rc == 0);
+    if (rc < 0 && rc != PYCREW_EDIED)
+        fault(rc == -ETIMEDOUT ? &h.row->hung : &h.row->untrue, "an actor's opening ended with %d",
+              rc);
+    if (rc == PYCREW_EDIED && !pycrew_last_error()->may_have_run && h.marks[index] > 0)
+        fault(&h.row->untrue, "an actor was made, and may_have_run is false");
+    rc == 0 ? h.row->returned++ : h.row->died++;
+    pycrew_actor_close(actor);
+    await_quiet();
+}
+
+/* The call that drops the object is nobody's. */
+static void drive_actor_close(void)
+{
+    need_actor();
+    pycrew_actor_close(h.actor);
+    h.actor = NULL;
+    await_quiet();
+}
+
+/* ---- streams ---- */
+
+struct stream {
+    pycrew_call *call;
+    uint32_t index, first; /* marks: the function's, the first item's */
+    unsigned count, given;
+    bool over;
+};
+
+static struct stream submit_stream(unsigned count, unsigned window, bool queued)
+{
+    struct stream s = {.index = new_mark(), .count = count};
+
+    s.first = h.next_mark + 1;
+    for (unsigned i = 0; i <= count; i++)
+        new_mark();
+    s.call = prepare(h.crew, "steps_ops:items");
+    OK(pycrew_set_stream(s.call, window));
+    OK(pycrew_add(s.call, "LLL", (long long)s.index, (long long)s.first, (long long)count));
+    if (queued)
+        OK(pycrew_set_queue(s.call, h.queue));
+    OK(pycrew_submit(s.call));
+    return s;
+}
+
+static void check_item(const struct stream *s)
+{
+    uint32_t index = s->first + s->given;
+    long long value = -1;
+
+    check_marks(index, true);
+    if (pycrew_result(s->call, "L", &value) < 0 || value != (long long)index)
+        fault(&h.row->untrue, "item %u of a stream is %lld, not %u", s->given, value, index);
+}
+
+static void check_end(const struct stream *s, int rc)
+{
+    const pycrew_error *e = pycrew_call_error(s->call);
+    uint32_t next = s->first + s->given;
+
+    check_marks(s->index, s->given > 0 || rc == 0);
+    for (unsigned i = s->given; i < s->count; i++)
+        check_marks(s->first + i, false);
+    if (rc == 0 && s->given == s->count) {
+        h.row->returned++;
+    } else if (rc != PYCREW_EDIED || e == NULL || e->signal != SIGKILL) {
+        fault(&h.row->untrue, "a stream ended with %d (%s) behind %u items", rc,
+              e != NULL ? e->message : "", s->given);
+    } else {
+        e->may_have_run ? h.row->died++ : h.row->died_before++;
+        if (!e->may_have_run && h.marks[next] > 0) /* it is said of the item */
+            fault(&h.row->untrue, "an item was made, and may_have_run is false");
+    }
+}
+
+/* All that is there. */
+static void take_items(struct stream *s)
+{
+    int rc = 1;
+
+    while (!s->over && (rc = pycrew_next(s->call, 0)) == 1) {
+        check_item(s);
+        s->given++;
+    }
+    if (s->over || rc == -ETIME)
+        return;
+    check_end(s, rc);
+    s->over = true;
+}
+
+/* Told by the queue alone that there is something to be had. */
+static void drive_items_of_stream(unsigned count)
+{
+    struct pollfd poll_queue = {.fd = pycrew_queue_fd(h.queue), .events = POLLIN};
+    struct stream s = submit_stream(count, 2, true);
+    int64_t since = now_ns();
+    uint64_t seen = 0;
+    pycrew_call *call;
+
+    while (!s.over && !is_late(&since, &seen))
+        if (poll(&poll_queue, 1, 1000) > 0 && pycrew_queue_reap(h.queue, &call, 1, 0) == 1)
+            take_items(&s);
+    if (!s.over)
+        fault(&h.row->lost, "a stream is lost behind %u items", s.given);
+    pycrew_release(s.call);
+    await_quiet();
+}
+
+static void drive_stream(void)
+{
+    drive_items_of_stream(3);
+}
+
+static void drive_empty_stream(void)
+{
+    drive_items_of_stream(0);
+}
+
+/* Its first item has been taken. */
+static void before_drop(void)
+{
+    struct stream s = submit_stream(3, 1, false);
+
+    OK(pycrew_next(s.call, BOUND) - 1);
+    h.stream = s.call;
+    await_sleep();
+}
+
+/* Given up in the middle: the generator is closed where it is, by a call that is nobody's. */
+static void drive_drop(void)
+{
+    if (h.stream == NULL)
+        before_drop();
+    pycrew_release(h.stream);
+    h.stream = NULL;
+    await_quiet();
+}
+
+/* ---- Python asks the host ---- */
+
+static void drive_ask(void)
+{
+    struct record *r = submit(ASK, 0, true);
+
+    r->size = r->index;
+    collect_queued();
+}
+
+/* It knows by now what the host exports. */
+static void before_ask(void)
+{
+    drive_ask();
+    finish_calls();
+    await_sleep();
+}
+
+static void drive_ask_big(void)
+{
+    submit(ASK_BIG, ASKED_SIZE, true);
+    collect_queued();
+}
+
+static void before_ask_big(void)
+{
+    drive_ask_big();
+    finish_calls();
+    await_sleep();
+}
+
+/* ---- the end of a worker's life ---- */
+
+/* Calls until it has been replaced. */
+static void drive_life(void)
+{
+    enum trace_state state = TRACE_RUNNING;
+
+    for (unsigned i = 0; i < MAX_CALLS && state == TRACE_RUNNING; i++) {
+        submit(ADD, 0, true);
+        collect_queued();
+        finish_calls();
+        state = h.traced ? trace_await(0) : TRACE_RUNNING;
+    }
 }
 
 /* ---- maps ---- */
@@ -1002,29 +1424,64 @@ static void make_marks(const char *path)
 
     ASSERT(fd >= 0 && ftruncate(fd, MARKS) == 0);
     h.marks = mmap(NULL, MARKS, PROT_READ, MAP_SHARED, fd, 0);
-    ASSERT(h.marks != MAP_FAILED);
+    h.asked = mmap(NULL, MARKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT(h.marks != MAP_FAILED && h.asked != MAP_FAILED);
     close(fd);
+}
+
+static int twice(void *data, pycrew_host_call *call)
+{
+    long long index;
+    int rc = pycrew_host_arguments(call, "L", &index);
+
+    (void)data;
+    if (rc < 0)
+        return rc;
+    atomic_fetch_add(&h.asked[index], 1);
+    return pycrew_host_return(call, "L", 2 * index);
+}
+
+/* The same bytes. */
+static int turn(void *data, pycrew_host_call *call)
+{
+    long long index;
+    const uint8_t *bytes;
+    size_t size;
+    int rc = pycrew_host_arguments(call, "Ly#", &index, &bytes, &size);
+
+    (void)data;
+    if (rc < 0)
+        return rc;
+    atomic_fetch_add(&h.asked[index], 1);
+    if (size == 0 || bytes[0] != index % 251 || memcmp(bytes, bytes + 1, size - 1) != 0)
+        return pycrew_host_fail(call, "ValueError", "wrong bytes");
+    return pycrew_host_return(call, "y#", bytes, (ptrdiff_t)size);
 }
 
 static void open_host(const struct scenario *s)
 {
     static char variable[256];
-    static const char *const all[] = {"steps_array_ops", "steps_ops", NULL};
-    static const char *env[] = {variable, NULL};
+    static const char *preload[] = {"steps_ops", NULL, NULL}, *env[] = {variable, NULL};
     const char *marks = scratch("marks");
     pycrew_options options = test_options(s->workers);
 
     make_marks(marks);
     snprintf(variable, sizeof variable, "PYCREW_STEPS_MARKS=%s", marks);
-    options.preload = s->arrays ? all : all + 1; /* numpy takes its time */
+    /* numpy and asyncio take their time */
+    preload[1] = s->arrays ? "steps_array_ops" : s->coroutines ? "steps_async_ops" : NULL;
+    options.preload = preload;
+    options.max_calls_per_worker = s->max_calls;
+    options.grace_ns = hang_ns(); /* who is stepped is slow */
     options.env = env;
-    options.calls = 64;
+    options.calls = SLOTS;
     options.memory = 64 << 20;
     options.retries = 0;
     h.workers = s->workers;
     h.crew = open_with(&options);
     h.zygote = find_zygote();
     OK(pycrew_queue_open(h.crew, &h.queue));
+    OK(pycrew_export(h.crew, "twice", twice, NULL));
+    OK(pycrew_export(h.crew, "turn", turn, NULL));
     map_segment();
 }
 
@@ -1035,6 +1492,7 @@ static void close_host(void)
     pc_segment_unmap(&h.segment);
     pycrew_close(h.crew);
     munmap(h.marks, MARKS);
+    munmap((void *)h.asked, MARKS);
 }
 
 /* The crew works on, and whoever has died is replaced: the PID of the worker that the next call
@@ -1060,17 +1518,43 @@ static int settle(bool again)
     return ping.pid;
 }
 
-/* Not by whether its PID can be sent to: one that has died and is not reaped yet can. */
+/* When there is one: a reload's old one may still be there, on its way out. Not by whether its PID
+ * can be sent to: one that has died and is not reaped yet can. */
 static void find_new_zygote(void)
 {
-    AWAIT(find_zygote() != 0);
-    h.zygote = find_zygote();
+    int64_t until = now_ns() + hang_ns();
+
+    do
+        h.zygote = find_zygote();
+    while ((h.zygote == 0 || count_processes() > h.workers + 1) && now_ns() < until &&
+           (pause_ns(500 * US), true));
+}
+
+/* The other thread of a worker that has an event loop. */
+static int waiter_of(int pid)
+{
+    char path[64];
+    DIR *directory;
+    int waiter = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    directory = opendir(path);
+    for (struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
+        if (tap_number(entry->d_name) > 0 && tap_number(entry->d_name) != pid)
+            waiter = tap_number(entry->d_name);
+    if (directory != NULL)
+        closedir(directory);
+    return waiter;
 }
 
 static struct trace_plan plan_of(const struct scenario *s, int pid, uint64_t k)
 {
-    return (struct trace_plan){.pid = s->who == WORKER ? pid : h.zygote,
-                               .own_child = s->who != WORKER,
+    bool is_worker = s->who == WORKER || s->who == WAITER;
+
+    return (struct trace_plan){.pid = !is_worker         ? h.zygote
+                                      : s->who == WAITER ? waiter_of(pid)
+                                                         : pid,
+                               .own_child = !is_worker,
                                .start = s->start,
                                .end = s->end,
                                .pause = s->pause,
@@ -1100,11 +1584,12 @@ static void note_kill(const struct trace_result *result)
 static struct trace_result drive_traced(const struct scenario *s, int pid, uint64_t k,
                                         int64_t timeout_ns)
 {
-    struct trace_plan plan = plan_of(s, pid, k);
+    struct trace_plan plan;
     struct trace_result result;
 
     if (s->before != NULL)
         s->before();
+    plan = plan_of(s, pid, k); /* the waiter is there by now */
     if (trace_begin(&plan) == TRACE_REFUSED)
         SKIP("ptrace is not permitted here, or this is not x86-64");
     h.traced = true;
@@ -1125,8 +1610,11 @@ static bool step(const struct scenario *s, int *pid, uint64_t k)
     if (unread != NULL)
         SKIP("%s", unread);
     for (unsigned try = 0; result.state == TRACE_MISSED && try < 4; try++) {
-        if (try > 0)
+        if (try > 0) {
             *pid = settle(true);
+            find_new_zygote();
+            image_read(h.zygote);
+        }
         result = drive_traced(s, *pid, k, hang_ns() / 8 << try);
     }
     if (result.state == TRACE_KILLED)
@@ -1135,12 +1623,20 @@ static bool step(const struct scenario *s, int *pid, uint64_t k)
         fault(&h.row->hung, "it did not come through the region (%d)", (int)result.state);
     *pid = settle(s->again || result.state != TRACE_KILLED);
     find_new_zygote();
-    check_footprint();
+    check_footprint(result.state != TRACE_KILLED || is_exact());
     if (h.faults[0] == '\0')
         return result.state == TRACE_KILLED;
     DIAG("%s: after %llu instructions, at %s: %s", s->name, (unsigned long long)k,
          result.address ? image_name(result.address) : "-", h.faults);
     return false;
+}
+
+/* The second look is when nothing is kept any more. */
+static void note_base(void)
+{
+    h.kept = look_around();
+    pause_ns(3 * PC_KEEP_NS);
+    h.base = look_around();
 }
 
 static bool has_numpy(void)
@@ -1180,7 +1676,7 @@ static void run_scenario(const struct scenario *s)
     finish_calls();
     pid = settle(true);
     find_new_zygote();
-    h.base = look_around();
+    note_base();
     h.row->returned = 0;
     h.row->slowest_ns = 0;
     for (uint64_t k = table->seed % stride; step(s, &pid, k); k += stride)
@@ -1264,7 +1760,7 @@ TEST_LIMIT(a_worker_dies_while_it_hands_on, LIMIT_S)
 {
     run_scenario(&(struct scenario){"spin, claim, hand on", WORKER, 2, AT("pc_idle_spin"),
                                     AT("pc_encode"), .pause = AT("pc_ring_await"), .again = true,
-                                    .repeats = 2, .sample = 45, .drive = drive_hand_on});
+                                    .repeats = 2, .sample = 70, .drive = drive_hand_on});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_claims_a_span, LIMIT_S)
@@ -1320,13 +1816,13 @@ TEST_LIMIT(a_worker_dies_in_a_call_with_arrays, LIMIT_S)
 {
     run_scenario(&(struct scenario){"array in, array out", WORKER, 1, AFTER("pc_ring_claim"),
                                     AFTER("pc_slot_finish"), .arrays = true, .again = true,
-                                    .sample = 130, .before = before_array, .drive = drive_array});
+                                    .sample = 200, .before = before_array, .drive = drive_array});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_makes_an_array, LIMIT_S)
 {
     run_scenario(&(struct scenario){"pycrew.empty", WORKER, 1, AT("empty"), AFTER("empty"),
-                                    .arrays = true, .again = true, .sample = 180,
+                                    .arrays = true, .again = true, .sample = 240,
                                     .drive = drive_array});
 }
 
@@ -1349,14 +1845,14 @@ TEST_LIMIT(a_worker_dies_while_it_retains_an_argument, LIMIT_S)
 {
     run_scenario(&(struct scenario){"retain, publish", WORKER, 1, AT("pc_array_end_call"),
                                     AFTER("pc_slot_finish"), .arrays = true, .again = true,
-                                    .sample = 9, .drive = drive_kept});
+                                    .sample = 25, .drive = drive_kept});
 }
 
 TEST_LIMIT(a_worker_dies_while_it_lets_go_of_an_argument, LIMIT_S)
 {
     run_scenario(&(struct scenario){"let go", WORKER, 1, AT("memory_dealloc"),
                                     AFTER("memory_dealloc"), .arrays = true, .again = true,
-                                    .sample = 9, .drive = drive_kept});
+                                    .sample = 25, .drive = drive_kept});
 }
 
 TEST_LIMIT(a_worker_dies_in_a_maps_chunk, LIMIT_S)
@@ -1410,7 +1906,7 @@ TEST_LIMIT(a_worker_dies_while_it_leaves, LIMIT_S)
 {
     run_scenario(&(struct scenario){"told to leave, leave", WORKER, 1, AT("pc_sleeper_wait"),
                                     AT("pc_interpreter_end"), .again = true, .outside = 200,
-                                    .sample = 12, .drive = drive_reload});
+                                    .sample = 40, .drive = drive_reload});
 }
 
 TEST_LIMIT(the_old_zygote_dies_while_it_reaps_for_a_reload, LIMIT_S)
@@ -1418,12 +1914,196 @@ TEST_LIMIT(the_old_zygote_dies_while_it_reaps_for_a_reload, LIMIT_S)
     run_scenario(&(struct scenario){"zygote: reap for a reload",
                                     ZYGOTE,
                                     1,
-                                    {PLACE_WAKE, "pc_zygote_main"},
+                                    {PLACE_WAKE, "pc_worker_main"},
                                     AT("ppoll"),
                                     .again = true,
                                     .repeats = 2,
-                                    .sample = 40,
+                                    .sample = 60,
                                     .drive = drive_reload});
+}
+
+TEST_LIMIT(a_worker_dies_while_its_first_coroutine_makes_the_event_loop, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: loop, waiter", WORKER, 1, AT("pc_async_start"),
+                                    AT("pc_async_serve"), .coroutines = true, .again = true,
+                                    .sample = 60, .drive = drive_await});
+}
+
+TEST_LIMIT(a_worker_dies_while_a_coroutine_begins, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: begin", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AT("pc_async_serve"), .coroutines = true, .again = true,
+                                    .sample = 60, .before = before_await, .drive = drive_await});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_coroutines_step, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: step", WORKER, 1, AT("call_am_send"),
+                                    AFTER("call_am_send"), .coroutines = true, .again = true,
+                                    .sample = 12, .before = before_await, .drive = drive_await});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_coroutines_last_step, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: step, end", WORKER, 1, AT("call_am_send"),
+                                    AFTER("call_am_send"), .coroutines = true, .again = true,
+                                    .sample = 60, .before = before_await, .drive = drive_at_once});
+}
+
+TEST_LIMIT(a_worker_dies_in_a_turn_that_claims_beside_a_coroutine, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutines: turn, claims", WORKER, 1, AT("turn"),
+                                    AFTER("turn"), .coroutines = true, .again = true, .sample = 150,
+                                    .before = before_await, .drive = drive_several});
+}
+
+TEST_LIMIT(a_worker_dies_when_its_event_loop_is_woken, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutines: wake", WORKER, 1, AT("wake"), AFTER("wake"),
+                                    .coroutines = true, .again = true, .sample = 12,
+                                    .before = before_await, .drive = drive_wake});
+}
+
+TEST_LIMIT(a_worker_dies_while_its_waiter_wakes_the_event_loop, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutines: waiter wakes",
+                                    WAITER,
+                                    1,
+                                    {PLACE_WAKE, "wait_for_calls"},
+                                    AT("sem_wait"),
+                                    .coroutines = true,
+                                    .again = true,
+                                    .sample = 6,
+                                    .before = before_await,
+                                    .drive = drive_wake});
+}
+
+/* To be seized it leaves its place on the semaphore to the worker's: the second call's token is the
+ * waiter's again. */
+TEST_LIMIT(a_worker_dies_while_its_waiter_passes_a_token_on, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutines: waiter parks",
+                                    WAITER,
+                                    1,
+                                    {PLACE_WAKE, "wait_for_calls"},
+                                    AT("syscall"),
+                                    .coroutines = true,
+                                    .again = true,
+                                    .sample = 6,
+                                    .before = before_await,
+                                    .drive = drive_sleep});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_is_told_to_stop_a_coroutine, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: interrupt", WORKER, 1, AT("pc_async_interrupt"),
+                                    AFTER("pc_async_interrupt"), .coroutines = true, .again = true,
+                                    .sample = 15, .before = before_await, .drive = drive_cancel});
+}
+
+TEST_LIMIT(a_worker_dies_while_a_coroutine_is_cancelled, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"coroutine: cancelled", WORKER, 1, AT("call_throw"),
+                                    AFTER("call_throw"), .coroutines = true, .again = true,
+                                    .sample = 250, .before = before_await, .drive = drive_cancel});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_claims_from_its_inbox, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"inbox claim", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_inbox_claim"), .again = true, .sample = 9,
+                                    .before = before_actor, .drive = drive_actor});
+}
+
+TEST_LIMIT(a_worker_dies_in_an_actors_call, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"actor: call", WORKER, 1, AFTER("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .before = before_actor, .drive = drive_actor});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_makes_an_actor, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"actor: make", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .drive = drive_actor_open});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_drops_an_actor, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"actor: drop", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .before = before_actor, .drive = drive_actor_close});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_begins_a_stream, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"stream: begin", WORKER, 1, AFTER("pc_ring_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .drive = drive_stream});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_makes_a_streams_item, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"stream: next", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .drive = drive_stream});
+}
+
+TEST_LIMIT(a_worker_dies_at_a_streams_end, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"stream: end", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .drive = drive_empty_stream});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_closes_a_stream, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"stream: drop", WORKER, 1, AT("pc_inbox_claim"),
+                                    AFTER("pc_slot_finish"), .again = true, .sample = 60,
+                                    .before = before_drop, .drive = drive_drop});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_asks_the_host, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"host call", WORKER, 1, AT("function_call"),
+                                    AFTER("function_call"), .again = true, .sample = 60,
+                                    .before = before_ask, .drive = drive_ask});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_asks_the_host_in_blocks, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"host call, in blocks", WORKER, 1, AT("function_call"),
+                                    AFTER("function_call"), .again = true, .repeats = 2,
+                                    .sample = 90, .before = before_ask_big,
+                                    .drive = drive_ask_big});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_says_that_it_will_retire, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"life: retires", WORKER, 1, AT("pc_life_look"),
+                                    AFTER("pc_life_look"), .max_calls = MAX_CALLS, .again = true,
+                                    .sample = 40, .drive = drive_life});
+}
+
+TEST_LIMIT(a_worker_dies_while_it_leaves_at_its_limit, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"life: leaves", WORKER, 1, AT("pc_lifeline_say_leaving"),
+                                    AT("pc_interpreter_end"), .max_calls = MAX_CALLS, .again = true,
+                                    .sample = 30, .drive = drive_life});
+}
+
+TEST_LIMIT(a_successor_dies_between_its_fork_and_its_admission, LIMIT_S)
+{
+    run_scenario(&(struct scenario){"successor: to admission",
+                                    CHILD,
+                                    1,
+                                    {PLACE_CHILD, "fork"},
+                                    AT("pc_loop_run"),
+                                    .max_calls = MAX_CALLS,
+                                    .again = true,
+                                    .sample = 200,
+                                    .drive = drive_life});
 }
 
 /* ---- the table --------------------------------------------------------------------------------

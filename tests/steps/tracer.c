@@ -357,7 +357,7 @@ static enum trace_state trace(void)
     enum trace_state state;
 
     if (!seize())
-        return TRACE_REFUSED;
+        return errno == EPERM ? TRACE_REFUSED : TRACE_MISSED;
     if (!t.plan.own_child) /* else all workers would stay there */
         share_cpu();
     set_state(TRACE_RUNNING);
