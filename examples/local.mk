@@ -83,6 +83,18 @@ examples_array_array_SOURCES = examples/array/array.c
 examples_array_array_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_array_array_LDADD = lib/libpycrew.la
 
+# An event loop, a batch, an array: each in 25 lines, for a reader of the README. The guide has them too.
+noinst_PROGRAMS += examples/epoll/epoll examples/csv/csv examples/inplace/inplace
+examples_epoll_epoll_SOURCES = examples/epoll/epoll.c
+examples_epoll_epoll_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_epoll_epoll_LDADD = lib/libpycrew.la
+examples_csv_csv_SOURCES = examples/csv/csv.c
+examples_csv_csv_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_csv_csv_LDADD = lib/libpycrew.la
+examples_inplace_inplace_SOURCES = examples/inplace/inplace.c
+examples_inplace_inplace_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_inplace_inplace_LDADD = lib/libpycrew.la
+
 # The library from C++, by pycrew.hpp.
 noinst_PROGRAMS += examples/cpp/cpp
 examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp
@@ -131,4 +143,5 @@ EXTRA_DIST += examples/README.md examples/debug/means.py examples/fetch/fetch_op
 	examples/digits/digits_ops.py examples/filter/filter_ops.py examples/solve/solve_ops.py \
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
+	examples/epoll/epoll_ops.py examples/csv/csv_ops.py examples/csv/orders.csv examples/inplace/inplace_ops.py \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
