@@ -227,6 +227,7 @@ SCRIPT_TESTS = \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \
+	tests/test-guide.t \
 	tests/test-service.t
 
 # What tests read: Python modules and data.
