@@ -220,6 +220,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/contributing.t \
 	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
