@@ -36,7 +36,7 @@ def rows(part):
 
 def every_invariant_of_the_design_has_its_section():
     design = re.search(r"^## 1\. What must hold\n(.*?)^\*\*", read("doc/design.md"), re.M | re.S).group(1)
-    wanted = [" ".join(item.split()) for item in re.findall(r"^(\d+\. .*?)(?=^\d+\. |\Z)", design, re.M | re.S)]
+    wanted = [" ".join(item.split()) for item in re.findall(r"^(\d+\. .*?)(?=^\d+\. |^$|\Z)", design, re.M | re.S)]
     found = re.findall(r"^## (.*)$", read("doc/invariants.md"), re.M)
     yield from (f"doc/design.md has: {item}" for item in wanted if item not in found)
     yield from (f"doc/invariants.md has: {item}" for item in found if item not in wanted)
