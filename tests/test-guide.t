@@ -3,6 +3,7 @@
 exec "${PYTHON:-/usr/bin/python3}" "$0" "$@"
 '''
 # doc/guide.md does what it says: its blocks are written, compiled and run, from top to bottom, in one folder.
+# By hand: test-guide.t [--installed] [OTHER.md]
 #
 #   ```python shop.py     what has a name is a file; Python is compiled, and a C program built as NAME without .c,
 #   ```c csv.c = examples/csv/csv.c     ... here it is that file of the source tree,
@@ -11,6 +12,7 @@ exec "${PYTHON:-/usr/bin/python3}" "$0" "$@"
 #   ```text               what the block before it prints; a C program is run for it. "..." is any text
 import configparser
 import fnmatch
+import importlib.util
 import os
 import re
 import shlex
@@ -21,7 +23,8 @@ import tempfile
 
 TOP = os.environ.get("top_srcdir") or os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 BUILD = os.path.abspath(os.environ.get("top_builddir") or os.path.join(TOP, "build"))
-GUIDE = sys.argv[1] if len(sys.argv) > 1 else os.path.join(TOP, "doc", "guide.md")
+INSTALLED = "--installed" in sys.argv  # the library that pkg-config and PATH find, and not the build tree's
+GUIDE = next((word for word in sys.argv[1:] if word != "--installed"), os.path.join(TOP, "doc", "guide.md"))
 LIMIT_S = 60 * float(os.environ.get("TAP_TIMEOUT_SCALE", 1))
 LINES = 25  # of a program for a reader of the README, but for braces, #includes and blank lines
 SHORT = ["examples/csv/csv.c", "examples/epoll/epoll.c", "examples/inplace/inplace.c"]
@@ -172,30 +175,42 @@ def length(path):
 def prepare():
     folder = tempfile.mkdtemp(prefix="pycrew-guide-")
     os.chdir(folder)
-    os.mkdir("pc")
-    with open("pc/pycrew.pc", "w") as file:
-        file.write(PC)
     e = os.environ
-    e["PKG_CONFIG_PATH"] = os.path.join(folder, "pc")
-    e["PATH"] = os.path.join(BUILD, "cli") + os.pathsep + e["PATH"]
-    e.setdefault("PYCREW_WORKER", os.path.join(BUILD, "worker", "pycrew-worker"))
-    e.setdefault("PYCREW_PYTHON_PATH", os.path.join(TOP, "python"))
+    if not INSTALLED:
+        os.mkdir("pc")
+        with open("pc/pycrew.pc", "w") as file:
+            file.write(PC)
+        e["PKG_CONFIG_PATH"] = os.path.join(folder, "pc")
+        e["PATH"] = os.path.join(BUILD, "cli") + os.pathsep + e["PATH"]
+        e.setdefault("PYCREW_WORKER", os.path.join(BUILD, "worker", "pycrew-worker"))
+        e.setdefault("PYCREW_PYTHON_PATH", os.path.join(TOP, "python"))
     e["PYTHONDONTWRITEBYTECODE"] = "1"
     for name in "OMP_NUM_THREADS", "PYTHONPATH":
         e.pop(name, None)
     return folder
 
 
-def main():
-    blocks = read_blocks(GUIDE)
+def missing():
+    """What has to be there, and is not."""
     for program in "cc", "pkg-config":
         if shutil.which(program) is None:
-            print(f"1..0 # SKIP no {program}")
-            return
-    try:
-        import numpy  # noqa: F401
-    except ImportError:
-        print("1..0 # SKIP no numpy")
+            return f"no {program}"
+    if importlib.util.find_spec("numpy") is None:
+        return "no numpy"
+    library = os.path.join(BUILD, "lib", ".libs", "libpycrew.so")
+    if INSTALLED:
+        return None
+    if not os.path.exists(library):
+        return "built without the shared library"
+    with open(library, "rb") as file:
+        text = file.read()
+    return "built with instrumentation" if b"__asan_init" in text or b"__tsan_init" in text else None
+
+
+def main():
+    blocks, why = read_blocks(GUIDE), missing()
+    if why:
+        print(f"1..0 # SKIP {why}")
         return
     folder, guide, failed = prepare(), Guide(), 0
     print(f"1..{len(blocks) + 2}", flush=True)

@@ -17,8 +17,10 @@ int main(void)
         return fprintf(stderr, "csv: %s\n", pycrew_last_error()->message), 1;
     char *row = fgets(line, sizeof line, stdin);
     for (;;) {
-        while (row && pycrew_batch_add(batch, "y#", row, strlen(row)) != -EAGAIN)
+        while (row && pycrew_batch_add(batch, "y#", row, strlen(row)) == 0)
             row = fgets(line, sizeof line, stdin);
+        if (row && pycrew_last_error()->code != -EAGAIN)
+            return fprintf(stderr, "csv: %s\n", pycrew_last_error()->message), 1;
         if (pycrew_batch_next(batch, PYCREW_FOREVER) != 1)
             break; /* all rows are in, and out */
         size_t number = pycrew_batch_index(batch) + 1;
