@@ -1,5 +1,5 @@
-# doc/: design.md, languages.md, reliability.md, performance.md, and man pages: the command's, the worker's, and the
-# library's, where each exported function stands in the NAME section of one page.
+# doc/: guide.md, design.md, invariants.md, languages.md, reliability.md, performance.md, and man pages: the command's, the
+# worker's, and the library's, where each exported function stands in the NAME section of one page.
 
 function_pages = \
 	doc/man/pycrew_actor_open.3 \
@@ -40,7 +40,8 @@ man_pages = \
 	doc/man/pycrew_stub_prepare.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
-EXTRA_DIST += doc/design.md doc/languages.md doc/performance.md doc/reliability.md doc/scaling.md doc/man/links \
+EXTRA_DIST += doc/design.md doc/guide.md doc/invariants.md doc/languages.md doc/performance.md doc/reliability.md \
+	doc/scaling.md doc/man/links \
 	doc/performance/single.svg doc/performance/many.svg doc/performance/tail.svg \
 	doc/performance/sleep.svg doc/performance/start.svg
 

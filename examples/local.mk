@@ -114,6 +114,18 @@ examples_array_array_SOURCES = examples/array/array.c
 examples_array_array_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_array_array_LDADD = lib/libpycrew.la
 
+# An event loop, a batch, an array: each in 25 lines, for a reader of the README. The guide has them too.
+noinst_PROGRAMS += examples/epoll/epoll examples/csv/csv examples/inplace/inplace
+examples_epoll_epoll_SOURCES = examples/epoll/epoll.c
+examples_epoll_epoll_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_epoll_epoll_LDADD = lib/libpycrew.la
+examples_csv_csv_SOURCES = examples/csv/csv.c
+examples_csv_csv_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_csv_csv_LDADD = lib/libpycrew.la
+examples_inplace_inplace_SOURCES = examples/inplace/inplace.c
+examples_inplace_inplace_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_inplace_inplace_LDADD = lib/libpycrew.la
+
 # The library from C++, by pycrew.hpp.
 noinst_PROGRAMS += examples/cpp/cpp
 examples_cpp_cpp_SOURCES = examples/cpp/cpp.cpp
@@ -181,6 +193,7 @@ EXTRA_DIST += examples/README.md examples/hello/CMakeLists.txt examples/debug/me
 	examples/service/service_ops.py examples/service/service_wsgi.py \
 	examples/service/compare examples/service/post.lua \
 	examples/stubs/shapes.py \
+	examples/epoll/epoll_ops.py examples/csv/csv_ops.py examples/csv/orders.csv examples/inplace/inplace_ops.py \
 	examples/bridge/README.md examples/bridge/math_ops.py examples/stdlib/stdlib_stats.py
 
 # The bridge's middle in Rust, built by tests/test-bridge-rust.t where cargo is.

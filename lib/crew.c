@@ -301,6 +301,9 @@ static int create_segment(pycrew_crew *crew, size_t memory)
                        memory, crew->call_limit, crew->workers, fixed + 4 * PC_SPAN_SIZE);
     pc_segment_remove_leftovers();
     rc = pc_segment_create(&crew->segment, &config, prefer_memfd);
+    if (rc == -EFBIG)
+        return pc_fail(rc, "no shared memory for the crew: %zu bytes (options.memory) are more than a file of this "
+                       "process may have (RLIMIT_FSIZE, ulimit -f)", cap);
     if (rc < 0)
         return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
     pc_ring_reset(&crew->segment, pc_ring_first_ticket(&crew->segment));

@@ -173,6 +173,7 @@ typedef struct pycrew_options {
  *   -ETIMEDOUT      not ready within start_timeout_ns
  *   -EMFILE         too few descriptors: a crew needs 8, 3 for each worker, 1 for each open queue
  *   -E2BIG          path and preload are too long together
+ *   -EFBIG          memory is more than a file may have (RLIMIT_FSIZE)
  *   -ENOMEM */
 PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 

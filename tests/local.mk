@@ -251,6 +251,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/contributing.t \
 	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
@@ -261,6 +262,7 @@ SCRIPT_TESTS = \
 	tests/test-examples.t \
 	tests/test-fortran.t \
 	tests/test-languages.t \
+	tests/test-guide.t \
 	tests/test-service.t
 	tests/test-service.t \
 	tests/test-stubs.t

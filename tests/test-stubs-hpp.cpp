@@ -5,20 +5,15 @@
 #include "tests/harness/tap.h"
 #include "tests/stubs/stub_ops.hpp"
 
-static void no_log(void *, int, const char *)
-{
-}
-
 static pycrew::crew open_crew(unsigned workers)
 {
     const char *top = getenv("top_srcdir");
     const std::string folder = std::string(top != nullptr ? top : ".") + "/tests/py";
-    const char *const path[] = {folder.c_str(), nullptr};
     pycrew::options options;
 
     options.workers = workers;
-    options.path = path;
-    options.log = no_log;
+    options.path = {folder};
+    options.log = [](int, const char *) {};
     return pycrew::crew(options);
 }
 
