@@ -19,18 +19,22 @@ struct place {
     uint64_t item; /* number in the batch */
     bool used;
     struct record record; /* text: a copy, or empty if texts are not kept */
+    void *memory;         /* of its copies */
     size_t size;          /* of the text, kept or not */
 };
+
+/* What is copied of a record; the members of a group always are. */
+enum { KEEP_TEXT = 1, KEEP_NAMES = 2 };
 
 struct inflight {
     struct place *places;
     size_t mask, count;
     int shift;    /* from a product to a place */
     size_t bytes; /* of all records' texts, kept or not */
-    bool keep_text;
+    unsigned keep;
 };
 
-void inflight_open(struct inflight *inflight, size_t window, bool keep_text);
+void inflight_open(struct inflight *inflight, size_t window, unsigned keep);
 void inflight_close(struct inflight *inflight);
 
 /* No more than window records at a time. */
@@ -39,5 +43,8 @@ void inflight_put(struct inflight *inflight, uint64_t item, const struct record 
 /* The item's record, NULL if it is not there. Valid until the next put or drop. */
 const struct record *inflight_get(const struct inflight *inflight, uint64_t item);
 void inflight_drop(struct inflight *inflight, uint64_t item);
+
+/* One after the other, in no order: *at is 0 before the first; NULL behind the last. */
+const struct record *inflight_walk(const struct inflight *inflight, size_t *at);
 
 #endif

@@ -231,6 +231,11 @@ static const struct option_row {
     {"star", 0, MAP, NULL, set_flag, FIELD(star), "the record is a list or a row: call f(*record)"},
     {"kwargs", 0, MAP, NULL, set_flag, FIELD(kwargs),
      "the record is a dict or a row: call f(**record)"},
+    {"whole", 0, MAP, "N", set_count, FIELD(whole), "call f(list of N records)"},
+    {"flatten", 0, MAP, NULL, set_flag, FIELD(output.flatten),
+     "a result is a list of results, written one by one"},
+    {"from-errors", 0, MAP, "FILE", set_text, FIELD(from_errors),
+     "the records that failed before, from an --errors file"},
     {"unordered", 'u', MAP, NULL, set_flag, FIELD(unordered),
      "results as they finish, not in the input's order"},
     {"format", 'o', MAP, "FORMAT", set_output, FIELD(output.format),
@@ -238,6 +243,13 @@ static const struct option_row {
     {"output", 0, MAP, "FILE", set_text, FIELD(output_file), "results go there, not to stdout"},
     {"errors", 0, MAP, "FILE", set_text, FIELD(errors_file), "failed records go there, as JSONL"},
     {"force", 0, MAP, NULL, set_flag, FIELD(force), "overwrite these files if they exist"},
+    {"checkpoint", 0, MAP, "FILE", set_text, FIELD(checkpoint),
+     "how far it is stands there, so that --resume can go on"},
+    {"checkpoint-every", 0, MAP, "TIME", set_duration, FIELD(checkpoint_every_ns),
+     "how often that is written; 1s"},
+    {"resume", 0, MAP, NULL, set_flag, FIELD(resume), "go on from the checkpoint, if there is one"},
+    {"dry-run", 0, MAP, NULL, set_flag, FIELD(dry_run),
+     "read all and look for the function, but call nothing"},
     {"index", 0, MAP, NULL, set_flag, FIELD(output.index),
      "with each result, its record's number, from 0"},
     {"with-input", 0, MAP, NULL, set_flag, FIELD(output.input), "with each result, its record"},
@@ -435,26 +447,40 @@ static int check(const struct options *options)
         problem = "--files needs FILEs";
     else if (options->files && (options->star || options->kwargs))
         problem = "--files gives strings, which --star and --kwargs cannot spread";
-    else if (out != NULL && strlen(out) > 3 && strcmp(out + strlen(out) - 3, ".gz") == 0)
-        problem = "--output writes no gzip: leave it out and pipe into gzip";
+    else if (options->whole > 0 && (options->star || options->kwargs))
+        problem = "--whole gives one list, which --star and --kwargs would spread";
+    else if (options->from_errors != NULL && options->arguments.count > 0)
+        problem = "--from-errors reads the failed records, and no FILE besides";
+    else if (options->from_errors != NULL && (options->files || options->input != INPUT_BY_NAME))
+        problem = "--from-errors knows what it reads: -i and --files have no meaning";
+    else if (options->resume && options->checkpoint == NULL)
+        problem = "--resume goes on from a --checkpoint FILE, which is missing";
+    else if (options->checkpoint != NULL && out == NULL)
+        problem = "--checkpoint needs --output FILE: what stdout got cannot be taken back";
+    else if (options->checkpoint_every_ns > 0 && options->checkpoint == NULL)
+        problem = "--checkpoint-every is about a --checkpoint FILE, which is missing";
     else if ((options->star || options->kwargs) &&
              (options->input == INPUT_LINES || options->input == INPUT_NUL))
         problem = "lines are strings, which --star and --kwargs cannot spread";
     return problem != NULL ? complain(options->command, problem) : -1;
 }
 
-/* Where only the file's name says so: "out.csv" is CSV. */
+/* Where only the file's name says so: "out.csv" is CSV, "out.csv.gz" too. */
 static void settle_output(struct options *options)
 {
-    const char *dot = options->output_file != NULL ? strrchr(options->output_file, '.') : NULL;
-    int format = OUTPUT_JSONL;
-    if (options->output.format != OUTPUT_BY_NAME)
-        return;
-    if (dot != NULL && strcmp(dot, ".txt") == 0)
-        format = OUTPUT_LINES;
-    else if (dot != NULL)
-        choose(output_formats, dot + 1, &format);
+    const char *path = options->output_file != NULL ? options->output_file : "";
+    char *name = copy_bytes(path, strlen(path) - (writer_is_packed(path) ? 3 : 0));
+    const char *dot = strrchr(name, '.');
+    int format = options->output.format;
+    if (format == OUTPUT_BY_NAME) {
+        format = OUTPUT_JSONL;
+        if (dot != NULL && strcmp(dot, ".txt") == 0)
+            format = OUTPUT_LINES;
+        else if (dot != NULL)
+            choose(output_formats, dot + 1, &format);
+    }
     options->output.format = (enum output_format)format;
+    free(name);
 }
 
 static int read_words(struct options *options, int argc, char **argv)

@@ -54,6 +54,11 @@ struct options {
     bool force;
     struct halt halt;
     enum progress_mode progress;
+    unsigned whole; /* records to a call; 0: each its own */
+    const char *from_errors;
+    const char *checkpoint;
+    int64_t checkpoint_every_ns; /* 0: a second, and more where one takes long */
+    bool resume, dry_run;
 
     const char *function;
     struct list arguments; /* behind the function: ARGs or FILEs */

@@ -57,7 +57,7 @@ tests_test_requeue_LDADD = lib/libpccore.la
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
 FUZZ_TESTS = tests/fuzz/test-corpus
 tests_fuzz_test_corpus_SOURCES = \
-	cli/buffer.c cli/console.c cli/json.c cli/reader.c cli/rows.c cli/source.c \
+	cli/again.c cli/buffer.c cli/console.c cli/json.c cli/reader.c cli/rows.c cli/source.c \
 	tests/fuzz/control.c \
 	tests/fuzz/formats.c \
 	tests/fuzz/json.c \
