@@ -148,6 +148,17 @@ tests_big_libcopies_la_CFLAGS = $(worker_cflags) -fno-builtin
 tests_big_libcopies_la_LDFLAGS = -module -avoid-version -rpath /nowhere
 tests_big_test_copies_SOURCES = tests/big/test-copies.c tests/big/copies.h
 
+# Loaded before the C library into the command, by tests/cli-resume.t.
+check_LTLIBRARIES += tests/cli/libcut.la
+tests_cli_libcut_la_SOURCES = tests/cli/cut.c
+tests_cli_libcut_la_LDFLAGS = -module -avoid-version -rpath /nowhere
+
+# pycrew map killed at random moments and resumed, so many times for each kind of map; make check has 3.
+KILLS = 100
+.PHONY: check-kills
+check-kills: all tests/cli/libcut.la
+	$(AM_TESTS_ENVIRONMENT) PYCREW_KILLS=$(KILLS) $(PYTHON) $(top_srcdir)/tests/cli-resume.t
+
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
 # make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
@@ -220,6 +231,7 @@ SCRIPT_TESTS = \
 	tests/cli-call.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/cli-resume.t \
 	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
