@@ -88,7 +88,7 @@ void map_fail_record(struct map *map, const struct record *record, int code, con
 {
     map->done += map_count(record);
     map_check_written(map, report_problem(&map->report, record, code, type, problem),
-                  map->options->errors_file);
+                      map->options->errors_file);
     check_halt(map);
 }
 
@@ -231,7 +231,8 @@ static void step(struct map *map)
 
 static void loop(struct map *map)
 {
-    while (!map->leave && (map->reading || (map->pending && !map->stopped) || map->inflight.count > 0)) {
+    while (!map->leave &&
+           (map->reading || (map->pending && !map->stopped) || map->inflight.count > 0)) {
         check_signals(map);
         if (map->leave)
             break;

@@ -156,8 +156,8 @@ static int write_packed(struct writer *writer, struct slice data, int how)
         size_t size = sizeof(made) - pack->avail_out;
         r = write_all(writer->fd, (const char *)made, size);
         writer->size += r == 0 ? size : 0;
-    } while (r == 0 && (data.size > 0 || (how == Z_FINISH ? state != Z_STREAM_END
-                                                         : pack->avail_out == 0)));
+    } while (r == 0 &&
+             (data.size > 0 || (how == Z_FINISH ? state != Z_STREAM_END : pack->avail_out == 0)));
     writer->in_member = how != Z_FINISH;
     return r;
 }
