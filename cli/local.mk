@@ -9,6 +9,7 @@ cli_pycrew_SOURCES = \
 	cli/commands.h \
 	cli/console.c cli/console.h \
 	cli/crew.c cli/crew.h \
+	cli/doctor.c \
 	cli/dryrun.c \
 	cli/feed.c \
 	cli/files.c \

@@ -24,7 +24,9 @@ static int run(int command, int argc, char **argv)
     int code = options_read(&options, command, argc, argv);
     if (code < 0) {
         signals_setup();
-        code = command == COMMAND_CALL ? command_call(&options) : command_map(&options);
+        code = command == COMMAND_CALL     ? command_call(&options)
+               : command == COMMAND_DOCTOR ? command_doctor(&options)
+                                           : command_map(&options);
     }
     options_free(&options);
     return code;
@@ -38,6 +40,8 @@ int main(int argc, char **argv)
         return run(COMMAND_CALL, argc - 1, argv + 1);
     if (strcmp(command, "map") == 0)
         return run(COMMAND_MAP, argc - 1, argv + 1);
+    if (strcmp(command, "doctor") == 0)
+        return run(COMMAND_DOCTOR, argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
         printf("pycrew %s\n", pycrew_version());
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
@@ -47,8 +51,8 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
     }
     if (argc > 1)
-        say("'%s' is no command: call and map are (pycrew --help tells more)", command);
+        say("'%s' is no command: call, map and doctor are (pycrew --help tells more)", command);
     else
-        say("which command? call or map (pycrew --help tells more)");
+        say("which command? call, map or doctor (pycrew --help tells more)");
     return EXIT_USAGE;
 }

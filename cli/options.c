@@ -204,6 +204,7 @@ static const char *set_halt(void *field, const char *text)
 /* ---- the table ------------------------------------------------------------------------------- */
 
 enum { BOTH = COMMAND_CALL | COMMAND_MAP, CALL = COMMAND_CALL, MAP = COMMAND_MAP };
+enum { DOCTOR = COMMAND_DOCTOR }; /* takes what both of these take */
 
 static const struct option_row {
     const char *name;
@@ -260,6 +261,8 @@ static const struct option_row {
     {"progress", 0, MAP, "HOW", set_progress, FIELD(progress),
      "on stderr: auto (a bar on a terminal), bar, plain, json, none"},
 
+    {"json", 0, DOCTOR, NULL, set_flag, FIELD(json), "each check as a JSON object, a line each"},
+
     {"workers", 'j', BOTH, "N", set_count, FIELD(workers),
      "Python processes; 0: one for each CPU (map's default; call's is 1)"},
     {"python", 0, BOTH, "PROGRAM", set_text, FIELD(python),
@@ -298,11 +301,18 @@ static const struct option_row {
 
 enum { ROWS = sizeof(table) / sizeof(table[0]) };
 
+static bool is_of(const struct option_row *row, int command)
+{
+    return (row->commands & command) != 0 ||
+           (command == COMMAND_DOCTOR && (row->commands & BOTH) == BOTH);
+}
+
 /* ---- help ------------------------------------------------------------------------------------ */
 
 static const char *const synopsis[] = {
     [COMMAND_CALL] = "pycrew call [OPTION]... MODULE:FUNCTION [ARG]...",
-    [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]..."};
+    [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]...",
+    [COMMAND_DOCTOR] = "pycrew doctor [OPTION]... [MODULE:FUNCTION]"};
 
 static const char *const about[] = {
     [COMMAND_CALL] =
@@ -313,12 +323,15 @@ static const char *const about[] = {
                     "the results in the\n"
                     "records' order. Without FILE, or where it is -, reads JSONL from stdin. A "
                     "FILE's format is told\n"
-                    "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n"};
+                    "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n",
+    [COMMAND_DOCTOR] = "Looks whether all is there that workers need, and says what to do where it is "
+                       "not: a line for\n"
+                       "each check. MODULE is imported, FUNCTION is not called.\n"};
 
 void options_print_usage(void)
 {
-    printf("usage: %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
-           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP]);
+    printf("usage: %s\n       %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
+           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_DOCTOR]);
 }
 
 static void print_row(const struct option_row *row)
@@ -335,8 +348,12 @@ static void print_help(int command)
 {
     printf("usage: %s\n\n%s\n", synopsis[command], about[command]);
     for (size_t i = 0; i < ROWS; i++)
-        if ((table[i].commands & command) != 0)
+        if (is_of(&table[i], command))
             print_row(&table[i]);
+    if (command == COMMAND_DOCTOR) {
+        printf("\nExit status: 0 no check failed, 1 one did, 2 usage.\nMore in the manual: man pycrew\n");
+        return;
+    }
     printf("\nExit status: 0 all well, 1 %s, 2 usage or bad input, 3 workers cannot be\n"
            "started, %s, 130 interrupted, 141 stdout was closed.\n"
            "More in the manual: man pycrew\n",
@@ -349,7 +366,10 @@ static void print_help(int command)
 
 static int complain(int command, const char *what)
 {
-    say("%s (pycrew %s --help tells more)", what, command == COMMAND_CALL ? "call" : "map");
+    say("%s (pycrew %s --help tells more)", what,
+        command == COMMAND_CALL     ? "call"
+        : command == COMMAND_DOCTOR ? "doctor"
+                                    : "map");
     return 2;
 }
 
@@ -360,7 +380,7 @@ static void make_getopt_tables(int command, char *letters, struct option *names)
         sprintf(letters, "-:"); /* files and options in any order; ':' for a missing argument */
     for (size_t i = 0; i < ROWS; i++) {
         const struct option_row *row = &table[i];
-        if ((row->commands & command) == 0)
+        if (!is_of(row, command))
             continue;
         int has_argument = row->argument != NULL ? required_argument : no_argument;
         *names++ = (struct option){row->name, has_argument, NULL, 256 + (int)i};
@@ -375,7 +395,7 @@ static const struct option_row *row_of(int command, int number)
     if (number >= 256)
         return &table[number - 256];
     for (size_t i = 0; i < ROWS; i++)
-        if (table[i].letter == number && (table[i].commands & command) != 0)
+        if (table[i].letter == number && is_of(&table[i], command))
             return &table[i];
     return NULL;
 }
@@ -437,7 +457,9 @@ static int check(const struct options *options)
 {
     const char *problem = NULL;
     const char *out = options->output_file;
-    if (options->function == NULL)
+    if (options->command == COMMAND_DOCTOR)
+        problem = options->arguments.count > 0 ? "one MODULE:FUNCTION at a time" : NULL;
+    else if (options->function == NULL)
         problem = "MODULE:FUNCTION is missing";
     else if (options->star && options->kwargs)
         problem = "--star and --kwargs exclude each other";

@@ -13,7 +13,7 @@
 #include "cli/progress.h"
 #include "cli/reader.h"
 
-enum { COMMAND_CALL = 1, COMMAND_MAP = 2 };
+enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_DOCTOR = 8 };
 
 struct list {
     char **items; /* NULL behind the last, also when there are none */
@@ -59,6 +59,9 @@ struct options {
     const char *checkpoint;
     int64_t checkpoint_every_ns; /* 0: a second, and more where one takes long */
     bool resume, dry_run;
+
+    /* doctor */
+    bool json;
 
     const char *function;
     struct list arguments; /* behind the function: ARGs or FILEs */

@@ -229,6 +229,7 @@ tests_worker_test_items_LDADD = $(worker_test_libs)
 SCRIPT_TESTS = \
 	tests/bench-peers.t \
 	tests/cli-call.t \
+	tests/cli-doctor.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/cli-resume.t \
