@@ -233,6 +233,7 @@ SCRIPT_TESTS = \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/cli-resume.t \
+	tests/completion.t \
 	tests/debug.t \
 	tests/fail/symbols.t \
 	tests/man.t \
