@@ -656,8 +656,7 @@ MUTATIONS = [
         "resume-cuts-nothing",
         "what stands behind the checkpoint is not cut off",
         [(CLI_WRITER, "ftruncate(writer->fd, (off_t)mark->size) != 0 ||", "")],
-        [(TEST_RESUME, "an_output_that_changed_is_refused"),
-         (TEST_RESUME, "unordered_results_survive_kills")], by_chance=True),
+        [(TEST_RESUME, "an_output_that_changed_is_refused")]),
     Mutation(
         "resume-does-all-again",
         "records that were done behind one that was not are done again",
