@@ -127,8 +127,8 @@ void feed_open(struct map *map)
 static bool has_room(const struct map *map)
 {
     const struct inflight *inflight = &map->inflight;
-    return inflight->count == 0 ||
-           (inflight->count < map->limit && inflight->bytes + map->record.text.size <= map->room);
+    return inflight->count == 0 || (inflight->count < map->limit &&
+                                    inflight->bytes + inflight_size(&map->record) <= map->room);
 }
 
 /* false: there is no room for the record now. */

@@ -85,7 +85,7 @@ static void copy_record(struct place *place, const struct record *record, unsign
 void inflight_put(struct inflight *inflight, uint64_t item, const struct record *record)
 {
     struct place *place = &inflight->places[find(inflight, item)];
-    *place = (struct place){.item = item, .used = true, .size = record->text.size};
+    *place = (struct place){.item = item, .used = true, .size = inflight_size(record)};
     copy_record(place, record, inflight->keep);
     inflight->bytes += place->size;
     inflight->count++;

@@ -20,7 +20,7 @@ struct place {
     bool used;
     struct record record; /* text: a copy, or empty if texts are not kept */
     void *memory;         /* of its copies */
-    size_t size;          /* of the text, kept or not */
+    size_t size;          /* inflight_size() of it */
 };
 
 /* What is copied of a record; the members of a group always are. */
@@ -30,12 +30,18 @@ struct inflight {
     struct place *places;
     size_t mask, count;
     int shift;    /* from a product to a place */
-    size_t bytes; /* of all records' texts, kept or not */
+    size_t bytes; /* of all, see inflight_size() */
     unsigned keep;
 };
 
 void inflight_open(struct inflight *inflight, size_t window, unsigned keep);
 void inflight_close(struct inflight *inflight);
+
+/* What a record takes: its text, kept or not, because a worker has it, and what is known of members. */
+static inline size_t inflight_size(const struct record *record)
+{
+    return record->text.size + record->member_count * sizeof(*record);
+}
 
 /* No more than window records at a time. */
 void inflight_put(struct inflight *inflight, uint64_t item, const struct record *record);
