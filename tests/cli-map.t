@@ -225,9 +225,12 @@ def failed_records_are_run_again_under_their_own_names():
 
 @test
 def a_group_that_failed_is_run_again_one_by_one():
-    check(run("map", "-q", "--whole", 5, "--errors", "errors", ":group_fails", give=numbers(10)), 1, "[0, 1, 2, 3, 4]\n")
+    write("first.jsonl", numbers(8))
+    write("second.jsonl", numbers(2, 8))
+    check(run("map", "-q", "--whole", 5, "--errors", "errors", ":group_fails", "first.jsonl", "second.jsonl"), 1, "[0, 1, 2, 3, 4]\n")
+    check(run("map", "--from-errors", "errors", "--whole", 5, ":group_fails"), 1, "", "first.jsonl:6 to second.jsonl:2: ValueError: seven")
     check(run("map", "--from-errors", "errors", "--whole", 1, "--index", "--flatten", ":group_fails"), 1,
-          "".join(f'{{"index": {i}, "result": {i}}}\n' for i in (5, 6, 8, 9)), "<stdin>:8: ValueError: seven")
+          "".join(f'{{"index": {i}, "result": {i}}}\n' for i in (5, 6, 8, 9)), "first.jsonl:8: ValueError: seven")
 
 
 @test

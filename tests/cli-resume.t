@@ -244,11 +244,12 @@ def a_halted_map_goes_on():
 
 @test
 def workers_that_cannot_start_leave_their_records_to_the_next_run():
-    write("in.jsonl", numbers(20))
-    words = ["map", "--checkpoint", "check", "--output", "out", "--resume", ":echo", "in.jsonl"]
-    check(run(*words, "--init", "cli_ops:die"), 3)
-    check(run(*words), 0)
-    equal(read("out").decode(), numbers(20))
+    write("in.jsonl", numbers(200))
+    words = ["map", "-j", 1, "--checkpoint", "check", "--output", "out", "--errors", "errors", "--resume", ":die_on_seven", "in.jsonl"]
+    check(run(*words, "--init", "cli_ops:init_once"), 3)  # the worker that follows on the dead one does not start
+    check(run(*words), 1, "", "1 of 200 records failed")
+    equal(read("out").decode(), numbers(7) + numbers(192, 8))
+    equal([e[0] for e in errors_of("errors")], [7])
 
 
 @test
