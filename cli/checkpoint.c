@@ -206,7 +206,7 @@ static int write_all(int fd, struct slice text)
 }
 
 /* A file's name is its folder's matter: without this a power cut may undo a rename. */
-static int sync_folder(const char *path)
+int checkpoint_sync_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     char *folder = slash == NULL   ? copy_bytes(".", 1)
@@ -244,7 +244,7 @@ int checkpoint_write(const char *path, const struct checkpoint *checkpoint, stru
     if (r == 0 && rename(buffer_string(&name), path) != 0)
         r = -errno;
     if (r == 0)
-        r = sync_folder(path);
+        r = checkpoint_sync_name(path);
     else
         unlink(buffer_string(&name));
     buffer_free(&text);
@@ -282,7 +282,7 @@ int checkpoint_remove(const char *path)
 {
     if (unlink(path) != 0)
         return errno == ENOENT ? 0 : -errno;
-    return sync_folder(path);
+    return checkpoint_sync_name(path);
 }
 
 void checkpoint_free(struct checkpoint *checkpoint)

@@ -3,6 +3,7 @@
  * A checkpoint says which records are done, and how long the output and the errors file were when
  * exactly those were in them. It is true at every moment, whatever ends the command or the machine:
  *
+ *   0. once: that there are an output and an errors file is on the disk (fsync of their folders)
  *   1. what is to be in the output and the errors file is written there, and on the disk
  * (fdatasync)
  *   2. the checkpoint is written to FILE.new, and on the disk
@@ -53,6 +54,9 @@ int checkpoint_write(const char *path, const struct checkpoint *checkpoint, stru
 
 /* 0; -ENOENT; another negative errno; -EBADMSG: it is no checkpoint. work as it was written. */
 int checkpoint_read(const char *path, struct checkpoint *ret, struct buffer *work);
+
+/* On the disk, that the file is there. 0 or a negative errno. */
+int checkpoint_sync_name(const char *path);
 
 /* On the disk, that there is none. 0 or a negative errno. */
 int checkpoint_remove(const char *path);

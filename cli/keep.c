@@ -263,9 +263,20 @@ static int begin_anew(struct map *map)
     return r == 0 ? 0 : EXIT_FAILED;
 }
 
+/* A checkpoint must not outlive the names of what it speaks of. */
+static void sync_names(struct map *map)
+{
+    const char *paths[] = {map->options->output_file, map->options->errors_file};
+    for (int i = 0; i < 2; i++)
+        if (paths[i] != NULL)
+            map_check_written(map, checkpoint_sync_name(paths[i]), paths[i]);
+}
+
 int keep_begin(struct map *map)
 {
     int code = map->keep.resumed ? go_on(map) : begin_anew(map);
+    if (code == 0 && map->options->checkpoint != NULL)
+        sync_names(map);
     if (code == 0 && map->options->checkpoint != NULL && !map->leave)
         take(map); /* before there is a result: from now on there is something to go on from */
     return code;

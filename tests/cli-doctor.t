@@ -6,6 +6,7 @@ exec "${PYTHON:-/usr/bin/python3}" "$0" "$@"
 import json
 import os
 import resource
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
@@ -110,6 +111,44 @@ def workers_that_cannot_start_fail():
 def more_memory_than_there_is_is_warned_of():
     found = doctor("-j", 1, "--memory", "900T")
     state(found, "shared memory", "warn", "--shm-size")
+
+
+def in_cgroup(memory, used, pids, *words):
+    """In a mount namespace whose cgroup files say so; None: none can be made here."""
+    script = f"""
+        mount -t tmpfs none /sys/fs/cgroup && mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/pids || exit 99
+        for folder in /sys/fs/cgroup /sys/fs/cgroup/memory /sys/fs/cgroup/pids; do
+            for name in memory.max memory.limit_in_bytes; do echo {memory} >$folder/$name; done
+            for name in memory.current memory.usage_in_bytes; do echo {used} >$folder/$name; done
+            echo {pids} >$folder/pids.max; echo 10 >$folder/pids.current
+        done
+        exec "$@" """
+    unshare = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c", script, "sh"]
+    try:
+        ended = subprocess.run(unshare + command("doctor", "--json", *words), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
+    except FileNotFoundError:
+        return None
+    if ended.returncode not in (0, 1) or not ended.stdout:
+        return None
+    return {line["check"]: line for line in map(json.loads, ended.stdout.splitlines())}
+
+
+@test
+def what_a_cgroup_leaves_is_looked_at():
+    found = in_cgroup("max", 0, "max", "-j", 2)
+    if found is None:
+        print("# no mount namespace here: nothing was looked at")
+        return
+    state(found, "cgroup memory", "ok")
+    state(found, "cgroup processes", "ok")
+    found = in_cgroup(1 << 30, (1 << 30) - (100 << 20), 27, "-j", 2)
+    state(found, "cgroup memory", "warn", "memory.max")
+    assert found["cgroup memory"]["text"].startswith("100 MiB are left of 1024"), found
+    state(found, "cgroup processes", "warn", "pids.max")
+    found = in_cgroup(1 << 30, (1 << 30) - (20 << 20), 12, "-j", 2)
+    state(found, "cgroup memory", "FAIL", "fewer workers")
+    state(found, "cgroup processes", "FAIL", "fewer workers")
 
 
 @test

@@ -104,6 +104,14 @@ def nan_is_a_literal_null_or_an_error():
 
 
 @test
+def bytes_are_base64():
+    import base64
+
+    ended = check(run("map", "--star", ":raw_bytes", give="[]\n"), 0)
+    equal(base64.b64decode(json.loads(ended.out)), bytes(range(256)))
+
+
+@test
 def kwargs_become_keyword_arguments():
     check(run("map", "--kwargs", ":arguments", give='{"a": 1, "\\u00e4\\n": {"b": 2}}\n{}\n'), 0,
           '[[], {"a": 1, "ä\\n": {"b": 2}}]\n[[], {}]\n')
