@@ -19,19 +19,29 @@ struct place {
     uint64_t item; /* number in the batch */
     bool used;
     struct record record; /* text: a copy, or empty if texts are not kept */
-    size_t size;          /* of the text, kept or not */
+    void *memory;         /* of its copies */
+    size_t size;          /* inflight_size() of it */
 };
+
+/* What is copied of a record; the members of a group always are. */
+enum { KEEP_TEXT = 1, KEEP_NAMES = 2 };
 
 struct inflight {
     struct place *places;
     size_t mask, count;
     int shift;    /* from a product to a place */
-    size_t bytes; /* of all records' texts, kept or not */
-    bool keep_text;
+    size_t bytes; /* of all, see inflight_size() */
+    unsigned keep;
 };
 
-void inflight_open(struct inflight *inflight, size_t window, bool keep_text);
+void inflight_open(struct inflight *inflight, size_t window, unsigned keep);
 void inflight_close(struct inflight *inflight);
+
+/* What a record takes: its text, kept or not, because a worker has it, and what is known of members. */
+static inline size_t inflight_size(const struct record *record)
+{
+    return record->text.size + record->member_count * sizeof(*record);
+}
 
 /* No more than window records at a time. */
 void inflight_put(struct inflight *inflight, uint64_t item, const struct record *record);
@@ -39,5 +49,8 @@ void inflight_put(struct inflight *inflight, uint64_t item, const struct record 
 /* The item's record, NULL if it is not there. Valid until the next put or drop. */
 const struct record *inflight_get(const struct inflight *inflight, uint64_t item);
 void inflight_drop(struct inflight *inflight, uint64_t item);
+
+/* One after the other, in no order: *at is 0 before the first; NULL behind the last. */
+const struct record *inflight_walk(const struct inflight *inflight, size_t *at);
 
 #endif

@@ -24,9 +24,10 @@ static int run(int command, int argc, char **argv)
     int code = options_read(&options, command, argc, argv);
     if (code < 0) {
         signals_setup();
-        code = command == COMMAND_CALL  ? command_call(&options)
-               : command == COMMAND_MAP ? command_map(&options)
-                                        : command_stubs(&options);
+        code = command == COMMAND_CALL     ? command_call(&options)
+               : command == COMMAND_MAP    ? command_map(&options)
+               : command == COMMAND_DOCTOR ? command_doctor(&options)
+                                           : command_stubs(&options);
     }
     options_free(&options);
     return code;
@@ -42,6 +43,8 @@ int main(int argc, char **argv)
         return run(COMMAND_MAP, argc - 1, argv + 1);
     if (strcmp(command, "stubs") == 0)
         return run(COMMAND_STUBS, argc - 1, argv + 1);
+    if (strcmp(command, "doctor") == 0)
+        return run(COMMAND_DOCTOR, argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
         printf("pycrew %s\n", pycrew_version());
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
@@ -51,8 +54,9 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
     }
     if (argc > 1)
-        say("'%s' is no command: call, map and stubs are (pycrew --help tells more)", command);
+        say("'%s' is no command: call, map, doctor and stubs are (pycrew --help tells more)",
+            command);
     else
-        say("which command? call, map or stubs (pycrew --help tells more)");
+        say("which command? call, map, doctor or stubs (pycrew --help tells more)");
     return EXIT_USAGE;
 }

@@ -208,7 +208,8 @@ enum {
     MAP = COMMAND_MAP,
     STUBS = COMMAND_STUBS,
     BOTH = CALL | MAP,
-    ALL = BOTH | STUBS
+    ALL = BOTH | STUBS,
+    DOCTOR = COMMAND_DOCTOR /* takes what both call and map take */
 };
 
 static const struct option_row {
@@ -237,6 +238,11 @@ static const struct option_row {
     {"star", 0, MAP, NULL, set_flag, FIELD(star), "the record is a list or a row: call f(*record)"},
     {"kwargs", 0, MAP, NULL, set_flag, FIELD(kwargs),
      "the record is a dict or a row: call f(**record)"},
+    {"whole", 0, MAP, "N", set_count, FIELD(whole), "call f(list of N records)"},
+    {"flatten", 0, MAP, NULL, set_flag, FIELD(output.flatten),
+     "a result is a list of results, written one by one"},
+    {"from-errors", 0, MAP, "FILE", set_text, FIELD(from_errors),
+     "the records that failed before, from an --errors file"},
     {"unordered", 'u', MAP, NULL, set_flag, FIELD(unordered),
      "results as they finish, not in the input's order"},
     {"format", 'o', MAP, "FORMAT", set_output, FIELD(output.format),
@@ -244,6 +250,13 @@ static const struct option_row {
     {"output", 0, MAP, "FILE", set_text, FIELD(output_file), "results go there, not to stdout"},
     {"errors", 0, MAP, "FILE", set_text, FIELD(errors_file), "failed records go there, as JSONL"},
     {"force", 0, MAP, NULL, set_flag, FIELD(force), "overwrite these files if they exist"},
+    {"checkpoint", 0, MAP, "FILE", set_text, FIELD(checkpoint),
+     "how far it is stands there, so that --resume can go on"},
+    {"checkpoint-every", 0, MAP, "TIME", set_duration, FIELD(checkpoint_every_ns),
+     "how often that is written; 1s"},
+    {"resume", 0, MAP, NULL, set_flag, FIELD(resume), "go on from the checkpoint, if there is one"},
+    {"dry-run", 0, MAP, NULL, set_flag, FIELD(dry_run),
+     "read all and look for the function, but call nothing"},
     {"index", 0, MAP, NULL, set_flag, FIELD(output.index),
      "with each result, its record's number, from 0"},
     {"with-input", 0, MAP, NULL, set_flag, FIELD(output.input), "with each result, its record"},
@@ -270,6 +283,7 @@ static const struct option_row {
      "str as pointer and size, so that a NUL may be in it"},
     {"crew", 0, STUBS, "NAME", set_text, FIELD(crew),
      "the functions use this variable, and are not given the crew"},
+    {"json", 0, DOCTOR, NULL, set_flag, FIELD(json), "each check as a JSON object, a line each"},
 
     {"workers", 'j', BOTH, "N", set_count, FIELD(workers),
      "Python processes; 0: one for each CPU (map's default; call's is 1)"},
@@ -309,15 +323,24 @@ static const struct option_row {
 
 enum { ROWS = sizeof(table) / sizeof(table[0]) };
 
+static bool is_of(const struct option_row *row, int command)
+{
+    return (row->commands & command) != 0 ||
+           (command == COMMAND_DOCTOR && (row->commands & BOTH) == BOTH);
+}
+
 /* ---- help ------------------------------------------------------------------------------------ */
 
 static const char *const synopsis[] = {
     [COMMAND_CALL] = "pycrew call [OPTION]... MODULE:FUNCTION [ARG]...",
     [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]...",
-    [COMMAND_STUBS] = "pycrew stubs [OPTION]... MODULE"};
+    [COMMAND_STUBS] = "pycrew stubs [OPTION]... MODULE",
+    [COMMAND_DOCTOR] = "pycrew doctor [OPTION]... [MODULE:FUNCTION]"};
 
-static const char *const names_of_commands[] = {
-    [COMMAND_CALL] = "call", [COMMAND_MAP] = "map", [COMMAND_STUBS] = "stubs"};
+static const char *const names_of_commands[] = {[COMMAND_CALL] = "call",
+                                                [COMMAND_MAP] = "map",
+                                                [COMMAND_STUBS] = "stubs",
+                                                [COMMAND_DOCTOR] = "doctor"};
 
 static const char *const about[] = {
     [COMMAND_CALL] =
@@ -329,22 +352,27 @@ static const char *const about[] = {
                     "records' order. Without FILE, or where it is -, reads JSONL from stdin. A "
                     "FILE's format is told\n"
                     "by its extension (.jsonl .csv .tsv .txt ..., .gz behind it) or by -i.\n",
-    [COMMAND_STUBS] =
-        "Writes a C header, its source and a C++ header: a function with the same name and types for\n"
-        "each annotated function of a Python module.\n"};
+    [COMMAND_STUBS] = "Writes a C header, its source and a C++ header: a function with the same "
+                      "name and types for\n"
+                      "each annotated function of a Python module.\n",
+    [COMMAND_DOCTOR] =
+        "Looks whether all is there that workers need, and says what to do where it is "
+        "not: a line for\n"
+        "each check. MODULE is imported, FUNCTION is not called.\n"};
 
 static const char *const failures[] = {[COMMAND_CALL] = "the function raised",
                                        [COMMAND_MAP] = "some records failed",
                                        [COMMAND_STUBS] = "a type has no C type"};
-static const char *const ends[] = {
-    [COMMAND_CALL] = "4 the worker died, 124 the deadline passed",
-    [COMMAND_MAP] = "5 halted by --halt",
-    [COMMAND_STUBS] = "4 the worker died, 124 the deadline passed"};
+static const char *const ends[] = {[COMMAND_CALL] = "4 the worker died, 124 the deadline passed",
+                                   [COMMAND_MAP] = "5 halted by --halt",
+                                   [COMMAND_STUBS] = "4 the worker died, 124 the deadline passed"};
 
 void options_print_usage(void)
 {
-    printf("usage: %s\n       %s\n       %s\n       pycrew COMMAND --help\n       pycrew --version\n",
-           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_STUBS]);
+    printf("usage: %s\n       %s\n       %s\n       %s\n       pycrew COMMAND --help\n       "
+           "pycrew --version\n",
+           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_DOCTOR],
+           synopsis[COMMAND_STUBS]);
 }
 
 static void print_row(const struct option_row *row)
@@ -361,13 +389,17 @@ static void print_help(int command)
 {
     printf("usage: %s\n\n%s\n", synopsis[command], about[command]);
     for (size_t i = 0; i < ROWS; i++)
-        if ((table[i].commands & command) != 0)
+        if (is_of(&table[i], command))
             print_row(&table[i]);
+    if (command == COMMAND_DOCTOR) {
+        printf("\nExit status: 0 no check failed, 1 one did, 2 usage.\nMore in the manual: man "
+               "pycrew\n");
+        return;
+    }
     printf("\nExit status: 0 all well, 1 %s, 2 usage or bad input, 3 workers cannot be\n"
            "started, %s, 130 interrupted, 141 stdout was closed.\n"
            "More in the manual: man %s\n",
-           failures[command], ends[command],
-           command == COMMAND_STUBS ? "pycrew-stubs" : "pycrew");
+           failures[command], ends[command], command == COMMAND_STUBS ? "pycrew-stubs" : "pycrew");
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -385,7 +417,7 @@ static void make_getopt_tables(int command, char *letters, struct option *names)
         sprintf(letters, "-:"); /* files and options in any order; ':' for a missing argument */
     for (size_t i = 0; i < ROWS; i++) {
         const struct option_row *row = &table[i];
-        if ((row->commands & command) == 0)
+        if (!is_of(row, command))
             continue;
         int has_argument = row->argument != NULL ? required_argument : no_argument;
         *names++ = (struct option){row->name, has_argument, NULL, 256 + (int)i};
@@ -400,7 +432,7 @@ static const struct option_row *row_of(int command, int number)
     if (number >= 256)
         return &table[number - 256];
     for (size_t i = 0; i < ROWS; i++)
-        if (table[i].letter == number && (table[i].commands & command) != 0)
+        if (table[i].letter == number && is_of(&table[i], command))
             return &table[i];
     return NULL;
 }
@@ -476,6 +508,8 @@ static int check(const struct options *options)
     const char *out = options->output_file;
     if (options->command == COMMAND_STUBS)
         problem = check_stubs(options);
+    else if (options->command == COMMAND_DOCTOR)
+        problem = options->arguments.count > 0 ? "one MODULE:FUNCTION at a time" : NULL;
     else if (options->function == NULL)
         problem = "MODULE:FUNCTION is missing";
     else if (options->star && options->kwargs)
@@ -486,26 +520,40 @@ static int check(const struct options *options)
         problem = "--files needs FILEs";
     else if (options->files && (options->star || options->kwargs))
         problem = "--files gives strings, which --star and --kwargs cannot spread";
-    else if (out != NULL && strlen(out) > 3 && strcmp(out + strlen(out) - 3, ".gz") == 0)
-        problem = "--output writes no gzip: leave it out and pipe into gzip";
+    else if (options->whole > 0 && (options->star || options->kwargs))
+        problem = "--whole gives one list, which --star and --kwargs would spread";
+    else if (options->from_errors != NULL && options->arguments.count > 0)
+        problem = "--from-errors reads the failed records, and no FILE besides";
+    else if (options->from_errors != NULL && (options->files || options->input != INPUT_BY_NAME))
+        problem = "--from-errors knows what it reads: -i and --files have no meaning";
+    else if (options->resume && options->checkpoint == NULL)
+        problem = "--resume goes on from a --checkpoint FILE, which is missing";
+    else if (options->checkpoint != NULL && out == NULL)
+        problem = "--checkpoint needs --output FILE: what stdout got cannot be taken back";
+    else if (options->checkpoint_every_ns > 0 && options->checkpoint == NULL)
+        problem = "--checkpoint-every is about a --checkpoint FILE, which is missing";
     else if ((options->star || options->kwargs) &&
              (options->input == INPUT_LINES || options->input == INPUT_NUL))
         problem = "lines are strings, which --star and --kwargs cannot spread";
     return problem != NULL ? complain(options->command, problem) : -1;
 }
 
-/* Where only the file's name says so: "out.csv" is CSV. */
+/* Where only the file's name says so: "out.csv" is CSV, "out.csv.gz" too. */
 static void settle_output(struct options *options)
 {
-    const char *dot = options->output_file != NULL ? strrchr(options->output_file, '.') : NULL;
-    int format = OUTPUT_JSONL;
-    if (options->output.format != OUTPUT_BY_NAME)
-        return;
-    if (dot != NULL && strcmp(dot, ".txt") == 0)
-        format = OUTPUT_LINES;
-    else if (dot != NULL)
-        choose(output_formats, dot + 1, &format);
+    const char *path = options->output_file != NULL ? options->output_file : "";
+    char *name = copy_bytes(path, strlen(path) - (writer_is_packed(path) ? 3 : 0));
+    const char *dot = strrchr(name, '.');
+    int format = options->output.format;
+    if (format == OUTPUT_BY_NAME) {
+        format = OUTPUT_JSONL;
+        if (dot != NULL && strcmp(dot, ".txt") == 0)
+            format = OUTPUT_LINES;
+        else if (dot != NULL)
+            choose(output_formats, dot + 1, &format);
+    }
     options->output.format = (enum output_format)format;
+    free(name);
 }
 
 static int read_words(struct options *options, int argc, char **argv)
@@ -531,9 +579,8 @@ static int read_words(struct options *options, int argc, char **argv)
 }
 
 static const size_t lists[] = {offsetof(struct options, path), offsetof(struct options, preload),
-                               offsetof(struct options, env), offsetof(struct options, keywords),
-                               offsetof(struct options, only),
-                               offsetof(struct options, arguments)};
+                               offsetof(struct options, env),  offsetof(struct options, keywords),
+                               offsetof(struct options, only), offsetof(struct options, arguments)};
 
 static struct list *list_of(struct options *options, size_t number)
 {

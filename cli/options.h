@@ -13,7 +13,7 @@
 #include "cli/progress.h"
 #include "cli/reader.h"
 
-enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_STUBS = 4 };
+enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_STUBS = 4, COMMAND_DOCTOR = 8 };
 
 struct list {
     char **items; /* NULL behind the last, also when there are none */
@@ -54,6 +54,14 @@ struct options {
     bool force;
     struct halt halt;
     enum progress_mode progress;
+    unsigned whole; /* records to a call; 0: each its own */
+    const char *from_errors;
+    const char *checkpoint;
+    int64_t checkpoint_every_ns; /* 0: a second, and more where one takes long */
+    bool resume, dry_run;
+
+    /* doctor */
+    bool json;
 
     /* stubs; NULL: not given */
     const char *prefix, *c_header, *c_source, *cpp_header, *depfile, *int_type, *crew;

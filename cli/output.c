@@ -19,6 +19,7 @@ void output_close(struct output *output)
     buffer_free(&output->columns);
     buffer_free(&output->text);
     buffer_free(&output->field);
+    buffer_free(&output->problem);
     free(output->header);
     free(output->items);
     *output = (struct output){0};
@@ -214,18 +215,36 @@ static const char *put_header(struct output *output)
 }
 
 /* The first result's kind is that of all; if it is a dict, its keys are the columns. */
-static const char *first_row(struct output *output, struct slice json, char kind)
+void output_restore(struct output *output, char kind, struct slice json)
 {
     output->row_kind = kind;
     if (kind != '{')
-        return NULL;
+        return;
     buffer_clear(&output->columns);
     buffer_add(&output->columns, json.data, json.size);
     list_items(output, buffer_slice(&output->columns));
     output->header_count = 0;
     for (size_t i = 0; i < output->item_count; i++)
         add_item(&output->header, &output->header_count, &output->header_room, output->items[i]);
-    return put_header(output);
+}
+
+void output_columns(const struct output *output, struct buffer *to)
+{
+    if (output->row_kind != '{')
+        return;
+    buffer_byte(to, '{');
+    for (size_t i = 0; i < output->header_count; i++) {
+        buffer_text(to, i == 0 ? "" : ", ");
+        buffer_add(to, output->header[i].key.data, output->header[i].key.size);
+        buffer_text(to, ": null");
+    }
+    buffer_byte(to, '}');
+}
+
+static const char *first_row(struct output *output, struct slice json, char kind)
+{
+    output_restore(output, kind, json);
+    return kind == '{' ? put_header(output) : NULL;
 }
 
 static bool same_key(struct slice a, struct slice b)
@@ -282,6 +301,50 @@ static const char *put_row(struct output *output, const struct record *record, s
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
+static const char *put(struct output *output, const struct record *record, struct slice json)
+{
+    switch (output->options.format) {
+    case OUTPUT_LINES:
+    case OUTPUT_NUL:
+        return put_line(output, record, json);
+    case OUTPUT_CSV:
+    case OUTPUT_TSV:
+        return put_row(output, record, json);
+    default:
+        return put_jsonl(output, record, json);
+    }
+}
+
+static size_t count_items(struct slice list)
+{
+    struct json_walk walk;
+    struct slice value;
+    size_t count = 0;
+    json_walk_open(&walk, list, '[');
+    while (json_walk_next(&walk, NULL, &value) > 0)
+        count++;
+    return count;
+}
+
+static const char *put_items(struct output *output, const struct record *record, struct slice json)
+{
+    struct json_walk walk;
+    struct slice value;
+    bool each = record->member_count > 0 && (output->options.index || output->options.input);
+    const char *problem = NULL;
+    if (!json_walk_open(&walk, json, '['))
+        return "--flatten needs a list as the result";
+    if (each && count_items(json) != record->member_count) {
+        buffer_clear(&output->problem);
+        buffer_print(&output->problem, "%zu results for %zu records: which is whose is not known",
+                     count_items(json), record->member_count);
+        return buffer_string(&output->problem);
+    }
+    for (size_t i = 0; problem == NULL && json_walk_next(&walk, NULL, &value) > 0; i++)
+        problem = put(output, each ? &record->members[i] : record, value);
+    return problem;
+}
+
 const char *output_result(struct output *output, const struct record *record, struct slice json)
 {
     if (output->options.nan != NAN_LITERAL) {
@@ -293,21 +356,12 @@ const char *output_result(struct output *output, const struct record *record, st
     }
     struct buffer *out = &output->writer->out;
     size_t before = out->size;
-    const char *problem;
-    switch (output->options.format) {
-    case OUTPUT_LINES:
-    case OUTPUT_NUL:
-        problem = put_line(output, record, json);
-        break;
-    case OUTPUT_CSV:
-    case OUTPUT_TSV:
-        problem = put_row(output, record, json);
-        break;
-    default:
-        problem = put_jsonl(output, record, json);
-        break;
-    }
-    if (problem != NULL)
+    char kind = output->row_kind;
+    const char *problem =
+        output->options.flatten ? put_items(output, record, json) : put(output, record, json);
+    if (problem != NULL) {
         out->size = before;
+        output->row_kind = kind; /* a header that was not written is not known */
+    }
     return problem;
 }

@@ -5,6 +5,9 @@
  * apart csv tsv    a dict: its values, with its keys as the header; a list: its items; all else:
  * one field. The first result decides. --index and --with-input are fields in front
  *
+ * Flattened, a list's items are written as results of their own. Those of a group's list with an
+ * index or an input belong to its members, one to each.
+ *
  * A result that a format cannot say (a line end in a line, another kind of row) makes its record a
  * failed one; it is never written cut or changed. */
 #ifndef CLI_OUTPUT_H
@@ -30,6 +33,7 @@ struct output_options {
     enum output_format format; /* not OUTPUT_BY_NAME */
     enum nan_mode nan;
     bool index, input;
+    bool flatten; /* a result is a list of results */
 };
 
 struct item {
@@ -45,11 +49,18 @@ struct output {
     size_t header_count, item_count, header_room, item_room;
     struct buffer text; /* a result without NaN, a string without quotes */
     struct buffer field;
+    struct buffer problem;
 };
 
 void output_open(struct output *output, const struct output_options *options,
                  struct writer *writer);
 void output_close(struct output *output);
+
+/* Goes on with CSV: as after a first result of this kind, a dict with these keys. */
+void output_restore(struct output *output, char row_kind, struct slice columns);
+
+/* Appends what output_restore needs: a dict with the columns' names, if there are columns. */
+void output_columns(const struct output *output, struct buffer *to);
 
 /* Adds a result to the writer's lines. NULL, or why it cannot be said: nothing is added then. */
 const char *output_result(struct output *output, const struct record *record, struct slice json);

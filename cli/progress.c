@@ -20,13 +20,17 @@ int64_t now_ns(void)
     return (int64_t)now.tv_sec * second_ns + now.tv_nsec;
 }
 
-void progress_start(struct progress *progress, enum progress_mode mode)
+void progress_start(struct progress *progress, enum progress_mode mode, uint64_t done)
 {
     int64_t now = now_ns();
     if (mode == PROGRESS_AUTO)
         mode = isatty(STDERR_FILENO) == 1 ? PROGRESS_BAR : PROGRESS_NONE;
-    *progress =
-        (struct progress){.mode = mode, .started_ns = now, .shown_ns = now, .measured_ns = now};
+    *progress = (struct progress){.mode = mode,
+                                  .started_ns = now,
+                                  .shown_ns = now,
+                                  .measured_ns = now,
+                                  .measured_done = done,
+                                  .started_done = done};
 }
 
 static int64_t period_ns(const struct progress *progress)
@@ -204,7 +208,7 @@ void progress_show(struct progress *progress, const struct standing *standing)
 static void settle_rate(struct progress *progress, const struct standing *standing)
 {
     double seconds = (double)(now_ns() - progress->started_ns) / 1e9;
-    progress->rate = seconds > 0 ? (double)standing->done / seconds : 0;
+    progress->rate = seconds > 0 ? (double)(standing->done - progress->started_done) / seconds : 0;
 }
 
 void progress_end(struct progress *progress, const struct standing *standing)

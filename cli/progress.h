@@ -26,13 +26,14 @@ struct progress {
     enum progress_mode mode;
     int64_t started_ns, shown_ns;
     int64_t measured_ns; /* when done was measured_done */
-    uint64_t measured_done;
+    uint64_t measured_done, started_done;
     double rate; /* records a second, lately; 0: not known yet */
 };
 
 int64_t now_ns(void);
 
-void progress_start(struct progress *progress, enum progress_mode mode);
+/* done: so much was before. */
+void progress_start(struct progress *progress, enum progress_mode mode, uint64_t done);
 
 /* Whether it is time to show something, and how long until then. Costs one look at the clock. */
 bool progress_due(const struct progress *progress);

@@ -114,6 +114,7 @@ void reader_close(struct reader *reader)
     close_file(reader);
     buffer_free(&reader->piece);
     buffer_free(&reader->problem);
+    again_free(&reader->again);
 }
 
 int reader_fd(const struct reader *reader)
@@ -234,6 +235,11 @@ static enum reader_result line_result(struct reader *reader, int got)
     return READER_END;
 }
 
+static bool is_jsonl(const struct reader *reader)
+{
+    return reader->format == INPUT_JSONL || reader->format == INPUT_ERRORS;
+}
+
 static enum reader_result next_text(struct reader *reader, struct record *record)
 {
     struct slice line;
@@ -243,12 +249,38 @@ static enum reader_result next_text(struct reader *reader, struct record *record
             return line_result(reader, got);
         if (reader->line == 1)
             skip_byte_order_mark(&line, &record->offset);
-    } while (reader->format == INPUT_JSONL && json_trim(line).size == 0);
+    } while (is_jsonl(reader) && json_trim(line).size == 0);
     record->text = line;
     record->line = reader->line;
+    record->start.offset = record->offset;
+    record->start.line = reader->line - 1;
     bool good = check_utf8(reader, line);
-    record->json = good && reader->format == INPUT_JSONL;
+    record->json = good && is_jsonl(reader);
     return good ? READER_RECORD : READER_BAD;
+}
+
+/* What failed before. What could not be read then cannot be now. */
+static enum reader_result next_again(struct reader *reader, struct record *record)
+{
+    enum reader_result result = next_text(reader, record);
+    if (result != READER_RECORD)
+        return result;
+    enum again_result again = again_read(&reader->again, record->text);
+    if (again == AGAIN_NOT) {
+        start_problem(reader, reader->line, 0);
+        buffer_text(&reader->problem, "this is no line that --errors writes");
+        return READER_BAD;
+    }
+    record->text = buffer_slice(&reader->again.input);
+    record->index = reader->again.index;
+    record->offset = reader->again.offset;
+    record->line = reader->again.line;
+    record->file = buffer_string(&reader->again.file);
+    if (again == AGAIN_RECORD)
+        return READER_RECORD;
+    buffer_clear(&reader->problem);
+    buffer_text(&reader->problem, buffer_string(&reader->again.problem));
+    return READER_BAD;
 }
 
 /* What rows has to say, as the problem. A column is one of the line at hand, which may not be the
@@ -316,8 +348,9 @@ static enum reader_result next_row(struct reader *reader, struct record *record)
         close_file(reader);
         return READER_UNREADABLE;
     }
-    record->offset = reader->row_offset;
+    record->offset = record->start.offset = reader->row_offset;
     record->line = reader->row_line;
+    record->start.line = reader->row_line - 1;
     record->json = rows->json.size > 0;
     record->text = record->json ? buffer_slice(&rows->json) : line;
     return result == ROWS_ROW ? READER_RECORD : READER_BAD;
@@ -327,9 +360,11 @@ static enum reader_result next_path(struct reader *reader, struct record *record
 {
     if (reader->next_file == reader->options.count)
         return READER_END;
+    record->start.file = reader->next_file;
     const char *path = reader->options.files[reader->next_file++];
     reader->name = path;
-    *record = (struct record){.text = {path, strlen(path)}, .file = path};
+    record->text = (struct slice){path, strlen(path)};
+    record->file = path;
     reader->line = 0;
     return check_utf8(reader, record->text) ? READER_RECORD : READER_BAD;
 }
@@ -362,7 +397,10 @@ static enum reader_result open_next(struct reader *reader)
 /* As reader_next, but READER_END is this file's. */
 static enum reader_result next_in_file(struct reader *reader, struct record *record)
 {
-    *record = (struct record){.file = reader->name};
+    record->file = reader->name;
+    record->start.file = reader->next_file - 1;
+    if (reader->format == INPUT_ERRORS)
+        return next_again(reader, record);
     if (reader->format == INPUT_CSV || reader->format == INPUT_TSV)
         return next_row(reader, record);
     return next_text(reader, record);
@@ -371,6 +409,7 @@ static enum reader_result next_in_file(struct reader *reader, struct record *rec
 enum reader_result reader_next(struct reader *reader, struct record *record)
 {
     enum reader_result result;
+    *record = (struct record){.index = reader->index, .start = {.number = reader->index}};
     if (reader->options.format == INPUT_PATHS) {
         result = next_path(reader, record);
     } else {
@@ -383,6 +422,87 @@ enum reader_result reader_next(struct reader *reader, struct record *record)
         }
     }
     if (result == READER_RECORD || result == READER_BAD)
-        record->index = reader->index++;
+        reader->index++;
+    record->bad = result == READER_BAD;
     return result;
+}
+
+/* ---- to go on where another run was ---------------------------------------------------------- */
+
+struct position reader_at(const struct reader *reader)
+{
+    struct position at = {.file = reader->next_file, .number = reader->index};
+    if (reader->open) {
+        at.file--;
+        at.offset = reader->offset;
+        at.line = reader->line;
+    }
+    return at;
+}
+
+/* A row means something by its file's header only. */
+static int read_header(struct reader *reader)
+{
+    struct slice line;
+    enum rows_result result;
+    int got = 1;
+    while (got > 0 && !reader->rows.header_known) {
+        got = next_row_line(reader, &line, &result);
+        got = got == -EAGAIN ? 1 : got;
+    }
+    return got > 0 ? 0 : got < 0 ? got : -ESTALE;
+}
+
+/* Where seeking is of no use: in what is packed. */
+static int read_lines(struct reader *reader, uint64_t count)
+{
+    struct slice line;
+    uint64_t offset;
+    int got = 1;
+    while (got > 0 && reader->line < count) {
+        got = next_line(reader, &line, &offset);
+        got = got == -EAGAIN ? 1 : got;
+    }
+    return got > 0 ? 0 : got < 0 ? got : -ESTALE;
+}
+
+static int seek_in_file(struct reader *reader, const struct position *position)
+{
+    bool rows = reader->format == INPUT_CSV || reader->format == INPUT_TSV;
+    int r = rows ? read_header(reader) : 0;
+    if (r == 0)
+        r = source_seek(&reader->source, position->offset);
+    if (r > 0) {
+        buffer_clear(&reader->piece);
+        reader->used = reader->searched = 0;
+        reader->offset = position->offset;
+        reader->line = position->line;
+        return 0;
+    }
+    if (r == 0)
+        r = read_lines(reader, position->line);
+    return r == 0 && reader->offset != position->offset ? -ESTALE : r;
+}
+
+int reader_seek(struct reader *reader, const struct position *position)
+{
+    struct stat status;
+    bool paths = reader->options.format == INPUT_PATHS;
+    for (size_t i = 0; i < position->file && !paths; i++)
+        if (stat(reader->options.files[i], &status) == 0)
+            reader->taken += (uint64_t)status.st_size;
+    reader->next_file = position->file;
+    reader->index = position->number;
+    if (paths || position->line == 0)
+        return 0;
+    if (open_next(reader) != READER_RECORD) {
+        say("%s", buffer_string(&reader->problem));
+        return 2;
+    }
+    int r = seek_in_file(reader, position);
+    if (r < 0)
+        say("%s: cannot be read on from line %llu: %s", reader->name,
+            (unsigned long long)position->line + 1,
+            r == -ESTALE ? "it is not what it was" : strerror(-r));
+    return r < 0 ? 2 : 0;
 }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/again.h"
 #include "cli/buffer.h"
 #include "cli/rows.h"
 #include "cli/source.h"
@@ -20,7 +21,8 @@ enum input_format {
     INPUT_TSV,
     INPUT_LINES,
     INPUT_NUL,
-    INPUT_PATHS, /* the files are not read: each name is a record */
+    INPUT_PATHS,  /* the files are not read: each name is a record */
+    INPUT_ERRORS, /* what --errors has written: the records in it */
 };
 
 /* INPUT_BY_NAME: the extension is none we know. */
@@ -33,13 +35,24 @@ struct reader_options {
     bool infer, lists; /* of CSV and TSV, see rows.h */
 };
 
+/* Where reading can begin again. */
+struct position {
+    size_t file;           /* number of it */
+    uint64_t offset, line; /* in it, unpacked; lines before */
+    uint64_t number;       /* of records before, in the whole input */
+};
+
 struct record {
     struct slice text; /* valid until the next record is asked for */
     bool json;         /* text is JSON, else plain text, which is UTF-8 unless the record is bad */
     uint64_t index;    /* in the whole input, from 0 */
     uint64_t offset;   /* of its first byte in its file, unpacked */
     uint64_t line;     /* in its file, from 1; 0: it has none */
-    const char *file;  /* for people: "<stdin>" */
+    const char *file;  /* for people: "<stdin>"; of INPUT_ERRORS valid as long as text */
+    bool bad;          /* it could not be read */
+    struct position start;
+    const struct record *members; /* see group.h; NULL: it is no group */
+    size_t member_count;
 };
 
 struct reader {
@@ -56,6 +69,7 @@ struct reader {
     uint64_t row_offset, row_line; /* of the row at hand, which may take several lines */
     bool row_bad;                  /* it is not UTF-8, and problem says where */
     uint64_t index;                /* of the next record */
+    struct again again;            /* of INPUT_ERRORS */
     uint64_t taken, total;         /* bytes of the files closed so far, and of all, 0: not known */
     struct buffer problem;         /* what READER_BAD and READER_UNREADABLE are about */
 };
@@ -74,6 +88,12 @@ enum reader_result {
 };
 
 enum reader_result reader_next(struct reader *reader, struct record *record);
+
+/* Where the next record starts: only after READER_RECORD and READER_BAD, or before the first. */
+struct position reader_at(const struct reader *reader);
+
+/* Before the first record: begins at the position. 0, or a code of the command after saying why. */
+int reader_seek(struct reader *reader, const struct position *position);
 
 /* The descriptor to wait for after READER_WAIT. */
 int reader_fd(const struct reader *reader);

@@ -12,12 +12,12 @@
 
 enum { NAMED_MAX = 10 }; /* on stderr */
 
-int report_open(struct report *report, const struct options *options)
+int report_open(struct report *report, const struct options *options, unsigned flags)
 {
     *report = (struct report){.to_file = options->errors_file != NULL,
                               .quiet = options->quiet,
                               .verbose = options->verbose};
-    return report->to_file ? writer_open(&report->file, options->errors_file, options->force) : 0;
+    return report->to_file ? writer_open(&report->file, options->errors_file, flags) : 0;
 }
 
 void report_place(struct buffer *to, const struct record *record)
@@ -25,6 +25,10 @@ void report_place(struct buffer *to, const struct record *record)
     buffer_text(to, record->file);
     if (record->line > 0)
         buffer_print(to, ":%llu", (unsigned long long)record->line);
+    if (record->member_count > 1) {
+        buffer_text(to, " to ");
+        report_place(to, &record->members[record->member_count - 1]);
+    }
 }
 
 /* ---- the file -------------------------------------------------------------------------------- */
@@ -41,8 +45,11 @@ static void add_string(struct buffer *to, const char *name, const char *text)
 static int write_error(struct report *report, const struct record *record,
                        const pycrew_error *error)
 {
-    if (!report->to_file)
-        return 0;
+    int r = 0;
+    for (size_t i = 0; i < record->member_count && r == 0; i++)
+        r = write_error(report, &record->members[i], error);
+    if (!report->to_file || record->member_count > 0)
+        return r;
     struct buffer *out = &report->file.out;
     struct record shown = *record;
     shown.json = record->json && json_check(record->text, NULL); /* it may be why it failed */
@@ -57,27 +64,30 @@ static int write_error(struct report *report, const struct record *record,
     add_string(out, "traceback", error->traceback);
     buffer_print(out, ", \"signal\": %d, \"exit_status\": %d, \"attempts\": %u, ", error->signal,
                  error->exit_status, error->attempts);
-    buffer_print(out, "\"may_have_run\": %s}\n", error->may_have_run ? "true" : "false");
+    buffer_print(out, "\"may_have_run\": %s, ", error->may_have_run ? "true" : "false");
+    buffer_print(out, "\"readable\": %s}\n",
+                 record->bad || shown.json != record->json ? "false" : "true");
     return writer_line(&report->file);
 }
 
 /* ---- stderr ---------------------------------------------------------------------------------- */
 
 /* Whether this one is to be named; counts it. */
-static bool is_named(struct report *report)
+static bool is_named(struct report *report, const struct record *record)
 {
-    report->failed++;
+    report->failed += record->member_count > 0 ? record->member_count : 1;
+    report->seen++;
     if (report->verbose)
         return true;
-    if (!report->quiet && report->failed == NAMED_MAX + 1)
+    if (!report->quiet && report->seen == NAMED_MAX + 1)
         say("more records fail; %s", report->to_file ? "the --errors file has them all"
                                                      : "--errors FILE or -v tells about all");
-    return !report->quiet && report->failed <= NAMED_MAX;
+    return !report->quiet && report->seen <= NAMED_MAX;
 }
 
 static bool traceback_shown(const struct report *report)
 {
-    return report->verbose || report->failed == 1;
+    return report->verbose || report->seen == 1;
 }
 
 /* Where in the record's line Python's json found what it did not expect: its message ends in
@@ -102,7 +112,7 @@ int report_error(struct report *report, const struct record *record, const pycre
     struct buffer where = {0};
     size_t size;
     unsigned long column;
-    if (is_named(report)) {
+    if (is_named(report, record)) {
         report_place(&where, record);
         if (json_place(error, &size, &column))
             say("%s:%lu: not JSON: %.*s", buffer_string(&where), column, (int)size, error->message);
@@ -117,7 +127,7 @@ int report_problem(struct report *report, const struct record *record, int code,
                    const char *problem)
 {
     pycrew_error error = {.size = sizeof(error), .code = code, .type = type, .message = problem};
-    if (is_named(report))
+    if (is_named(report, record))
         say("%s", problem);
     return write_error(report, record, &error);
 }

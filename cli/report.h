@@ -13,11 +13,11 @@
 struct report {
     struct writer file;
     bool to_file, quiet, verbose;
-    uint64_t failed;
+    uint64_t failed, seen; /* records; a group is seen once */
 };
 
-/* 0, or a code of the command after saying why. */
-int report_open(struct report *report, const struct options *options);
+/* flags: writer_open's. 0, or a code of the command after saying why. */
+int report_open(struct report *report, const struct options *options, unsigned flags);
 
 /* A record the library gave an error for. where: "file:line". 0, or the file's error. */
 int report_error(struct report *report, const struct record *record, const pycrew_error *error);

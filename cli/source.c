@@ -186,3 +186,18 @@ ssize_t source_read(struct source *source, char *to, size_t room)
         return r;
     return source->packed ? read_packed(source, to, room) : read_plain(source, to, room);
 }
+
+int source_seek(struct source *source, uint64_t offset)
+{
+    int r = source->known ? 0 : find_kind(source);
+    while (r == -EAGAIN && !source->may_wait)
+        r = find_kind(source);
+    if (r < 0 || source->packed)
+        return r;
+    if (lseek(source->fd, (off_t)offset, SEEK_SET) < 0)
+        return -errno;
+    source->at = source->size = 0;
+    source->ended = false;
+    source->taken = offset;
+    return 1;
+}

@@ -30,6 +30,9 @@ int source_open(struct source *source, const char *path);
  * gzip that ends in the middle; or read's error. */
 ssize_t source_read(struct source *source, char *to, size_t room);
 
+/* Goes to this byte of a regular file: 1; 0: it is packed, and can only be read; or an errno. */
+int source_seek(struct source *source, uint64_t offset);
+
 /* A zeroed source is a closed one, and closing it again does nothing. */
 void source_close(struct source *source);
 

@@ -79,3 +79,16 @@ int spread_record(pycrew_call *call, const struct record *record, enum spread ho
         return refuse_json(problem, error);
     return how == SPREAD_STAR ? add_star(call, text, problem) : add_kwargs(call, text, problem);
 }
+
+int spread_check(const struct record *record, enum spread how, struct spread_problem *problem)
+{
+    struct json_walk walk;
+    struct json_error error;
+    if (record->json && !json_check(record->text, &error))
+        return refuse_json(problem, error);
+    if (how == SPREAD_STAR && !json_walk_open(&walk, record->text, '['))
+        return refuse(problem, "--star needs a list", SIZE_MAX);
+    if (how == SPREAD_KWARGS && !json_walk_open(&walk, record->text, '{'))
+        return refuse(problem, "--kwargs needs a dict", SIZE_MAX);
+    return 0;
+}

@@ -19,4 +19,7 @@ struct spread_problem {
 int spread_record(pycrew_call *call, const struct record *record, enum spread how,
                   struct spread_problem *problem);
 
+/* Whether it could be, without a call: 0 or 1, as spread_record. */
+int spread_check(const struct record *record, enum spread how, struct spread_problem *problem);
+
 #endif

@@ -104,6 +104,14 @@ def nan_is_a_literal_null_or_an_error():
 
 
 @test
+def bytes_are_base64():
+    import base64
+
+    ended = check(run("map", "--star", ":raw_bytes", give="[]\n"), 0)
+    equal(base64.b64decode(json.loads(ended.out)), bytes(range(256)))
+
+
+@test
 def kwargs_become_keyword_arguments():
     check(run("map", "--kwargs", ":arguments", give='{"a": 1, "\\u00e4\\n": {"b": 2}}\n{}\n'), 0,
           '[[], {"a": 1, "ä\\n": {"b": 2}}]\n[[], {}]\n')
@@ -146,6 +154,146 @@ def the_input_is_not_overwritten():
     with open("a.jsonl", "ab") as out:
         check(end(start("map", ":echo", "a.jsonl", stdout=out)), 2, None, "is input and output")
     equal(read("a.jsonl").decode(), numbers(3))
+
+
+# ---- groups, lists of results ----
+
+
+@test
+def whole_calls_with_lists_of_records():
+    write("in.jsonl", numbers(10))
+    check(run("map", "--whole", 4, ":echo", "in.jsonl"), 0, "[0, 1, 2, 3]\n[4, 5, 6, 7]\n[8, 9]\n")
+    check(run("map", "--whole", 4, "--index", ":length", "in.jsonl"), 0,
+          '{"index": 0, "result": 4}\n{"index": 4, "result": 4}\n{"index": 8, "result": 2}\n')
+    check(run("map", "--whole", 2, "--with-input", "-i", "lines", ":length", give='a"\nb\nc'), 0,
+          '{"input": ["a\\"", "b"], "result": 2}\n{"input": ["c"], "result": 1}\n')
+    check(run("map", "--whole", 100, ":length", give=""), 0, "")
+    write("in.csv", "a\n1\n2\n")
+    check(run("map", "--whole", 3, ":echo", "in.csv", "in.jsonl"), 0, '[{"a": "1"}, {"a": "2"}, 0]\n[1, 2, 3]\n[4, 5, 6]\n[7, 8, 9]\n')
+    check(run("map", "--files", "--whole", 2, ":echo", "in.csv", "x", "y"), 0, '["in.csv", "x"]\n["y"]\n')
+    check(run("map", "--whole", 3, "--star", ":echo"), 2, "", "--whole gives one list")
+
+
+@test
+def flatten_writes_a_lists_items_as_results():
+    check(run("map", "--flatten", ":echo", give='[1, "a", [2]]\n[]\n[null]\n'), 0, '1\n"a"\n[2]\nnull\n')
+    check(run("map", "--flatten", "--index", "--with-input", ":pair", give="7\n"), 0,
+          '{"index": 0, "input": 7, "result": 7}\n{"index": 0, "input": 7, "result": "7"}\n')
+    check(run("map", "--flatten", ":echo", give='1\n[2]\n'), 1, "2\n", "<stdin>:1: --flatten needs a list as the result")
+    check(run("map", "--flatten", "-o", "lines", ":echo", give='["a", "b\\nc"]\n["d"]\n'), 1, "d\n", "<stdin>:1: a line end")
+    check(run("map", "--flatten", "-o", "csv", ":echo", give='[{"a": 1}, {"b": 1}]\n[{"b": 2}]\n'), 1, "b\n2\n", "not the same keys")
+
+
+@test
+def a_group_that_is_flattened_gives_each_record_its_result():
+    words = ["map", "--whole", 3, "--flatten"]
+    check(run(*words, ":echo", give=numbers(7)), 0, numbers(7))
+    check(run(*words, ":group_of_one_less", give=numbers(7)), 0, "1\n2\n4\n5\n")
+    check(run(*words, "--index", "--with-input", ":echo", give='"a"\n\n2\n'), 0,
+          '{"index": 0, "input": "a", "result": "a"}\n{"index": 1, "input": 2, "result": 2}\n')
+    check(run(*words, "--index", ":group_of_one_less", give=numbers(3)), 1, "", "<stdin>:1 to <stdin>:3: 2 results for 3 records")
+
+
+@test
+def a_group_fails_as_a_whole_but_bad_records_alone():
+    lines = numbers(9).splitlines()
+    lines[1] = "[?"
+    check(run("map", "--whole", 3, "--errors", "errors", ":group_fails", give="\n".join(lines)), 1, "[0, 2, 3]\n[4, 5, 6]\n",
+          ["<stdin>:2:2: not JSON", "<stdin>:8 to <stdin>:9: ValueError: seven", "3 of 9 records failed"])
+    errors = sorted((e["index"], e["byte_offset"], e["line"], e["input"]) for e in map(json.loads, read("errors").splitlines()))
+    equal(errors, [(1, 2, 2, "[?"), (7, 15, 8, 7), (8, 17, 9, 8)])
+
+
+@test
+def a_group_waits_for_its_records_and_no_longer():
+    process = start("map", "--whole", 2, ":echo")
+    process.stdin.write(b"1\n2\n3\n")
+    process.stdin.flush()
+    equal(read_line(process.stdout.fileno()), b"[1, 2]\n")
+    check(end(process, b""), 0, "[3]\n")
+
+
+# ---- failed records again ----
+
+
+@test
+def failed_records_are_run_again_under_their_own_names():
+    write("in.csv", "n,text\n" + "".join(f'{i},"a\n{i}"\n' for i in range(6)))
+    check(run("map", "-q", "--errors", "first", ":fail", "in.csv"), 1, "")
+    check(run("map", "--from-errors", "first", "--index", ":kind"), 0, "".join(f'{{"index": {i}, "result": "dict"}}\n' for i in range(6)))
+    ended = check(run("map", "--from-errors", "first", "--errors", "second.gz", "--kwargs", ":fail"), 1, "", "in.csv:2: TypeError")
+    import gzip
+
+    keep = ("index", "byte_offset", "file", "line", "input")
+    first = [[json.loads(line)[key] for key in keep] for line in read("first").splitlines()]
+    second = [[json.loads(line)[key] for key in keep] for line in gzip.decompress(read("second.gz")).splitlines()]
+    equal(sorted(first), sorted(second))
+    check(run("map", "--from-errors", "second.gz", "--kwargs", ":arguments", "-o", "lines", "-j", 1), 0)
+
+
+@test
+def a_group_that_failed_is_run_again_one_by_one():
+    write("first.jsonl", numbers(8))
+    write("second.jsonl", numbers(2, 8))
+    check(run("map", "-q", "--whole", 5, "--errors", "errors", ":group_fails", "first.jsonl", "second.jsonl"), 1, "[0, 1, 2, 3, 4]\n")
+    check(run("map", "--from-errors", "errors", "--whole", 5, ":group_fails"), 1, "", "first.jsonl:6 to second.jsonl:2: ValueError: seven")
+    check(run("map", "--from-errors", "errors", "--whole", 1, "--index", "--flatten", ":group_fails"), 1,
+          "".join(f'{{"index": {i}, "result": {i}}}\n' for i in (5, 6, 8, 9)), "first.jsonl:8: ValueError: seven")
+
+
+@test
+def what_could_not_be_read_fails_again():
+    write("in.jsonl", b'1\n{"a": tru}\n"\xff"\n')
+    check(run("map", "-q", "-j", 1, "--errors", "first", ":fail", "in.jsonl"), 1, "")
+    check(run("map", "--from-errors", "first", "--errors", "second", ":echo"), 1, "1\n",
+          ["in.jsonl:2: Expecting value", "in.jsonl:3:2: not UTF-8", "2 of 3 records failed"])
+    equal(sorted((e["index"], e["input"], e["readable"]) for e in map(json.loads, read("second").splitlines())),
+          [(1, '{"a": tru}', False), (2, '"\ufffd"', False)])
+    check(run("map", "--from-errors", "second", ":echo"), 1, "", "2 of 2 records failed")
+
+
+@test
+def a_torn_errors_file_is_named():
+    check(run("map", "-q", "--errors", "errors", ":fail", give=numbers(2)), 1)
+    write("torn", read("errors")[:-9])
+    check(run("map", "--from-errors", "torn", ":echo"), 1, "0\n", "torn:2: this is no line that --errors writes")
+    for words, why in [(["in.jsonl"], "and no FILE besides"), (["-i", "csv"], "-i and --files have no meaning"),
+                       (["--errors", "errors", "--force"], "errors: is input and output")]:
+        check(run("map", "--from-errors", "errors", ":echo", *words), 2, "", why)
+
+
+# ---- packed output ----
+
+
+@test
+def results_are_packed_where_the_name_says_so():
+    import gzip
+
+    write("in.csv", "n\n" + numbers(20_000))
+    check(run("map", ":echo", "in.csv", "--output", "out.csv.gz"), 0, "")
+    equal(gzip.decompress(read("out.csv.gz")), read("in.csv"))
+    check(run("map", ":echo", "out.csv.gz", "--output", "out.jsonl.gz"), 0)
+    equal(gzip.decompress(read("out.jsonl.gz")).decode(), "".join(f'{{"n": "{i}"}}\n' for i in range(20_000)))
+    check(run("map", ":echo", "--output", "none.gz"), 0)
+    equal(gzip.decompress(read("none.gz")), b"")
+    check(run("map", ":echo", "--output", "/dev/full", give="1\n"), 1, "", "/dev/full: No space left")
+
+
+# ---- without calling ----
+
+
+@test
+def a_dry_run_calls_nothing_and_makes_nothing():
+    write("in.jsonl", '"a"\n[1,\n[2]\n')
+    check(run("map", "--dry-run", ":started", "in.jsonl", "--output", "out", "--errors", "errors"), 1, "",
+          ["dry run: cli_ops:started(path)", "in.jsonl:2:4: not JSON", "dry run: 3 records, of which 1 cannot", "results would go to out"])
+    equal(os.listdir("."), ["in.jsonl"])
+    check(run("map", "--dry-run", "--star", "math:hypot", give="[1, 2]\n"), 0, "", "dry run: math:hypot(")
+    check(run("map", "--dry-run", "--star", ":add", give="1\n"), 1, "", "<stdin>:1: --star needs a list")
+    check(run("map", "--dry-run", ":no_such_function", give="1\n"), 2, "", "no_such_function")
+    check(run("map", "--dry-run", "no_such_module:f", give="1\n"), 2, "", "No module named 'no_such_module'")
+    write("out", "")
+    check(run("map", "--dry-run", ":echo", "in.jsonl", "--output", "out"), 2, "", "out exists")
 
 
 # ---- failures ----

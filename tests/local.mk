@@ -57,7 +57,7 @@ tests_test_requeue_LDADD = lib/libpccore.la
 # The fuzz targets' corpora, run once; with a fuzzer: make fuzz
 FUZZ_TESTS = tests/fuzz/test-corpus
 tests_fuzz_test_corpus_SOURCES = \
-	cli/buffer.c cli/console.c cli/json.c cli/reader.c cli/rows.c cli/source.c \
+	cli/again.c cli/buffer.c cli/console.c cli/json.c cli/reader.c cli/rows.c cli/source.c \
 	tests/fuzz/control.c \
 	tests/fuzz/formats.c \
 	tests/fuzz/json.c \
@@ -179,6 +179,17 @@ tests_big_libcopies_la_CFLAGS = $(worker_cflags) -fno-builtin
 tests_big_libcopies_la_LDFLAGS = -module -avoid-version -rpath /nowhere
 tests_big_test_copies_SOURCES = tests/big/test-copies.c tests/big/copies.h
 
+# Loaded before the C library into the command, by tests/cli-resume.t.
+check_LTLIBRARIES += tests/cli/libcut.la
+tests_cli_libcut_la_SOURCES = tests/cli/cut.c
+tests_cli_libcut_la_LDFLAGS = -module -avoid-version -rpath /nowhere
+
+# pycrew map killed at random moments and resumed, so many times for each kind of map; make check has 3.
+KILLS = 100
+.PHONY: check-kills
+check-kills: all tests/cli/libcut.la
+	$(AM_TESTS_ENVIRONMENT) PYCREW_KILLS=$(KILLS) $(PYTHON) $(top_srcdir)/tests/cli-resume.t
+
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
 # make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
@@ -249,8 +260,11 @@ tests_worker_test_items_LDADD = $(worker_test_libs)
 SCRIPT_TESTS = \
 	tests/bench-peers.t \
 	tests/cli-call.t \
+	tests/cli-doctor.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
+	tests/cli-resume.t \
+	tests/completion.t \
 	tests/contributing.t \
 	tests/debug.t \
 	tests/fail/symbols.t \
@@ -261,9 +275,8 @@ SCRIPT_TESTS = \
 	tests/test-data-examples.t \
 	tests/test-examples.t \
 	tests/test-fortran.t \
-	tests/test-languages.t \
 	tests/test-guide.t \
-	tests/test-service.t
+	tests/test-languages.t \
 	tests/test-service.t \
 	tests/test-stubs.t
 

@@ -46,8 +46,12 @@ WORKER_ARRAY = "worker/array.c"
 MODULE = "worker/module.c"
 WORKER_HOST = "worker/host.c"
 ASYNC = "worker/async.c"
+CLI_CHECKPOINT = "cli/checkpoint.c"
+CLI_KEEP = "cli/keep.c"
+CLI_WRITER = "cli/writer.c"
 
 TEST_ACTOR = "tests/test-actor"
+TEST_RESUME = "tests/cli-resume.t"
 TEST_INBOX = "tests/shm/test-inbox"
 TEST_STREAM = "tests/test-stream"
 TEST_ARRAY = "tests/test-array"
@@ -627,4 +631,40 @@ MUTATIONS = [
         "a reload that nobody waits for any more is not ended",
         [(RELOAD, "    if (!anyone_waits(crew, crew->reload.serves)) {", "    if (false) {")],
         [(TEST_RELOAD, "a_reload_whose_import_takes_too_long_is_given_up")]),
+    Mutation(
+        "checkpoint-ahead-of-the-output",
+        "a checkpoint says that results are written which are still in memory",
+        [(CLI_WRITER, "    int r = writer_flush(writer);\n    if (r == 0 && writer->in_member)",
+          "    int r = writer->error;\n    if (r == 0 && writer->in_member)")],
+        [(TEST_RESUME, "results_in_order_survive_kills")], by_chance=True),
+    Mutation(
+        "checkpoint-output-not-synced",
+        "the output is not on the disk when the checkpoint is",
+        [(CLI_WRITER, "if (r == 0 && fdatasync(writer->fd) != 0)", "if (false)")],
+        [(TEST_RESUME, "the_power_may_go_before_each_call")], by_chance=True),
+    Mutation(
+        "checkpoint-renamed-unsynced",
+        "a checkpoint gets its name before it is on the disk",
+        [(CLI_CHECKPOINT, "if (r == 0 && fsync(fd) != 0)", "if (false)")],
+        [(TEST_RESUME, "the_power_may_go_before_each_call")], by_chance=True),
+    Mutation(
+        "checkpoint-in-place",
+        "a checkpoint is written over the old one",
+        [(CLI_CHECKPOINT, '"%s.new"', '"%s"')],
+        [(TEST_RESUME, "it_may_die_in_the_middle_of_each_write")], by_chance=True),
+    Mutation(
+        "resume-cuts-nothing",
+        "what stands behind the checkpoint is not cut off",
+        [(CLI_WRITER, "ftruncate(writer->fd, (off_t)mark->size) != 0 ||", "")],
+        [(TEST_RESUME, "an_output_that_changed_is_refused")]),
+    Mutation(
+        "resume-does-all-again",
+        "records that were done behind one that was not are done again",
+        [(CLI_KEEP, "return number < map->keep.from.read && !ranges_have", "return false && !ranges_have")],
+        [(TEST_RESUME, "unordered_results_survive_kills")], by_chance=True),
+    Mutation(
+        "resume-forgets-what-it-has-not-seen",
+        "killed again before it is where the run before was, it forgets which records that had done",
+        [(CLI_KEEP, "to->read = from->read > seen ? from->read : seen;", "to->read = seen;")],
+        [(TEST_RESUME, "unordered_results_survive_kills")], by_chance=True),
 ]

@@ -200,3 +200,39 @@ def fail_after(n):
 def die_after(n):
     yield from range(n)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def steady(value):
+    """What it returns, and which records fail, depends on the record alone; now and then it takes a little."""
+    number = int(value["n"]) if isinstance(value, dict) else int(value)
+    if number % 50 == 0:
+        time.sleep(0.004)
+    if number % 41 == 40:
+        raise ValueError(f"no: {number}")
+    return {"n": number, "square": number * number}
+
+
+def steady_list(values):
+    return [steady(value) for value in values if value % 41 != 40]
+
+
+def group_fails(values):
+    if 7 in values:
+        raise ValueError("seven")
+    return values
+
+
+def group_of_one_less(values):
+    return values[1:]
+
+
+def wait_for_go(value):
+    while not os.path.exists("go"):
+        time.sleep(0.002)
+    return value
+
+
+def init_once():
+    """Raises in every worker but the first."""
+    with open("initialized", "x"):
+        pass
