@@ -363,6 +363,7 @@ struct pycrew_crew {
     /* options, copied */
     char **path, **env, **preload;
     char *python, *init, *exit, *loop;
+    char *engine, *engine_options; /* engine.c; NULL: calls run in the workers */
     unsigned inflight;
     int output;
     uint64_t max_calls_per_worker, max_worker_rss;
@@ -412,6 +413,19 @@ void pc_crew_kick(pycrew_crew *crew);
 /* The descriptors are not ours any more, by closefrom(3): their numbers may be somebody's, so they
  * are not closed. */
 void pc_crew_forget_descriptors(pycrew_crew *crew);
+
+/* ---- engine.c: calls that run somewhere else ---- */
+
+/* Where no engine is given, the one that the environment names. */
+void pc_engine_from_environment(pycrew_options *o);
+
+int pc_engine_check(const pycrew_options *o);
+
+/* -ENOTSUP with an engine, for what that does not have; else 0. */
+int pc_engine_refuse(const pycrew_crew *crew, const char *feature);
+
+/* How many calls or chunks run at a time: the workers, or what the bridge says of its engine. */
+unsigned pc_engine_width(const pycrew_crew *crew);
 
 /* ---- limits.c: what each worker may use ---- */
 

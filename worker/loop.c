@@ -84,6 +84,8 @@ static void end_awaited(pc_async_call *call, PyObject *result)
         pc_run_write(&call->execution, result, wants_json(&call->execution), &w.writer);
 
     pc_async_leave(call);
+    if (kind == PC_RESULT_NO_FUNCTION) /* an engine's: it was not found where it was to run */
+        call->execution.ran = false;
     end_single(&call->execution, &w, kind);
     pc_loop_finish(&call->execution);
 }
