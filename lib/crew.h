@@ -424,6 +424,10 @@ int pc_engine_check(const pycrew_options *o);
 /* -ENOTSUP with an engine, for what that does not have; else 0. */
 int pc_engine_refuse(const pycrew_crew *crew, const char *feature);
 
+/* How long a worker may take to leave: an engine's machines are to be told that it does, and the ranks of an
+ * MPI job to end. */
+int64_t pc_engine_leaving_ns(const pycrew_crew *crew);
+
 /* How many calls or chunks run at a time: the workers, or what the bridge says of its engine. */
 unsigned pc_engine_width(const pycrew_crew *crew);
 

@@ -6,6 +6,7 @@
 #include "lib/crew.h"
 
 enum { WIDTH_MAX = 4096 };
+#define LEAVING_NS ((int64_t)10 * 1000 * 1000 * 1000)
 
 void pc_engine_from_environment(pycrew_options *o)
 {
@@ -36,6 +37,11 @@ int pc_engine_refuse(const pycrew_crew *crew, const char *feature)
     if (crew->engine == NULL)
         return 0;
     return pc_fail(-ENOTSUP, "the engine %s has no %s: see doc/engines.md", crew->engine, feature);
+}
+
+int64_t pc_engine_leaving_ns(const pycrew_crew *crew)
+{
+    return crew->engine != NULL && crew->grace_ns < LEAVING_NS ? LEAVING_NS : crew->grace_ns;
 }
 
 unsigned pc_engine_width(const pycrew_crew *crew)

@@ -479,14 +479,14 @@ static PyObject *decode_slice(pc_execution *e, task *t)
 
 /* ---- its beginning ---- */
 
-/* Gives the executor a task, and waits; steals calls. -1 with an exception. */
-static int send(pc_execution *e, task *t, PyObject *calls, int64_t deadline,
+/* Gives the executor a task, and waits; steals calls. alone: others are not to share it. -1 with an exception. */
+static int send(pc_execution *e, task *t, PyObject *calls, int64_t deadline, bool alone,
                 void (*end)(pc_async_call *, PyObject *))
 {
     PyObject *function = calls == NULL ? NULL : pc_run_find_function(e);
 
     if (function != NULL)
-        e->awaitable = PyObject_CallMethod(function, "many", "O", calls);
+        e->awaitable = PyObject_CallMethod(function, "many", "OO", calls, alone ? Py_True : Py_False);
     Py_XDECREF(calls);
     if (function == NULL || e->awaitable == NULL)
         return -1;
@@ -548,7 +548,7 @@ enum pc_items_progress pc_engine_run_items(pc_execution *e, pc_items_writer *w)
     if (!start_all(chunk))
         return PC_ITEMS_DOOMED;
     t = make_task(w);
-    if (send(e, t, decode_items(e, t), deadline, end_items) == 0)
+    if (send(e, t, decode_items(e, t), deadline, chunk->timed, end_items) == 0)
         return PC_ITEMS_WAITS;
     return fail_items(e, t);
 }
@@ -567,7 +567,7 @@ enum pc_items_progress pc_engine_run_whole(pc_execution *e, pc_items_writer *w)
     if (!start_all(chunk))
         return PC_ITEMS_DOOMED;
     t = make_task(w);
-    if (send(e, t, decode_slice(e, t), deadline, end_whole) == 0)
+    if (send(e, t, decode_slice(e, t), deadline, true, end_whole) == 0)
         return PC_ITEMS_WAITS;
     failed = fail_whole(e, t);
     return finish_next(chunk, 0) ? failed : PC_ITEMS_DOOMED;

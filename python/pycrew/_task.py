@@ -54,14 +54,19 @@ class Task:
     def __reduce__(self):
         return builtins.eval, (_LOAD, {"boot": _BOOT, "text": _text(), "state": (self.__name__, self.source, self.setup.state())})
 
-    def __call__(self, payload):
+    def __call__(self, payloads):
+        return [self.run(payload) for payload in payloads]
+
+    def run(self, payload):
+        """Nanoseconds; a pickle, or one for each call, or None; failures, by place; what was written to arrays."""
         start = time.monotonic_ns()
         try:
             self.setup.prepare()
             function = _look_up(self.__name__, self.source)
             calls = pickle.loads(payload)
         except BaseException as error:
-            return time.monotonic_ns() - start, None, _describe(error, NO_FUNCTION)
+            return time.monotonic_ns() - start, None, _describe(error, NO_FUNCTION), None
+        written = list(writable(calls[0])) if len(calls) == 1 and calls[0] is not None else []
         ends, failures = [], {}
         for place, call in enumerate(calls):
             value = None
@@ -74,8 +79,22 @@ class Task:
                         value = call[1]["out"]
                 except BaseException as error:
                     failures[place] = _describe(error, EXCEPTION)
+                    value = None
             ends.append(value)
-        return time.monotonic_ns() - start, _dump(ends, failures), failures
+        ends = _dump(ends, failures)
+        return time.monotonic_ns() - start, ends, failures, pickle.dumps(written, 5) if written else None
+
+
+def writable(value):
+    """The arrays in a call's arguments that the function may write to, always in the same order."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            if type(item) not in _PLAIN:
+                yield from writable(item)
+    elif isinstance(value, dict):
+        yield from writable(list(value.values()))
+    elif hasattr(value, "__array_interface__") and value.flags.writeable:
+        yield value
 
 
 def _dump(ends, failures):
@@ -187,8 +206,8 @@ def load(text):
     name = "_pycrew_task_" + hashlib.sha256(text.encode()).hexdigest()[:16]
     if name not in sys.modules:
         module = types.ModuleType(name)
-        module.TEXT = text
         exec(compile(text, "<pycrew task>", "exec"), module.__dict__)
+        module.TEXT = text
         sys.modules[name] = module
     return sys.modules[name]
 """

@@ -6,6 +6,8 @@ def cluster(address=None, timeout=10, **options):
     try:
         import distributed
         from distributed.cfexecutor import ClientExecutor
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
     except ImportError as error:
         raise ImportError(f"the engine pycrew.engines.dask:cluster needs Dask, which is not there ({error}): install "
                           "the Debian package python3-distributed, or distributed from PyPI") from None
@@ -16,10 +18,10 @@ def cluster(address=None, timeout=10, **options):
             return sum(worker["nthreads"] for worker in workers.values())
 
         def pycrew_is_lost(self, error):
-            return isinstance(error, distributed.CommClosedError) or client.status not in ("running", "connecting")
+            return isinstance(error, CommClosedError) or client.status not in ("running", "connecting")
 
         def pycrew_is_task_lost(self, error):
-            return isinstance(error, distributed.KilledWorker)
+            return isinstance(error, KilledWorker)
 
         def pycrew_close(self):
             client.close(timeout=1)
