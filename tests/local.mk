@@ -222,6 +222,7 @@ SCRIPT_TESTS = \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/debug.t \
+	tests/engines.t \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
