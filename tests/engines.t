@@ -157,7 +157,7 @@ def unchanged_programs_run_on_a_dask_cluster():
 def a_lost_dask_worker_loses_no_record_and_a_killed_task_is_one_records_end():
     with dask() as cluster:
         numbers = "".join(f"{i}\n" for i in range(2000))
-        process = start("map", "--timeout", "60s", *options_of(cluster), ":slow_echo", env={**os.environ, **QUIET})
+        process = start("map", *options_of(cluster), ":slow_echo", env={**os.environ, **QUIET})
         process.stdin.write(numbers.encode())
         process.stdin.flush()
         wait_until(lambda: process.stdout.readable() and read_some(process), "the first results")
@@ -219,6 +219,15 @@ def a_programs_exit_status_is_the_mpi_jobs():
     need("mpi4py", "python3-mpi4py", "mpiexec")
     equal(mpi([PYCREW, "call", "math:hypot", "3", "4"]).out, b"5.0\n")
     equal(mpi([PYCREW, "call", "math:sqrt", "-1"]).code, execute([PYCREW, "call", "math:sqrt", "-1"]).code)
+
+
+@test
+def processes_that_mpi_starts_run_calls():
+    need("mpi4py", "python3-mpi4py", "mpiexec")
+    environment = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                   "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    ended = execute([PYCREW, "call", "math:hypot", "3", "4"], "pycrew.engines.mpi:pool", {"max_workers": 2}, **environment)
+    check(ended, 0, "5.0\n")
 
 
 @test
