@@ -60,7 +60,7 @@ static void write_file(const char *path, const char *text)
 TEST(calls_run_in_the_engines_processes)
 {
     pycrew_crew *crew = open_processes();
-    bool inside = true;
+    int inside = 1;
     char *json;
     int sum;
 
@@ -141,7 +141,7 @@ TEST(path_preload_and_init_are_for_the_engines_processes)
 {
     static const char *const preload[] = {"queue_ops", NULL};
     pycrew_options options = engine_options("engine_ops:processes", NULL);
-    bool ready = false;
+    int ready = 0;
     pycrew_crew *crew;
 
     options.preload = preload;
@@ -468,6 +468,35 @@ TEST(arrays_go_there_and_come_back)
     pycrew_close(crew);
 }
 
+TEST(arrays_go_through_batches)
+{
+    enum { COUNT = 200 };
+    double numbers[COUNT];
+    pycrew_array input = PYCREW_ARRAY_INIT, output = PYCREW_ARRAY_INIT;
+    pycrew_crew *crew = open_processes();
+    pycrew_batch *given = open_batch(crew, "engine_ops:double", 0);
+    pycrew_batch *made = open_batch(crew, "engine_ops:make_array", 0);
+
+    for (int i = 0; i < COUNT; i++) {
+        numbers[i] = i;
+        OK(pycrew_array_init(&input, &numbers[i], PYCREW_F64, 1, (int64_t[]){1}, 0));
+        OK(pycrew_batch_add(given, "A", &input));
+        OK(pycrew_batch_add(made, "i", i));
+    }
+    for (int i = 0; i < COUNT; i++) {
+        ASSERT_INT(pycrew_batch_next(given, BOUND), 1);
+        OK(pycrew_batch_result(given, "A", &output));
+        ASSERT(*(double *)output.data == 2.0 * i);
+        ASSERT_INT(pycrew_batch_next(made, BOUND), 1);
+        OK(pycrew_batch_result(made, "A", &output));
+        ASSERT_INT(output.shape[0], 1000);
+        ASSERT(((double *)output.data)[999] == i);
+    }
+    pycrew_batch_close(given);
+    pycrew_batch_close(made);
+    pycrew_close(crew);
+}
+
 TEST(a_map_by_slices_runs_there)
 {
     enum { COUNT = 50000 };
@@ -565,7 +594,7 @@ TEST(an_engine_that_cannot_be_had_says_why)
 TEST(the_environment_chooses_an_engine_for_a_program_that_does_not)
 {
     pycrew_crew *crew;
-    bool inside = true;
+    int inside = 1;
     int tasks;
 
     setenv("PYCREW_ENGINE", "engine_ops:processes", 1);

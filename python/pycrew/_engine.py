@@ -22,6 +22,7 @@ _executor = None
 _name = None
 _setup = None
 _fault_fd = -1
+_ending = False
 _width = 1
 
 
@@ -68,6 +69,8 @@ def width():
 
 def end():
     """At the worker's end."""
+    global _ending
+    _ending = True
     close = getattr(_executor, "pycrew_close", None)
     if close is not None:
         close()
@@ -80,6 +83,8 @@ def end():
 def _lose(why):
     """Nothing that was given to the executor will end: this process does, and so its calls. The host starts the
     next one, which calls the factory again. Never inside of a call's own step, which would be blamed for it."""
+    if _ending:
+        return  # it was let go
     text = f"the engine {_name} was lost: {why}\n"
     sys.stdout.flush()
     sys.stderr.flush()

@@ -201,6 +201,11 @@ def is_lost():
     return 1
 
 
+def make_array(number):
+    import numpy
+    return numpy.full(1000, float(number))
+
+
 def double(array):
     return array * 2
 

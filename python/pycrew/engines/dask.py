@@ -14,8 +14,9 @@ def cluster(address=None, timeout=10, **options):
 
     class Executor(ClientExecutor):
         def pycrew_width(self):
-            workers = client.scheduler_info().get("workers", {})
-            return sum(worker["nthreads"] for worker in workers.values())
+            # As the client was last told, each 2 s: asking would wait for a scheduler that may be gone.
+            known = getattr(client, "_scheduler_identity", None) or client.scheduler_info()
+            return sum(worker["nthreads"] for worker in known.get("workers", {}).values())
 
         def pycrew_is_lost(self, error):
             return isinstance(error, CommClosedError) or client.status not in ("running", "connecting")

@@ -42,10 +42,15 @@ class _Executor(concurrent.futures.Executor):
         future, number = concurrent.futures.Future(), next(self._numbers)
         with self._lock:
             self._futures[number] = future
-        future.add_done_callback(lambda ended: self._send((number, None)) if ended.cancelled() else None)
+        future.add_done_callback(lambda ended: self._cancel(number) if ended.cancelled() else None)
         if not self._send((number, (function, arguments, keywords))):
             raise concurrent.futures.BrokenExecutor("rank 0 of the MPI job is gone")
         return future
+
+    def _cancel(self, number):
+        with self._lock:
+            self._futures.pop(number, None)
+        self._send((number, None))
 
     def _send(self, message):
         data = pickle.dumps(message, 5)
@@ -65,7 +70,7 @@ class _Executor(concurrent.futures.Executor):
                 if future is None or not future.set_running_or_notify_cancel():
                     continue
                 future.set_result(result) if error is None else future.set_exception(error)
-        except (EOFError, OSError):
+        except Exception:  # it has ended, or speaks in words that are not understood
             with self._lock:
                 left = list(self._futures.values())
             for future in left:
@@ -110,8 +115,12 @@ def _serve_crew(connection, executor):
         error = future.exception()
         message = (number, None if error else future.result(), error)
         try:
+            data = pickle.dumps(message, 5)
+        except Exception as failure:
+            data = pickle.dumps((number, None, RuntimeError(f"{type(error).__name__}: {error} ({failure})")), 5)
+        try:
             with lock:
-                connection.send(message)
+                connection.send_bytes(data)
         except OSError:
             pass  # the crew is gone
 
