@@ -913,6 +913,7 @@ static bool settle(pycrew_batch *batch, pycrew_call *call)
                                      .function = batch->function->name,
                                      .message = "the batch was cancelled"}};
 
+        error.public.may_have_run = pc_engine_may_have_run(call);
         pc_chunk_fail_rest(call, chunk->finished, &error);
         return true;
     }

@@ -39,6 +39,12 @@ int pc_engine_refuse(const pycrew_crew *crew, const char *feature)
     return pc_fail(-ENOTSUP, "the engine %s has no %s: see doc/engines.md", crew->engine, feature);
 }
 
+bool pc_engine_may_have_run(const pycrew_call *call)
+{
+    return call->crew->engine != NULL &&
+           atomic_load(&call->slot->entered) == atomic_load(&call->generation);
+}
+
 int64_t pc_engine_leaving_ns(const pycrew_crew *crew)
 {
     return crew->engine != NULL && crew->grace_ns < LEAVING_NS ? LEAVING_NS : crew->grace_ns;
