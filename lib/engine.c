@@ -1,5 +1,6 @@
-/* engine: a crew whose calls run somewhere else, by a concurrent.futures.Executor (options.engine). It
- * has one worker, the bridge, which holds many calls as it holds coroutines; see worker/engine.h. */
+/* engine: a crew whose calls run somewhere else, by a concurrent.futures.Executor (options.engine).
+ * It has one worker, the bridge, which holds many calls as it holds coroutines; see
+ * worker/engine.h. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -28,7 +29,8 @@ int pc_engine_check(const pycrew_options *o)
     if (pc_function_check_name(o->engine) < 0)
         return pc_fail(-EINVAL, "options.engine: %s", pycrew_last_error()->message);
     if (o->debug)
-        return pc_fail(-ENOTSUP, "options.debug with the engine %s: calls run somewhere else", o->engine);
+        return pc_fail(-ENOTSUP, "options.debug with the engine %s: calls run somewhere else",
+                       o->engine);
     return 0;
 }
 

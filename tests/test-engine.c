@@ -1,6 +1,6 @@
-/* Engines: calls and batches through a concurrent.futures.Executor, which is threads of the bridge or
- * processes beside it. Whatever happens there, each call ends once, with its own result, exception or code;
- * a lost executor costs what it had, and is made again. */
+/* Engines: calls and batches through a concurrent.futures.Executor, which is threads of the bridge
+ * or processes beside it. Whatever happens there, each call ends once, with its own result,
+ * exception or code; a lost executor costs what it had, and is made again. */
 #include "tests/harness/arrays.h"
 #include "tests/harness/crew.h"
 
@@ -464,7 +464,8 @@ TEST(arrays_go_there_and_come_back)
     ASSERT_INT(((double *)output.data)[99999], 199998);
     pycrew_array_drop(crew, &output);
     OK(pycrew_array_init(&input, numbers, PYCREW_F64, 1, shape, PYCREW_WRITABLE));
-    OK(pycrew_array_init(&small, nested, PYCREW_F64, 1, (int64_t[]){3}, PYCREW_WRITABLE | PYCREW_COPY_BACK));
+    OK(pycrew_array_init(&small, nested, PYCREW_F64, 1, (int64_t[]){3},
+                         PYCREW_WRITABLE | PYCREW_COPY_BACK));
     OK(pycrew_run(crew, "engine_ops:double_in_place", "A[A]", &input, &small));
     ASSERT_INT(numbers[99999], 199998);
     ASSERT_INT(nested[2], 5);
@@ -519,13 +520,15 @@ TEST(a_map_by_slices_runs_there)
     for (int flags = 0; flags < 2; flags++) {
         options.flags = flags ? PYCREW_MAP_WHOLE | PYCREW_MAP_OUT : PYCREW_MAP_WHOLE;
         memset(output, 0, sizeof output);
-        OK(pycrew_map(crew, function_of(crew, flags ? "engine_ops:double_out" : "engine_ops:double"),
-                      &in, 1, &out, &options));
+        OK(pycrew_map(crew,
+                      function_of(crew, flags ? "engine_ops:double_out" : "engine_ops:double"), &in,
+                      1, &out, &options));
         for (int i = 0; i < COUNT; i++)
             ASSERT(output[i] == 2.0 * i);
     }
     options.flags = PYCREW_MAP_WHOLE;
-    GIVES(pycrew_map(crew, function_of(crew, "engine_ops:fail"), &in, 1, &out, &options), PYCREW_ERAISED);
+    GIVES(pycrew_map(crew, function_of(crew, "engine_ops:fail"), &in, 1, &out, &options),
+          PYCREW_ERAISED);
     CONTAINS(pycrew_last_error()->traceback, "On host ");
     pycrew_close(crew);
 }
@@ -585,12 +588,15 @@ static void is_not_started(const char *engine, const char *keywords, int code, c
 
 TEST(an_engine_that_cannot_be_had_says_why)
 {
-    is_not_started("no_such_module:engine", NULL, PYCREW_ESTART, "No module named 'no_such_module'");
-    is_not_started("engine_ops:fail", "{\"text\": \"not today\"}", PYCREW_ESTART, "ValueError: not today");
+    is_not_started("no_such_module:engine", NULL, PYCREW_ESTART,
+                   "No module named 'no_such_module'");
+    is_not_started("engine_ops:fail", "{\"text\": \"not today\"}", PYCREW_ESTART,
+                   "ValueError: not today");
     is_not_started("engine_ops:none", NULL, PYCREW_ESTART, "no concurrent.futures.Executor");
     is_not_started("engine_ops:threads", "[1]", PYCREW_ESTART, "no JSON object");
     is_not_started("engine_ops:threads", "{", PYCREW_ESTART, "JSONDecodeError");
-    is_not_started("engine_ops:needs_a_package", NULL, PYCREW_ESTART, "the Debian package python3-distributed");
+    is_not_started("engine_ops:needs_a_package", NULL, PYCREW_ESTART,
+                   "the Debian package python3-distributed");
     is_not_started("engine_ops", NULL, -EINVAL, "options.engine");
     is_not_started(NULL, "{}", -EINVAL, "no options.engine");
 }

@@ -42,7 +42,8 @@ static int publish_width(const pc_worker *worker, PyObject *width)
     if (number < 0)
         return -1;
     atomic_store_explicit(&worker->segment.workers[worker->number].width,
-                          number > UINT16_MAX ? UINT16_MAX : (uint32_t)number, memory_order_relaxed);
+                          number > UINT16_MAX ? UINT16_MAX : (uint32_t)number,
+                          memory_order_relaxed);
     looked = pc_now();
     return 0;
 }
@@ -189,9 +190,8 @@ static PyObject *decode(pc_execution *e, pc_cursor at)
     pc_arguments decoded;
     int rc;
 
-    rc = e->shape != 0
-             ? pc_decode_record((const uint64_t *)(const void *)at.at, e->shape, &decoded)
-             : pc_decode_arguments(at, pc_run_publish_entered, e, &decoded);
+    rc = e->shape != 0 ? pc_decode_record((const uint64_t *)(const void *)at.at, e->shape, &decoded)
+                       : pc_decode_arguments(at, pc_run_publish_entered, e, &decoded);
     if (rc == 0)
         call = call_of(&decoded, decoded.positional);
     pc_arguments_clear(&decoded);
@@ -264,8 +264,8 @@ static bool is_json(const pc_execution *e)
     return e->slot->flags & PC_REQUEST_JSON;
 }
 
-/* What the task returned: a list of values, a dict of exceptions by place, nanoseconds. Or NULL, with an
- * exception for all. */
+/* What the task returned: a list of values, a dict of exceptions by place, nanoseconds. Or NULL,
+ * with an exception for all. */
 typedef struct outcome {
     PyObject *values, *failures;
     int64_t took;
@@ -278,8 +278,8 @@ static void read_outcome(PyObject *result, outcome *ret)
     long long took = -1;
 
     *ret = (outcome){.took = -1};
-    if (result != NULL &&
-        PyArg_ParseTuple(result, "O!O!L", &PyList_Type, &ret->values, &PyDict_Type, &ret->failures, &took)) {
+    if (result != NULL && PyArg_ParseTuple(result, "O!O!L", &PyList_Type, &ret->values,
+                                           &PyDict_Type, &ret->failures, &took)) {
         Py_INCREF(ret->values);
         Py_INCREF(ret->failures);
         ret->took = took;
@@ -360,8 +360,8 @@ static bool write_items(pc_execution *e, task *t, const outcome *o)
     return true;
 }
 
-/* Its end may be that it was told to stop. Of several items none has ended then: they are told by the
- * host, which has cancelled them all. */
+/* Its end may be that it was told to stop. Of several items none has ended then: they are told by
+ * the host, which has cancelled them all. */
 static bool is_stopped(const pc_async_call *call, const task *t, const PyObject *result)
 {
     return result == NULL && call->execution.stopped && pc_async_is_cancelled() &&
@@ -436,8 +436,8 @@ static void end_whole(pc_async_call *call, PyObject *result)
     close_task(call, t, o.took);
 }
 
-/* (inputs, {out: the output's slice}, True): Task returns what `out` is then, if the function returns
- * nothing. */
+/* (inputs, {out: the output's slice}, True): Task returns what `out` is then, if the function
+ * returns nothing. */
 static PyObject *call_of_slice(const pc_arguments *decoded, bool out, PyObject *output)
 {
     PyObject *call = call_of(decoded, decoded->count - 1), *with_out;
@@ -448,8 +448,7 @@ static PyObject *call_of_slice(const pc_arguments *decoded, bool out, PyObject *
         Py_DECREF(call);
         return NULL;
     }
-    with_out =
-        PyTuple_Pack(3, PyTuple_GET_ITEM(call, 0), PyTuple_GET_ITEM(call, 1), Py_True);
+    with_out = PyTuple_Pack(3, PyTuple_GET_ITEM(call, 0), PyTuple_GET_ITEM(call, 1), Py_True);
     Py_DECREF(call);
     return with_out;
 }
@@ -479,14 +478,16 @@ static PyObject *decode_slice(pc_execution *e, task *t)
 
 /* ---- its beginning ---- */
 
-/* Gives the executor a task, and waits; steals calls. alone: others are not to share it. -1 with an exception. */
+/* Gives the executor a task, and waits; steals calls. alone: others are not to share it. -1 with an
+ * exception. */
 static int send(pc_execution *e, task *t, PyObject *calls, int64_t deadline, bool alone,
                 void (*end)(pc_async_call *, PyObject *))
 {
     PyObject *function = calls == NULL ? NULL : pc_run_find_function(e);
 
     if (function != NULL)
-        e->awaitable = PyObject_CallMethod(function, "many", "OO", calls, alone ? Py_True : Py_False);
+        e->awaitable =
+            PyObject_CallMethod(function, "many", "OO", calls, alone ? Py_True : Py_False);
     Py_XDECREF(calls);
     if (function == NULL || e->awaitable == NULL)
         return -1;

@@ -1,18 +1,19 @@
 /* engine: the bridge to a concurrent.futures.Executor (options.engine).
  *
- * Overview. A crew with an engine has one worker, the bridge. Looking up a function gives it an object of
- * python/pycrew/_engine.py instead, whose call gives the executor a task and returns a coroutine that waits
- * for its future; so calls wait in the event loop (async.h), with their deadlines and cancels, and end in
- * place. The function is looked up where the task runs.
+ * Overview. A crew with an engine has one worker, the bridge. Looking up a function gives it an
+ * object of python/pycrew/_engine.py instead, whose call gives the executor a task and returns a
+ * coroutine that waits for its future; so calls wait in the event loop (async.h), with their
+ * deadlines and cancels, and end in place. The function is looked up where the task runs.
  *
- * A chunk of a batch is one task. All of its items are started together, "started = count", before the task
- * is given away: so when the bridge dies the host knows that each of them may have run. Its end has each
- * item's own result, and how long the task took where it ran, which is what the host measures chunks by.
+ * A chunk of a batch is one task. All of its items are started together, "started = count", before
+ * the task is given away: so when the bridge dies the host knows that each of them may have run.
+ * Its end has each item's own result, and how long the task took where it ran, which is what the
+ * host measures chunks by.
  *
  * Losing it. When the executor breaks, nothing that it has will end. The bridge then exits
- * (PC_EXIT_ENGINE_LOST): that ends its calls, or queues them again where they have retries, as any worker's
- * death does, and the next bridge calls the factory again, with the host's back-off. A single task's loss
- * (PC_RESULT_LOST) ends that task's calls alone. */
+ * (PC_EXIT_ENGINE_LOST): that ends its calls, or queues them again where they have retries, as any
+ * worker's death does, and the next bridge calls the factory again, with the host's back-off. A
+ * single task's loss (PC_RESULT_LOST) ends that task's calls alone. */
 #ifndef PC_WORKER_ENGINE_H
 #define PC_WORKER_ENGINE_H
 
