@@ -52,6 +52,8 @@ static int start(pycrew_crew **ret, const struct options *options, unsigned work
     crew.env = (const char *const *)options->env.items;
     crew.preload = (const char *const *)options->preload.items;
     crew.init = options->init;
+    crew.engine = options->engine;
+    crew.engine_options = options->engine_options;
     crew.memory = options->memory;
     crew.timeout_ns = options->timeout_ns;
     crew.grace_ns = options->grace_ns;

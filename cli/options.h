@@ -32,7 +32,7 @@ struct options {
 
     /* the crew */
     unsigned workers, retries;
-    const char *python, *init;
+    const char *python, *init, *engine, *engine_options;
     struct list path, preload, env;
     int64_t timeout_ns, grace_ns;
     size_t memory, max_rss;

@@ -40,8 +40,8 @@ man_pages = \
 	doc/man/pycrew_stub_prepare.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
-EXTRA_DIST += doc/design.md doc/guide.md doc/invariants.md doc/languages.md doc/performance.md doc/reliability.md \
-	doc/scaling.md doc/man/links \
+EXTRA_DIST += doc/design.md doc/engines.md doc/guide.md doc/invariants.md doc/languages.md doc/performance.md \
+	doc/reliability.md doc/scaling.md doc/man/links \
 	doc/performance/single.svg doc/performance/many.svg doc/performance/tail.svg \
 	doc/performance/sleep.svg doc/performance/start.svg
 

@@ -114,6 +114,8 @@ module pycrew
         logical(c_bool) :: debug = .false.
         integer(c_int) :: inflight = 0
         type(c_ptr) :: loop = c_null_ptr
+        type(c_ptr) :: engine = c_null_ptr
+        type(c_ptr) :: engine_options = c_null_ptr
     end type
 
     type, bind(c) :: pycrew_error

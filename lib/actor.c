@@ -217,7 +217,7 @@ int pycrew_actor_new(pycrew_call *call, pycrew_actor **ret)
                        "pycrew_actor_new: call and ret must not be NULL, nor a batch's item");
     crew = call->crew;
     rc = pc_crew_check(crew);
-    if (rc < 0)
+    if (rc < 0 || (rc = pc_engine_refuse(crew, "actors")) < 0)
         return rc;
     if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
         return pc_fail(-EALREADY, "the call was submitted already");
@@ -256,7 +256,7 @@ int pycrew_actor_open(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns,
     if (crew == NULL || ret == NULL || format == NULL)
         return pc_fail(-EINVAL, "pycrew_actor_open: crew, ret and format must not be NULL");
     rc = pc_crew_check(crew);
-    if (rc < 0)
+    if (rc < 0 || (rc = pc_engine_refuse(crew, "actors")) < 0)
         return rc;
     va_start(arguments, format);
     pc_crew_enter(crew);

@@ -21,6 +21,7 @@
 #include "lib/result.h"
 
 #define CHUNK_NS ((int64_t)200 * 1000)
+#define TASK_NS ((int64_t)60 * 1000 * 1000) /* with an engine, where a task costs about 1 ms */
 #define CHUNK_BYTES ((size_t)256 << 10)
 #define HELD_BACK_NS ((int64_t)2 * 1000 * 1000)
 
@@ -29,6 +30,7 @@ enum {
     WINDOW_MAX = 1 << 28,
     LIMIT_FIRST = 4, /* items to a chunk before anything is measured */
     LIMIT_MAX = 4096,
+    TASK_LIMIT_MAX = 16384, /* with an engine */
     BLOCK_FIRST = 2048,
     AHEAD = 768, /* bytes */
     SHAPE_CHANGES_MAX = 16,
@@ -220,9 +222,14 @@ static pycrew_call *list_remove(pycrew_batch *batch, uint32_t place)
 /* Items whose results are no more than a worker's part of an eighth of the memory. */
 static int64_t fitting_memory(const pycrew_batch *batch, const pc_batch_chunk *chunk)
 {
-    size_t part = batch->crew->segment.config.spans * PC_SPAN_SIZE / 8 / batch->crew->workers;
+    size_t part = batch->crew->segment.config.spans * PC_SPAN_SIZE / 8 / pc_engine_width(batch->crew);
 
     return (int64_t)(part / (chunk->result_bytes / chunk->count + 1));
+}
+
+static int64_t limit_max(const pycrew_batch *batch)
+{
+    return batch->crew->engine != NULL ? TASK_LIMIT_MAX : LIMIT_MAX;
 }
 
 static void measure(pycrew_batch *batch, const pc_batch_chunk *chunk)
@@ -232,12 +239,12 @@ static void measure(pycrew_batch *batch, const pc_batch_chunk *chunk)
     if (batch->fixed_limit || chunk->busy_ns < 0 || chunk->count == 0 || chunk->begin != 0)
         return;
     per_item = chunk->busy_ns / chunk->count + 1;
-    fitting = CHUNK_NS / per_item;
+    fitting = (batch->crew->engine != NULL ? TASK_NS : CHUNK_NS) / per_item;
     if (fitting > 4 * (int64_t)batch->limit) /* the first ones are cold: not in one step */
         fitting = 4 * (int64_t)batch->limit;
     if (fitting > fitting_memory(batch, chunk))
         fitting = fitting_memory(batch, chunk);
-    batch->limit = (uint32_t)(fitting < 1 ? 1 : fitting > LIMIT_MAX ? LIMIT_MAX : fitting);
+    batch->limit = (uint32_t)(fitting < 1 ? 1 : fitting > limit_max(batch) ? limit_max(batch) : fitting);
 }
 
 /* How many of our chunks the workers still have; those that ended since are measured. */
@@ -398,6 +405,13 @@ static bool is_look(const pycrew_batch *batch, uint32_t count)
     return count >= batch->limit || (count & (count - 1)) == 0;
 }
 
+/* With an engine a chunk is one task. It cannot be told when each of its items starts, so items with a deadline
+ * go one by one. */
+static bool is_task(const pycrew_batch *batch)
+{
+    return batch->crew->engine != NULL && batch->timeout_ns < 0;
+}
+
 /* Submits what was filled, if it is enough: large, or there are workers without work. Whether they
  * have some is looked up only now and then, since that takes a cache line of theirs. */
 static int submit_if_enough(pycrew_batch *batch)
@@ -407,7 +421,7 @@ static int submit_if_enough(pycrew_batch *batch)
     if (!is_look(batch, count))
         return 0;
     /* A chunk's items run one after the other. */
-    if (pc_function_kind(batch->crew, batch->function) == PC_FUNCTION_COROUTINE)
+    if (pc_function_kind(batch->crew, batch->function) == PC_FUNCTION_COROUTINE && !is_task(batch))
         return submit_chunk(batch);
     if (batch->fixed_limit)
         return count >= batch->limit ? submit_chunk(batch) : 0;
@@ -415,7 +429,7 @@ static int submit_if_enough(pycrew_batch *batch)
         return submit_chunk(batch);
     if (batch->count >= calls_until_full(batch))
         return count >= batch->window / calls_until_full(batch) + 1 ? submit_chunk(batch) : 0;
-    if (unfinished(batch) < batch->crew->workers || count >= batch->limit)
+    if (unfinished(batch) < pc_engine_width(batch->crew) || count >= batch->limit)
         return submit_chunk(batch);
     return 0;
 }
@@ -899,6 +913,7 @@ static bool settle(pycrew_batch *batch, pycrew_call *call)
                                      .function = batch->function->name,
                                      .message = "the batch was cancelled"}};
 
+        error.public.may_have_run = pc_engine_may_have_run(call);
         pc_chunk_fail_rest(call, chunk->finished, &error);
         return true;
     }
@@ -962,7 +977,7 @@ static void take_item(pycrew_batch *batch)
  * ones, as many as keep the workers busy. */
 static void resume_chunks(pycrew_batch *batch)
 {
-    uint32_t count = 2 * batch->crew->workers;
+    uint32_t count = 2 * pc_engine_width(batch->crew);
 
     if (count > batch->count)
         count = batch->count;
@@ -1045,7 +1060,7 @@ static bool await_chunk(pycrew_batch *batch, int64_t until)
 static int flush(pycrew_batch *batch)
 {
     if (batch->item_open || filling_is_empty(batch) ||
-        unfinished(batch) >= 2 * batch->crew->workers)
+        unfinished(batch) >= 2 * pc_engine_width(batch->crew))
         return 0;
     return submit_chunk(batch);
 }

@@ -701,6 +701,7 @@ int pc_call_code_of(const pycrew_call *call, uint32_t kind)
     case PC_RESULT_BAD_TEXT:
     case PC_RESULT_BAD_TYPE: return PYCREW_ETYPE;
     case PC_RESULT_BAD_RANGE: return -ERANGE;
+    case PC_RESULT_LOST: return PYCREW_EDIED;
     case PC_RESULT_NO_MEMORY: return -ENOMEM;
     case PC_RESULT_TOO_BIG: return -E2BIG;
     case PC_RESULT_INTERRUPTED:

@@ -540,7 +540,13 @@ static void save_run(pycrew_call *call, uint32_t finished)
 
 /* ---- progress ---- */
 
-/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1, and
+/* With an engine all items of a chunk are started together, as one task. */
+static bool is_task(const pycrew_call *call, uint32_t started)
+{
+    return call->crew->engine != NULL && started == call->chunk->count;
+}
+
+/* The shared progress, made plausible: begin <= finished <= started <= finished + 1 <= count + 1 (of a task: <= count), and
  * DOOMED only by us. False: it was not. */
 static bool read_progress(pycrew_call *call, unsigned worker, uint32_t *started,
                           uint32_t *finished)
@@ -552,7 +558,7 @@ static bool read_progress(pycrew_call *call, unsigned worker, uint32_t *started,
     *finished = pc_chunk_finished(progress);
     if (!(progress & PC_CHUNK_DOOMED && !call->crew->crew_workers[worker].killed) &&
         *finished >= chunk->begin && *finished <= chunk->count &&
-        (*started == *finished || *started == *finished + 1) && *started <= chunk->count)
+        (*started == *finished || *started == *finished + 1 || is_task(call, *started)) && *started <= chunk->count)
         return true;
     *finished = chunk->begin;
     *started = chunk->begin + 1;
@@ -639,8 +645,9 @@ void pc_chunk_end_leases(pycrew_call *call)
 
 /* ---- after a death ---- */
 
-/* The item that was running takes the blame. True: it may run again. */
-static bool blame(pycrew_call *call, uint32_t item, unsigned worker, bool beside, const pc_error *error)
+/* The items that were running, from item to before end, take the blame; of a task all, and the first one counts
+ * for them. True: they may run again. */
+static bool blame(pycrew_call *call, uint32_t item, uint32_t end, unsigned worker, bool beside, const pc_error *error)
 {
     pc_batch_chunk *chunk = call->chunk;
     bool killed = call->crew->crew_workers[worker].killed &&
@@ -665,7 +672,8 @@ static bool blame(pycrew_call *call, uint32_t item, unsigned worker, bool beside
                                    "interrupt and was killed"
                                  : "the batch was cancelled; its worker did not answer the "
                                    "interrupt and was killed";
-    save_error(chunk, item, &own);
+    for (; item < end; item++)
+        save_error(chunk, item, &own);
     return false;
 }
 
@@ -689,9 +697,9 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_er
     if (started == finished && chunk->idle_deaths > PC_LOST_WORKER_CLAIMS_MAX)
         started++;
     if (started > finished && finished < chunk->count) {
-        again = blame(call, finished, worker, beside, error);
+        again = blame(call, finished, started, worker, beside, error);
         if (!again)
-            chunk->begin++;
+            chunk->begin = started;
         if (chunk->batch != NULL)
             pc_batch_count_death(chunk->batch, again && !atomic_load(&chunk->cancelled));
         if (chunk->map != NULL)
@@ -753,7 +761,8 @@ enum pc_overdue pc_chunk_overdue(pycrew_call *call, uint32_t *item, int64_t *loo
 bool pc_chunk_doom(pycrew_call *call, uint32_t item)
 {
     pc_batch_chunk *chunk = call->chunk;
-    uint64_t expected = pc_chunk_progress(item + 1, item);
+    uint32_t started = call->crew->engine != NULL ? chunk->count : item + 1;
+    uint64_t expected = pc_chunk_progress(started, item);
 
     return atomic_compare_exchange_strong_explicit(&chunk->shared->progress, &expected,
                                                    expected | PC_CHUNK_DOOMED, memory_order_acq_rel,

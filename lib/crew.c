@@ -146,6 +146,8 @@ static int check_options(const pycrew_options *o)
         return rc;
     if (o->inflight > CALLS_MAX)
         return pc_fail(-EINVAL, "options.inflight is %u; at most %d", o->inflight, CALLS_MAX);
+    if ((rc = pc_engine_check(o)) < 0)
+        return rc;
     if (check_loop(o->loop) < 0 || check_hook("init", o->init) < 0 || check_hook("exit", o->exit) < 0)
         return -EINVAL;
     if ((rc = pc_limits_check(o)) < 0)
@@ -190,7 +192,8 @@ static int copy_options(pycrew_crew *crew, const pycrew_options *o)
         return pc_fail(errno == ENOMEM ? -ENOMEM : PYCREW_ESTART, "options.python is %s: %s", o->python,
                        pycrew_strerror(-errno));
     if (copy_text(o->init, &crew->init) && copy_text(o->exit, &crew->exit) &&
-        copy_text(o->loop, &crew->loop) &&
+        copy_text(o->loop, &crew->loop) && copy_text(o->engine, &crew->engine) &&
+        copy_text(o->engine_options, &crew->engine_options) &&
         (crew->path = copy_list(o->path)) != NULL && (crew->env = copy_list(o->env)) != NULL &&
         (crew->preload = copy_list(o->preload)) != NULL)
         return 0;
@@ -211,6 +214,10 @@ static int take_options(pycrew_crew *crew, const pycrew_options *o)
     if (rc < 0)
         return rc;
     crew->workers = o->workers != 0 ? o->workers : o->debug ? 1 : usable_cpus(crew);
+    if (o->engine != NULL)
+        crew->workers = 1; /* the bridge */
+    if (o->engine != NULL) /* what it imports and keeps is little, and its successor would connect beside it */
+        crew->max_calls_per_worker = crew->max_worker_rss = 0;
     crew->timeout_ns = o->timeout_ns > 0 && !o->debug ? pc_timeout(o->timeout_ns) : PYCREW_FOREVER;
     crew->grace_ns = o->grace_ns > 0 ? o->grace_ns : GRACE_NS;
     if (crew->grace_ns > GRACE_MAX_NS)
@@ -235,6 +242,8 @@ static void free_options(pycrew_crew *crew)
     free(crew->init);
     free(crew->exit);
     free(crew->loop);
+    free(crew->engine);
+    free(crew->engine_options);
     free_list(crew->path);
     free_list(crew->env);
     free_list(crew->preload);
@@ -492,7 +501,10 @@ int pycrew_open(pycrew_crew **ret, const pycrew_options *options)
 
     if (ret == NULL)
         return pc_fail(-EINVAL, "pycrew_open: ret must not be NULL");
-    if ((rc = read_options(options, &all)) < 0 || (rc = check_options(&all)) < 0)
+    if ((rc = read_options(options, &all)) < 0)
+        return rc;
+    pc_engine_from_environment(&all);
+    if ((rc = check_options(&all)) < 0)
         return rc;
     crew = new_crew();
     if (crew == NULL)

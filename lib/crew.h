@@ -373,6 +373,7 @@ struct pycrew_crew {
     /* options, copied */
     char **path, **env, **preload;
     char *python, *init, *exit, *loop;
+    char *engine, *engine_options; /* engine.c; NULL: calls run in the workers */
     unsigned inflight;
     int output;
     uint64_t max_calls_per_worker, max_worker_rss;
@@ -427,6 +428,26 @@ void pc_crew_forget_descriptors(pycrew_crew *crew);
 
 void pc_stubs_free(pycrew_crew *crew);
 void pc_call_memory_free(pycrew_call *call);
+
+/* ---- engine.c: calls that run somewhere else ---- */
+
+/* Where no engine is given, the one that the environment names. */
+void pc_engine_from_environment(pycrew_options *o);
+
+int pc_engine_check(const pycrew_options *o);
+
+/* -ENOTSUP with an engine, for what that does not have; else 0. */
+int pc_engine_refuse(const pycrew_crew *crew, const char *feature);
+
+/* Whether a chunk was a task, all of whose items may have run though none has ended. */
+bool pc_engine_may_have_run(const pycrew_call *call);
+
+/* How long a worker may take to leave: an engine's machines are to be told that it does, and the ranks of an
+ * MPI job to end. */
+int64_t pc_engine_leaving_ns(const pycrew_crew *crew);
+
+/* How many calls or chunks run at a time: the workers, or what the bridge says of its engine. */
+unsigned pc_engine_width(const pycrew_crew *crew);
 
 /* ---- limits.c: what each worker may use ---- */
 

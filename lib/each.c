@@ -262,7 +262,7 @@ int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format,
     if (crew == NULL || format == NULL)
         return pc_fail(-EINVAL, "crew and format must not be NULL");
     rc = pc_crew_check(crew);
-    if (rc < 0)
+    if (rc < 0 || (rc = pc_engine_refuse(crew, "pycrew_run_each")) < 0)
         return rc;
     va_start(arguments, format);
     pc_crew_enter(crew);

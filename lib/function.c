@@ -218,6 +218,8 @@ enum pc_function_kind pc_function_kind(const pycrew_crew *crew, const pycrew_fun
 {
     const pc_function_block *block = pc_segment_at(&crew->segment, f->block);
 
+    if (crew->engine != NULL)
+        return PC_FUNCTION_COROUTINE; /* as which the bridge runs all */
     return (enum pc_function_kind)atomic_load_explicit(&block->kind, memory_order_acquire);
 }
 

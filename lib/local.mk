@@ -60,6 +60,7 @@ lib_libpccore_la_SOURCES = \
 	lib/deadline.c \
 	lib/direct.c \
 	lib/each.c \
+	lib/engine.c \
 	lib/dlpack.c lib/dlpack.h \
 	lib/error.c lib/error.h \
 	lib/export.c lib/export.h \

@@ -25,6 +25,7 @@
 #include "lib/crew.h"
 #include "lib/shm/columns.h"
 
+#define TASK_NS ((int64_t)60 * 1000 * 1000) /* with an engine, where a task costs about 1 ms */
 #define CHUNK_NS ((int64_t)2000 * 1000)
 #define STAGED_BYTES ((uint64_t)1 << 20) /* of a chunk's columns */
 #define WHOLE_BYTES ((uint64_t)8 << 20)  /* of a slice's */
@@ -564,7 +565,7 @@ static uint64_t elements_now(const pc_map *map)
 
     most = least(most, map->crew->segment.config.spans * PC_SPAN_SIZE / 16);
     if (map->o.chunk == 0)
-        count = least(count, rest / (2 * map->crew->workers) + count / SHORTEST);
+        count = least(count, rest / (2 * pc_engine_width(map->crew)) + count / SHORTEST);
     count = count > 0 ? count : 1;
     if (bytes > 0)
         count = least(count, most / bytes + 1);
@@ -577,7 +578,7 @@ static void measure(pc_map *map, const pc_batch_chunk *chunk, uint64_t count)
 
     if (map->o.chunk != 0 || chunk->busy_ns < 0 || chunk->begin != 0)
         return;
-    fitting = CHUNK_NS / (chunk->busy_ns / (int64_t)count + 1);
+    fitting = (map->crew->engine != NULL ? TASK_NS : CHUNK_NS) / (chunk->busy_ns / (int64_t)count + 1);
     if (fitting > GROWTH * (int64_t)map->limit)
         fitting = GROWTH * (int64_t)map->limit;
     map->limit = fitting < 1 ? 1 : (uint64_t)fitting;
@@ -981,7 +982,7 @@ static int outcome(pc_map *map)
 
 static int prepare(pc_map *map)
 {
-    unsigned most = IN_FLIGHT * map->crew->workers;
+    unsigned most = IN_FLIGHT * pc_engine_width(map->crew);
 
     if (most > map->crew->call_limit / 2)
         most = map->crew->call_limit < 2 ? 1 : map->crew->call_limit / 2;
@@ -1027,6 +1028,8 @@ int pycrew_map(pycrew_crew *crew, const pycrew_function *function, const pycrew_
     if (ninputs > INPUTS_MAX)
         return pc_fail(-EINVAL, "pycrew_map: %u inputs; at most %d", ninputs, INPUTS_MAX);
     if ((rc = pc_crew_check(crew)) < 0 || (rc = read_options(options, &all)) < 0)
+        return rc;
+    if (!(all.flags & PYCREW_MAP_WHOLE) && (rc = pc_engine_refuse(crew, "maps element by element")) < 0)
         return rc;
     map = calloc(1, sizeof *map);
     if (map == NULL)

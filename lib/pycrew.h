@@ -150,12 +150,17 @@ typedef struct pycrew_options {
                                    runs alone, whatever this is */
     const char *loop;           /* coroutines' event loop: "asyncio", "uvloop", or "module:function" that makes
                                    one; NULL: what asyncio.new_event_loop() makes */
+    const char *engine;         /* where calls run, if not in workers here: "module:factory", which returns a
+                                   concurrent.futures.Executor, as "pycrew.engines.dask:cluster"; NULL: $PYCREW_ENGINE
+                                   (not in setuid programs), and without that, here. See doc/engines.md */
+    const char *engine_options; /* the factory's keyword arguments, a JSON object; NULL: $PYCREW_ENGINE_OPTIONS, where
+                                   the engine is from the environment, too; else none */
 } pycrew_options;
 
 #define PYCREW_NO_CORE ((int64_t)-1)
 
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false, 0, nullptr}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false, 0, nullptr, nullptr, nullptr}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif

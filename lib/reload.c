@@ -109,7 +109,7 @@ int pycrew_reload(pycrew_crew *crew, int64_t timeout_ns)
     pc_reload_waiter waiter = {0};
     bool moves;
 
-    if (rc < 0)
+    if (rc < 0 || (rc = pc_engine_refuse(crew, "pycrew_reload")) < 0)
         return rc;
     if (atomic_load(&crew->ending) != 0)
         return pc_crew_refuse(crew);

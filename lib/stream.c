@@ -145,7 +145,7 @@ int pycrew_set_stream(pycrew_call *call, unsigned window)
     pc_stream *s;
     int rc = pc_crew_check(crew);
 
-    if (rc < 0)
+    if (rc < 0 || (rc = pc_engine_refuse(crew, "streams")) < 0)
         return rc;
     if (call->slot == NULL || pc_call_kind(call) == PC_KIND_METHOD)
         return pc_fail(-EINVAL, "only a call of a function can be a stream");

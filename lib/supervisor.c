@@ -529,7 +529,7 @@ static void hear_worker(pycrew_crew *crew, unsigned worker)
         if (message.kind == PC_MESSAGE_WORKER_RETIRES)
             w->retiring = true;
         if (message.kind == PC_MESSAGE_WORKER_LEAVING)
-            w->leave_until = crew->debug ? INT64_MAX : pc_now() + crew->grace_ns;
+            w->leave_until = crew->debug ? INT64_MAX : pc_now() + pc_engine_leaving_ns(crew);
         if (message.kind == PC_MESSAGE_WORKER_READY && w->state == PC_WORKER_STARTING &&
             !pc_crew_is_closing(crew) && !crew->rebuilding) {
             w->waiting = true;

@@ -207,6 +207,9 @@ static void describe(const pc_host_worker *w, unsigned worker, bool oom, char *t
     else if (w->signal == 0 && w->status == PC_EXIT_RECYCLED)
         snprintf(text, capacity, "worker %u (PID %d) was replaced (after a call that was interrupted, at its limits, or "
                  "by a reload)", worker, w->pid);
+    else if (w->signal == 0 && w->status == PC_EXIT_ENGINE_LOST)
+        snprintf(text, capacity, "the engine was lost while it had the call; the bridge, worker %u (PID %d), is started "
+                 "again", worker, w->pid);
     else if (w->signal != 0)
         snprintf(text, capacity, "worker %u (PID %d) was killed by signal %d (%s)%s", worker, w->pid,
                  w->signal, strsignal(w->signal),

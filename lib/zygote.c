@@ -85,6 +85,10 @@ static size_t config_text(const pycrew_crew *crew, char *text)
         append_item(text, &size, 'x', crew->exit);
     if (crew->loop != NULL)
         append_item(text, &size, 'l', crew->loop);
+    if (crew->engine != NULL)
+        append_item(text, &size, 'e', crew->engine);
+    if (crew->engine_options != NULL)
+        append_item(text, &size, 'E', crew->engine_options);
     append_number(text, &size, 'w', crew->inflight);
     append_life(crew, text, &size);
     return size;

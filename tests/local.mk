@@ -86,6 +86,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-export-death \
 	tests/test-environment \
 	tests/test-each \
+	tests/test-engine \
 	tests/test-host \
 	tests/test-hpp \
 	tests/test-hpp-coroutine \
@@ -267,6 +268,7 @@ SCRIPT_TESTS = \
 	tests/completion.t \
 	tests/contributing.t \
 	tests/debug.t \
+	tests/engines.t \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
@@ -297,6 +299,7 @@ test_data = \
 	tests/py/cli_tap.py \
 	tests/py/debug_ops.py \
 	tests/py/dies_at_import.py \
+	tests/py/engine_ops.py \
 	tests/py/environment_ops.py \
 	tests/py/exits_at_import.py \
 	tests/py/fail_ops.py \

@@ -1,6 +1,7 @@
 /* fault: exceptions in words, whatever the exception does when it is asked for them. */
 #include <string.h>
 
+#include "worker/engine.h"
 #include "worker/worker.h"
 
 enum { FRAMES_MAX = 200 };
@@ -119,11 +120,17 @@ void pc_fault_take(pc_fault *ret)
     PyErr_NormalizeException(&type, &value, &traceback);
     if (value != NULL && traceback != NULL)
         PyException_SetTraceback(value, traceback);
-    ret->type = qualified_name(type);
-    ret->message = value == NULL ? NULL : message_of(value);
-    ret->traceback = format_traceback(type, value, traceback);
-    if (ret->traceback == NULL)
-        ret->traceback = walk_traceback(traceback);
+    if (pc_engine_is_remote_error(value)) {
+        ret->type = printable(PyObject_GetAttrString(value, "type_name"));
+        ret->message = printable(PyObject_GetAttrString(value, "message"));
+        ret->traceback = printable(PyObject_GetAttrString(value, "traceback"));
+    } else {
+        ret->type = qualified_name(type);
+        ret->message = value == NULL ? NULL : message_of(value);
+        ret->traceback = format_traceback(type, value, traceback);
+        if (ret->traceback == NULL)
+            ret->traceback = walk_traceback(traceback);
+    }
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);

@@ -151,7 +151,7 @@ const char *pc_interpreter_start(const pc_worker_options *options)
     if (PyStatus_Exception(status))
         return status_text(status);
     if (extend_path(options->path) < 0 || prepare() < 0 || pc_convert_init() < 0 ||
-        import_all(options->preload) < 0)
+        (options->engine == NULL && import_all(options->preload) < 0))
         return pc_fault_describe();
     mismatch = pc_async_check(options);
     if (mismatch != NULL)

@@ -8,11 +8,9 @@
 #include "lib/shm/idle.h"
 #include "worker/array.h"
 #include "worker/async.h"
+#include "worker/engine.h"
 #include "worker/loop.h"
 #include "worker/map.h"
-
-/* What became of a chunk, as far as it was run. */
-enum progress { DOOMED, ENDED, WAITS };
 
 enum { ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 #define MEMORY_WAIT_NS ((int64_t)100 * 1000 * 1000)
@@ -112,7 +110,7 @@ static pc_chunk_result *result_of(const pc_items_writer *w, uint32_t item)
     return (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
 }
 
-static void end_item(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
+void pc_items_end(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
 {
     pc_items_record(w, result_of(w, item), kind);
     if (__builtin_expect(pc_array_used, 0))
@@ -124,6 +122,16 @@ static bool wants_json(const pc_execution *e)
     return e->slot->flags & PC_REQUEST_JSON;
 }
 
+void pc_items_begin(pc_items_writer *w, uint32_t item)
+{
+    pc_chunk_result *result = result_of(w, item);
+
+    w->in_arena = false;
+    w->writer.data = (uint8_t *)result;
+    w->writer.size = 0;
+    w->writer.capacity = sizeof *result;
+}
+
 /* PC_RUN_PENDING: it has not ended. */
 static enum pc_result_kind run_item(pc_execution *e, pc_items_writer *w, pc_cursor arguments,
                                     uint32_t item)
@@ -132,14 +140,11 @@ static enum pc_result_kind run_item(pc_execution *e, pc_items_writer *w, pc_curs
     enum pc_result_kind kind;
 
     pc_prefetch_write(result + AHEAD / sizeof *result);
-    w->in_arena = false;
-    w->writer.data = (uint8_t *)result;
-    w->writer.size = 0;
-    w->writer.capacity = sizeof *result;
+    pc_items_begin(w, item);
     e->ran = false;
     kind = pc_run_execute(e, arguments, wants_json(e), &w->writer);
     if (__builtin_expect(kind != PC_RUN_PENDING, 1))
-        end_item(e, w, item, kind);
+        pc_items_end(e, w, item, kind);
     return kind;
 }
 
@@ -279,16 +284,15 @@ typedef struct waiting {
     int64_t start;
 } waiting;
 
-static void close_chunk(pc_execution *e, const pc_items_writer *w, int64_t start);
-static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t first,
-                               int64_t start);
+static enum pc_items_progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at,
+                                        uint32_t first, int64_t start);
 
-static void end_waiting(waiting *chunk, enum progress progress)
+static void end_waiting(waiting *chunk, enum pc_items_progress progress)
 {
-    if (progress == DOOMED)
+    if (progress == PC_ITEMS_DOOMED)
         pc_loop_await_death(&chunk->execution);
-    if (progress == ENDED) {
-        close_chunk(&chunk->execution, &chunk->w, chunk->start);
+    if (progress == PC_ITEMS_ENDED) {
+        pc_items_close(&chunk->execution, &chunk->w, chunk->start);
         pc_loop_finish(&chunk->execution);
     }
     free(chunk);
@@ -301,8 +305,8 @@ static void go_on(void *data)
     const pc_loop *l = chunk->execution.loop;
 
     pc_loop_say_running(l, (uint64_t)chunk->execution.generation << 32 | chunk->execution.number);
-    end_waiting(chunk, run_items(&chunk->execution, &chunk->w, chunk->next, chunk->item + 1,
-                                 chunk->start));
+    end_waiting(
+        chunk, run_items(&chunk->execution, &chunk->w, chunk->next, chunk->item + 1, chunk->start));
     pc_loop_say_running(l, UINT64_MAX);
 }
 
@@ -314,15 +318,15 @@ static void end_awaited(pc_async_call *call, PyObject *result)
     bool finished;
 
     e->ran = true;
-    end_item(e, &chunk->w, chunk->item,
-             pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
+    pc_items_end(e, &chunk->w, chunk->item,
+                 pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
     note_memory(e->loop, chunk->allocated);
     pc_async_leave(call);
     /* At once: until the next one begins others' code may run, and this one's time would go on. */
     finished = pc_items_stop_before(chunk->w.chunk, chunk->item + 1);
     if (!finished || call->raised || has_listed_all(chunk->w.chunk) ||
         chunk->item + 1 == chunk->w.chunk->count)
-        end_waiting(chunk, finished ? ENDED : DOOMED);
+        end_waiting(chunk, finished ? PC_ITEMS_ENDED : PC_ITEMS_DOOMED);
     else
         pc_async_later(go_on, chunk);
 }
@@ -345,8 +349,8 @@ static bool await_item(pc_execution *e, const waiting *now)
 }
 
 /* From the item `first` on, whose arguments stand at `at`; those before it are finished. */
-static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at, uint32_t first,
-                               int64_t start)
+static enum pc_items_progress run_items(pc_execution *e, pc_items_writer *w, const uint8_t *at,
+                                        uint32_t first, int64_t start)
 {
     pc_chunk *chunk = w->chunk;
     pc_loop *l = e->loop;
@@ -360,42 +364,47 @@ static enum progress run_items(pc_execution *e, pc_items_writer *w, const uint8_
         __builtin_prefetch(at + AHEAD); /* the host's lines */
         if (atomic_load_explicit(&chunk->cancel, memory_order_relaxed) != 0 ||
             is_to_yield(l, chunk, item))
-            return item == first || pc_items_stop_before(chunk, item) ? ENDED : DOOMED;
+            return item == first || pc_items_stop_before(chunk, item) ? PC_ITEMS_ENDED
+                                                                      : PC_ITEMS_DOOMED;
         if (item == chunk->begin)
             l->most /= 2;
         /* Current before started: an interrupt is only asked for an item seen as started. */
         pc_run_set_current(e, e->number, item, pc_items_deadline(chunk));
         if (!pc_items_advance(chunk, item, first))
-            return DOOMED;
+            return PC_ITEMS_DOOMED;
         if (__builtin_expect(run_item(e, w, arguments, item) == PC_RUN_PENDING, 0)) {
             const waiting now = {*e, *w, at, item, allocated, start};
 
             if (await_item(e, &now))
-                return WAITS;
-            end_item(e, w, item, pc_run_write(e, NULL, false, &w->writer));
+                return PC_ITEMS_WAITS;
+            pc_items_end(e, w, item, pc_run_write(e, NULL, false, &w->writer));
         }
         note_memory(l, allocated);
         stops = pc_current_call.interrupted;
         pc_run_clear_current();
         if (stops || has_listed_all(chunk))
-            return pc_items_stop_before(chunk, item + 1) ? ENDED : DOOMED;
+            return pc_items_stop_before(chunk, item + 1) ? PC_ITEMS_ENDED : PC_ITEMS_DOOMED;
         pc_run_yield_to_threads(l);
     }
-    return pc_items_advance(chunk, chunk->count, first) ? ENDED : DOOMED;
+    return pc_items_advance(chunk, chunk->count, first) ? PC_ITEMS_ENDED : PC_ITEMS_DOOMED;
 }
 
 /* ---- chunks of all kinds ---- */
 
-static enum progress run_kind(pc_execution *e, pc_items_writer *w, int64_t start)
+static enum pc_items_progress run_kind(pc_execution *e, pc_items_writer *w, int64_t start)
 {
     const pc_chunk *chunk = w->chunk;
 
     switch (chunk->kind) {
     case PC_CHUNK_ELEMENTS:
-        return pc_map_run_columns(e, w, e->number) ? ENDED : DOOMED;
+        return pc_map_run_columns(e, w, e->number) ? PC_ITEMS_ENDED : PC_ITEMS_DOOMED;
     case PC_CHUNK_WHOLE:
-        return pc_map_run_whole(e, w, e->number) ? ENDED : DOOMED;
+        if (pc_engine_is_used())
+            return pc_engine_run_whole(e, w);
+        return pc_map_run_whole(e, w, e->number) ? PC_ITEMS_ENDED : PC_ITEMS_DOOMED;
     default:
+        if (pc_engine_is_used())
+            return pc_engine_run_items(e, w);
         return run_items(e, w, (const uint8_t *)chunk->items + chunk->begin_offset, chunk->begin,
                          start);
     }
@@ -423,7 +432,7 @@ static void note_results(pc_loop *l, const pc_items_writer *w)
         l->arena_per_item = w->total / (finished - begin) + 1;
 }
 
-static void close_chunk(pc_execution *e, const pc_items_writer *w, int64_t start)
+void pc_items_close(pc_execution *e, const pc_items_writer *w, int64_t start)
 {
     note_results(e->loop, w);
     atomic_store_explicit(&w->chunk->busy_ns, pc_now() - start, memory_order_relaxed);
@@ -441,15 +450,15 @@ bool pc_items_run_chunk(pc_execution *e)
                          .chunk = chunk,
                          .first = first_block(e->loop, chunk)};
     int64_t start = pc_now();
-    enum progress progress;
+    enum pc_items_progress progress;
 
     e->shape = chunk->shape;
     e->slot->result_ran = 0;
     pc_run_publish_entered(e); /* per item, progress tells */
     progress = run_kind(e, &w, start);
-    if (progress == DOOMED)
+    if (progress == PC_ITEMS_DOOMED)
         pc_loop_await_death(e);
-    if (progress == ENDED)
-        close_chunk(e, &w, start);
-    return progress == ENDED;
+    if (progress == PC_ITEMS_ENDED)
+        pc_items_close(e, &w, start);
+    return progress == PC_ITEMS_ENDED;
 }

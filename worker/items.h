@@ -20,8 +20,18 @@ typedef struct pc_items_writer {
     size_t total;          /* bytes of all values in blocks */
 } pc_items_writer;
 
+/* What became of a chunk, as far as it was run. */
+enum pc_items_progress { PC_ITEMS_DOOMED, PC_ITEMS_ENDED, PC_ITEMS_WAITS };
+
 /* Runs a chunk to its end. False: it goes on in the event loop, and will be ended from there. */
 bool pc_items_run_chunk(pc_execution *e);
+
+/* Where an item's result goes; and, when it was written to w->writer, its end. */
+void pc_items_begin(pc_items_writer *w, uint32_t item);
+void pc_items_end(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind);
+
+/* Before the chunk's call is finished: start is when it began. */
+void pc_items_close(pc_execution *e, const pc_items_writer *w, int64_t start);
 
 /* False: doomed, as from all below. Publishes "item-1 is finished, item is started" (or, at the end, only the first). */
 bool pc_items_advance(pc_chunk *chunk, uint32_t item, uint32_t begin);

@@ -6,6 +6,7 @@ worker_sources = \
 	worker/choose.c worker/choose.h \
 	worker/convert.c worker/convert.h \
 	worker/element.c worker/element.h \
+	worker/engine.c worker/engine.h \
 	worker/fault.c \
 	worker/host.c worker/host.h \
 	worker/interpreter.c \

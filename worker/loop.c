@@ -56,10 +56,9 @@ static pc_cursor slot_arguments(const pc_segment *segment, const pc_slot *slot)
 
 static slot_writer write_to(const pc_execution *e)
 {
-    return (slot_writer){.writer = {.data = e->slot->result,
-                                    .capacity = PC_INLINE_RESULT,
-                                    .grow = slot_grow},
-                         .worker = e->loop->worker};
+    return (slot_writer){
+        .writer = {.data = e->slot->result, .capacity = PC_INLINE_RESULT, .grow = slot_grow},
+        .worker = e->loop->worker};
 }
 
 static bool wants_json(const pc_execution *e)
@@ -92,6 +91,8 @@ static void end_awaited(pc_async_call *call, PyObject *result)
     else
         kind = pc_run_write(e, result, wants_json(e), &w.writer);
     pc_async_leave(call);
+    if (kind == PC_RESULT_NO_FUNCTION) /* an engine's: it was not found where it was to run */
+        e->ran = false;
     end_single(e, &w, kind);
     pc_loop_finish(e);
 }
@@ -113,7 +114,8 @@ static bool run_single(pc_execution *e)
     enum pc_result_kind kind;
 
     pc_run_set_current(e, e->number, 0, deadline);
-    kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e), &w.writer);
+    kind = pc_run_execute(e, slot_arguments(&e->loop->worker->segment, slot), wants_json(e),
+                          &w.writer);
     if (__builtin_expect(kind == PC_RUN_PENDING, 0)) {
         if (start_awaiting(e) == 0)
             return false;
@@ -285,7 +287,6 @@ static void note_idle(pc_worker_record *record, bool begins)
                           memory_order_relaxed);
 }
 
-
 static bool publish(pc_worker *worker)
 {
     return __builtin_expect(pc_async_has_waiter(), 0)
@@ -348,8 +349,8 @@ int pc_loop_run(pc_worker *worker)
             idle(&l);
         }
     }
-    /* The exception may have left locks held or imports half done; or our descriptors are gone; or it was
-     * our time. A call may have woken us that we leave to others. */
+    /* The exception may have left locks held or imports half done; or our descriptors are gone; or
+     * it was our time. A call may have woken us that we leave to others. */
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
     return PC_EXIT_RECYCLED;

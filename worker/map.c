@@ -6,9 +6,7 @@
 #include "worker/array.h"
 #include "worker/element.h"
 
-/* An item that failed, with an exception set (but for what memory lacked for). The first is put
- * into words. */
-static void note_failure(pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
+void pc_map_note_failure(pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
 {
     pc_chunk *chunk = w->chunk;
     pc_chunk_result *fault = pc_chunk_fault(chunk, chunk->results);
@@ -183,7 +181,7 @@ static ALWAYS_INLINE bool run_elements(pc_execution *e, pc_items_writer *w, uint
             kind = run_element(e, function, el, count);
         pc_run_count(e->loop, kind);
         if (__builtin_expect(kind != PC_RESULT_VALUE, 0)) {
-            note_failure(w, item, kind);
+            pc_map_note_failure(w, item, kind);
             if (function == NULL || stops)
                 return stop_elements(chunk, item + 1, timed);
         }
@@ -281,7 +279,7 @@ bool pc_map_run_whole(pc_execution *e, pc_items_writer *w, uint32_t number)
     kind = run_slices(e, chunk);
     pc_run_count(e->loop, kind);
     if (kind != PC_RESULT_VALUE)
-        note_failure(w, 0, kind);
+        pc_map_note_failure(w, 0, kind);
     pc_run_clear_current();
     if (pc_array_used)
         e->slot->result_ran = pc_array_end_call(false) & PC_ANSWER_RETAINED;

@@ -9,6 +9,7 @@
 
 #include "lib/shm/idle.h"
 #include "worker/async.h"
+#include "worker/engine.h"
 #include "worker/object.h"
 
 enum { TEXT_MAX = 64 << 10, TRACEBACK_MAX = 256 << 10 };
@@ -73,6 +74,8 @@ static PyObject *load_function(pc_loop *l, uint32_t number)
 {
     const pc_function_block *block = function_block(l, number);
 
+    if (l->worker->options->engine != NULL)
+        return pc_engine_function(block->text, block->has_source ? block->text + block->name_size + 1 : NULL);
     return block->has_source ? pc_interpreter_find_in_source(number, block->text,
                                                              block->text + block->name_size + 1)
                              : pc_interpreter_find(block->text);
@@ -123,6 +126,8 @@ enum pc_result_kind pc_run_exception_kind(const pc_execution *e, bool decoding)
         return PC_RESULT_INTERRUPTED;
     if (decoding && pc_convert_is_argument_error())
         return PC_RESULT_BAD_ARGUMENT;
+    if (e->ran && pc_engine_is_used())
+        return pc_engine_exception_kind();
     return e->ran ? PC_RESULT_EXCEPTION : PC_RESULT_NO_FUNCTION;
 }
 

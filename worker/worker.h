@@ -22,6 +22,7 @@ typedef struct pc_worker_options {
     const char *python;
     const char *init, *exit;
     const char *loop;           /* options.loop; NULL: asyncio's, as its policy says */
+    const char *engine, *engine_options; /* NULL: calls run here */
     unsigned inflight;          /* coroutines at a time; 0: PC_INFLIGHT_DEFAULT */
     char output;                /* 'l'og, 'i'nherit, 'd'iscard */
     const char **path, **preload; /* NULL-terminated */

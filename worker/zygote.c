@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "worker/async.h"
+#include "worker/engine.h"
 #include "worker/object.h"
 #include "worker/worker.h"
 
@@ -267,6 +268,12 @@ static int parse_options(const char *text, size_t size, pc_worker_options *optio
         case 'l':
             options->loop = at + 1;
             break;
+        case 'e':
+            options->engine = at + 1;
+            break;
+        case 'E':
+            options->engine_options = at + 1;
+            break;
         default:
             if (!parse_life(*at, at + 1, options))
                 return -EPROTO;
@@ -461,7 +468,8 @@ static bool prepare_worker(const zygote *z, const pc_worker *worker, int fault_f
         pc_life_limit(&z->options, worker->number) < 0)
         return false;
     pc_terminal_take(&z->options);
-    ready = z->options.init == NULL || pc_interpreter_hook(z->options.init) == 0;
+    ready = z->options.engine != NULL  ? pc_engine_start(worker, fault_fd) == 0
+            : z->options.init == NULL || pc_interpreter_hook(z->options.init) == 0;
     pc_terminal_give_back(&z->options);
     return ready;
 }
@@ -472,8 +480,9 @@ static void end_worker(const zygote *z, pc_worker *worker)
         limit_leaving();
     pc_terminal_take(&z->options);
     pc_object_end();
+    pc_engine_end();
     pc_async_end();
-    if (z->options.exit != NULL && pc_interpreter_hook(z->options.exit) < 0)
+    if (z->options.exit != NULL && z->options.engine == NULL && pc_interpreter_hook(z->options.exit) < 0)
         PyErr_WriteUnraisable(NULL);
     pc_interpreter_end();
     pc_terminal_give_back(&z->options);

@@ -40,6 +40,7 @@ struct options {
     bool debug = false;
     unsigned inflight = 0;
     std::string loop{};
+    std::string engine{}, engine_options{};
 };
 
 namespace detail
@@ -88,6 +89,8 @@ class native_options
         native_.exit = text(from.exit);
         native_.inflight = from.inflight;
         native_.loop = text(from.loop);
+        native_.engine = text(from.engine);
+        native_.engine_options = text(from.engine_options);
     }
     void set_limits(const options &from)
     {

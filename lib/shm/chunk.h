@@ -11,7 +11,8 @@
  * So at any death items before finished keep their results, the one that was started (if started
  * is not finished) has died, and the rest was never entered. DOOMED is set by compare-and-swap too,
  * with the item's number in the expected word: it names an item and never hits the next. A worker
- * that finds it stops, and is killed.
+ * that finds it stops, and is killed. A bridge (worker/engine.h) starts all items at once: started is count from the
+ * beginning, and all that have not finished may have run.
  *
  * Results may be arrays, which are in blocks of their own (array.h): before the first one is
  * finished the worker sets `arrays`, and whoever collects the chunk then looks for them in the

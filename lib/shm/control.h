@@ -37,7 +37,7 @@ enum pc_message_kind {
 enum { PC_MESSAGE_FDS = 4, PC_MESSAGE_TEXT_MAX = 96 << 10 };
 
 /* Exit statuses of a worker that ended by its own decision. */
-enum { PC_EXIT_CLOSED = 0, PC_EXIT_RECYCLED = 97, PC_EXIT_INIT_FAILED = 98, PC_EXIT_ORPHANED = 99 };
+enum { PC_EXIT_CLOSED = 0, PC_EXIT_ENGINE_LOST = 96, PC_EXIT_RECYCLED = 97, PC_EXIT_INIT_FAILED = 98, PC_EXIT_ORPHANED = 99 };
 
 /* Each worker's part of the fault file, where faulthandler writes Python stacks: part n begins at n
  * times this. A place has two, its worker's and the successor's. */

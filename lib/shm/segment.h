@@ -85,6 +85,7 @@ typedef struct pc_worker_record {
     /* The call whose code runs, generation << 32 | slot, while it has several (coroutines); else
      * UINT64_MAX. So a death that is one call's is not blamed on those beside it. */
     _Atomic uint64_t running;
+    _Atomic uint32_t width; /* a bridge's (options.engine): how many tasks run at a time; a hint */
 } pc_worker_record;
 
 /* A queue's bitmap of ended slots, and whether its reader sleeps. See announce.h. */

@@ -129,6 +129,7 @@ enum pc_result_kind {
     PC_RESULT_BAD_TYPE,      /* a map's: the result is not of the output's type: the same */
     PC_RESULT_BAD_RANGE,     /* the same: it is, and out of range */
     PC_RESULT_END,           /* a stream's: there is no further item: nothing follows */
+    PC_RESULT_LOST,          /* an engine's: what ran it died: the same as of an exception, without type */
     PC_RESULT_BATCH          /* of a chunk: see batch.h */
 };
 

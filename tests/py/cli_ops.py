@@ -13,6 +13,11 @@ def echo(value=None):
     return value
 
 
+def slow_echo(value):
+    time.sleep(0.005)
+    return value
+
+
 def arguments(*args, **kwargs):
     return [list(args), kwargs]
 

@@ -1,0 +1,259 @@
+"""The bridge: a worker that runs nothing itself, but gives its calls to a concurrent.futures.Executor. Called by
+pycrew-worker (worker/engine.c), in its event loop."""
+
+import asyncio
+import collections
+import concurrent.futures
+import contextvars
+import functools
+import importlib
+import json
+import os
+import pickle
+import sys
+
+from pycrew import _task
+
+LOST = 12  # enum pc_result_kind in lib/shm/slot.h
+EXIT_LOST = 96  # PC_EXIT_ENGINE_LOST in lib/shm/control.h
+TASK_S = 0.06  # of a batch's tasks, as TASK_NS in lib/batch.c
+
+_executor = None
+_name = None
+_setup = None
+_fault_fd = -1
+_ending = False
+_width = 1
+
+
+class RemoteError(Exception):
+    """An exception that was raised elsewhere: what it is called, says, and shows. worker/fault.c tells it so."""
+
+    def __init__(self, kind, type_name, message, traceback):
+        super().__init__(message)
+        self.kind, self.type_name, self.message, self.traceback = kind, type_name, message, traceback
+
+
+def start(name, options, path, preload, init, fault_fd):
+    """Makes the executor. What it raises is why the crew cannot start."""
+    global _executor, _name, _setup, _fault_fd
+    for variable in "PYCREW_ENGINE", "PYCREW_ENGINE_OPTIONS":
+        os.environ.pop(variable, None)  # a crew in a task of ours is a local one
+    _name, _setup, _fault_fd = name, _task.Setup([os.path.abspath(folder) for folder in path], preload, init), fault_fd
+    keywords = json.loads(options) if options else {}
+    if not isinstance(keywords, dict):
+        raise TypeError(f"engine_options is no JSON object, but {options}")
+    _executor = _find(name)(**keywords)
+    if not callable(getattr(_executor, "submit", None)):
+        raise TypeError(f"the engine {name} made no concurrent.futures.Executor, but an object of type "
+                        f"{type(_executor).__name__}")
+    return width()
+
+
+def _find(name):
+    module, _, names = name.partition(":")
+    found = importlib.import_module(module)
+    for part in names.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def width():
+    """How many tasks run at a time, as far as the executor says."""
+    global _width
+    own = getattr(_executor, "pycrew_width", None)
+    count = own() if own is not None else getattr(_executor, "_max_workers", None)
+    _width = count if isinstance(count, int) and count > 0 else os.cpu_count() or 1
+    return _width
+
+
+def end():
+    """At the worker's end."""
+    global _ending
+    _ending = True
+    close = getattr(_executor, "pycrew_close", None)
+    if close is not None:
+        close()
+    elif _executor is not None:
+        _executor.shutdown(wait=False, cancel_futures=True)
+
+
+# ---- losing it ----
+
+def _lose(why):
+    """Nothing that was given to the executor will end: this process does, and so its calls. The host starts the
+    next one, which calls the factory again. Never inside of a call's own step, which would be blamed for it."""
+    if _ending:
+        return  # it was let go
+    text = f"the engine {_name} was lost: {why}\n"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _fault_fd >= 0:
+        os.write(_fault_fd, text.encode("utf-8", "backslashreplace"))
+    os._exit(EXIT_LOST)
+
+
+def _describe(error):
+    return f"{type(error).__qualname__}: {error}" if str(error) else type(error).__qualname__
+
+
+def _is_lost(error):
+    own = getattr(_executor, "pycrew_is_lost", None)
+    return isinstance(error, concurrent.futures.BrokenExecutor) or (own is not None and own(error))
+
+
+def _is_task_lost(error):
+    own = getattr(_executor, "pycrew_is_task_lost", None)
+    return own is not None and own(error)
+
+
+def _arrived(waiter, future):
+    """In the event loop: a future has ended."""
+    if waiter.done():  # it was cancelled by us
+        return
+    if future.cancelled():
+        _lose("it cancelled a task that nobody had cancelled")
+    error = future.exception()
+    try:
+        lost = error is not None and _is_lost(error)
+    except Exception:  # of the engine's own; the call must end all the same
+        lost = False
+    if lost:
+        _lose(_describe(error))
+    waiter.set_result(None)
+
+
+def _tell(loop, waiter, future):
+    """In a thread of the executor's."""
+    try:
+        loop.call_soon_threadsafe(_arrived, waiter, future)
+    except RuntimeError:
+        pass  # the loop is closed: the worker ends
+
+
+# ---- calls ----
+
+async def _send(task, payload):
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    future = None
+    try:
+        future = _executor.submit(task, payload)
+        future.add_done_callback(functools.partial(_tell, loop, waiter))
+    except RuntimeError as error:  # BrokenExecutor, or it was shut down
+        loop.call_soon(_lose, _describe(error))
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        if future is not None:
+            future.cancel()
+        raise
+    error = future.exception()
+    if error is not None and _is_task_lost(error):
+        raise RemoteError(LOST, None, f"the engine {_name} lost the task: {_describe(error)}", None)
+    return future.result()
+
+
+
+class _Part:
+    """A chunk of a batch, that may share a task with others."""
+
+    def __init__(self, payload, calls):
+        self.payload, self.calls = payload, calls
+        self.waiter = asyncio.get_running_loop().create_future()
+        self.runner, self.others = None, ()
+
+
+class Function:
+    """What a call runs instead of the function: it is not looked up here, but where the task runs."""
+
+    def __init__(self, name, source):
+        self.task = _task.Task(name, source, _setup)
+        self.waiting, self.tasks = collections.deque(), 0
+        self.call_s = None  # how long one takes
+
+    def __call__(self, *arguments, **keywords):
+        return self.call(self.many([(arguments, keywords)], True))
+
+    async def call(self, many):
+        values, failures, _ = await many
+        if failures:
+            raise failures[0]
+        return values[0]
+
+    def many(self, calls, alone):
+        """calls: (arguments, keywords) each; None: is not to be run. Returns an awaitable of values; exceptions,
+        by place; and how many nanoseconds it took. alone: in a task of its own, at once. Arguments are pickled
+        now: arrays are the host's again when this returns."""
+        written = list(_task.writable(calls[0])) if len(calls) == 1 and calls[0] is not None else ()
+        return self.end_many(pickle.dumps(calls, 5), len(calls), written, alone or len(written) > 0)
+
+    async def end_many(self, payload, calls, written, alone):
+        if alone:
+            took, ends, failures, contents = (await _send(self.task, [payload]))[0]
+        else:
+            took, ends, failures, contents = await self.share(_Part(payload, calls))
+        if ends is None:
+            raise RemoteError(*failures)
+        if contents is not None:
+            for array, content in zip(written, pickle.loads(contents)):
+                array[...] = content
+        failures = {place: RemoteError(*failure) for place, failure in failures.items()}
+        if type(ends) is not list:
+            return pickle.loads(ends), failures, took
+        values = [None] * calls
+        for place in range(calls):
+            if place not in failures:
+                try:
+                    values[place] = pickle.loads(ends[place])
+                except Exception as error:
+                    failures[place] = error
+        return values, failures, took
+
+    # A task costs about a millisecond, and who adds to a batch faster than that makes small chunks. So there are two
+    # tasks for each place of the engine's, and what comes meanwhile waits, and shares the next one.
+
+    async def share(self, part):
+        self.waiting.append(part)
+        self.give()
+        try:
+            return await part.waiter
+        except asyncio.CancelledError:
+            if part.runner is not None and all(other.waiter.done() for other in part.others):
+                part.runner.cancel()
+            raise
+
+    def give(self):
+        while self.waiting and self.tasks < 2 * _width:
+            parts = self.take()
+            if not parts:
+                continue
+            self.tasks += 1
+            # In a context of its own: it is none of the calls' code.
+            runner = contextvars.Context().run(asyncio.ensure_future, self.run(parts))
+            for part in parts:
+                part.runner, part.others = runner, parts
+
+    def take(self):
+        parts, left, most = [], TASK_S, -(-len(self.waiting) // _width)
+        while self.waiting and (not parts or (left > 0 and len(parts) < most and self.call_s is not None)):
+            part = self.waiting.popleft()
+            if not part.waiter.done():
+                parts.append(part)
+                left -= part.calls * (self.call_s or 0)
+        return parts
+
+    async def run(self, parts):
+        try:
+            ends = await _send(self.task, [part.payload for part in parts])
+            self.call_s = sum(end[0] for end in ends) / sum(part.calls for part in parts) / 1e9
+            for part, end in zip(parts, ends):
+                if not part.waiter.done():
+                    part.waiter.set_result(end)
+        except Exception as error:
+            for part in parts:
+                if not part.waiter.done():
+                    part.waiter.set_exception(error)
+        finally:
+            self.tasks -= 1
+            self.give()

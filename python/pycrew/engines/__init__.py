@@ -1,0 +1,1 @@
+"""Engines: factories that return a concurrent.futures.Executor for the option `engine`."""
