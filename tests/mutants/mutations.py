@@ -96,8 +96,7 @@ MUTATIONS = [
           "                          atomic_load(&segment->header->idle[worker / 64]) |\n"
           "                              UINT64_C(1) << worker % 64,\n"
           "                          memory_order_release);\n"),
-         (IDLE, FENCE + "    if (pc_inbox_has(segment, worker))\n",
-          "    if (pc_inbox_has(segment, worker))\n")],
+         (IDLE, FENCE + "}\n\nbool pc_idle_announce(", "}\n\nbool pc_idle_announce(")],
         [(TEST_IDLE, "a_call_and_a_sleeper_never_miss_each_other")], by_chance=True),
     Mutation(
         "idle-waker-unfenced",
@@ -310,7 +309,7 @@ MUTATIONS = [
     Mutation(
         "async-more-than-may",
         "a turn claims whatever is in flight",
-        [(ASYNC, "    return pc_async_pending < async.limit && ", "    return ")],
+        [(ASYNC, "    return pc_async_pending - async.waiting < async.limit;\n", "    return true;\n")],
         [(TEST_ASYNC, "a_worker_has_no_more_in_flight_than_it_may")]),
     # ---- deaths ----
     Mutation(
