@@ -461,7 +461,7 @@ TEST(a_close_while_the_worker_is_busy_is_not_lost)
     pycrew_crew *crew;
     pycrew_call *call;
 
-    options.grace_ns = 20 * MS;
+    options.grace_ns = 150 * MS;
     crew = open_with(&options);
     OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", "is", 0, path));
     call = method(actor, "hold");
@@ -469,7 +469,7 @@ TEST(a_close_while_the_worker_is_busy_is_not_lost)
     OK(pycrew_submit(call));
     AWAIT(file_size(scratch("started")) == 0);
     pycrew_actor_close(actor);
-    pause_ns(200 * MS); /* longer than the grace */
+    pause_ns(400 * MS); /* longer than the grace */
     fclose(fopen(scratch("release"), "w"));
     OK(pycrew_wait(call, BOUND));
     AWAIT(file_size(path) > 0);
