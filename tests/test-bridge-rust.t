@@ -76,7 +76,7 @@ run_cargo build
 check the_crate_builds_without_a_warning
 
 rust=$CARGO_TARGET_DIR/debug/libbridge.so
-sed -n 's/^[a-z].*[ *]\(python_[a-z_]*\)(.*/\1/p' "$top_srcdir/examples/bridge/bridge.h" | sort >"$scratch/declared"
+sed -n 's/^[a-z].*[ *]\(python_[a-z_]*\)(.*/\1/p' "$top_srcdir/examples/bridge/bridge.h" examples/bridge/math_ops.h | sort >"$scratch/declared"
 nm -D --defined-only "$rust" | sed -n 's/.* T \(python_.*\)/\1/p' | sort >"$scratch/exported"
 [ -s "$scratch/declared" ] && diff "$scratch/declared" "$scratch/exported" >"$scratch/out"
 check it_exports_what_bridge_h_declares

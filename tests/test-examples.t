@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..25
+echo 1..27
 
 sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "$top_srcdir/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
 check the_readmes_program_is_the_example
