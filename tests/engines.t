@@ -183,6 +183,7 @@ def a_lost_dask_scheduler_is_an_error_and_works_again_when_it_is_back():
         os.killpg(cluster.processes[0].pid, signal.SIGKILL)
         cluster.processes[0].wait()
         cluster.start_scheduler()
+        cluster.start_worker("later")  # the others end with their scheduler, if they are not quick to find the new one
         words.stdin.write(b"1000\n")
         ended = end(words)
         assert "the engine was lost" in ended.err, ended
