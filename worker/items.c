@@ -110,7 +110,8 @@ static pc_chunk_result *result_of(const pc_items_writer *w, uint32_t item)
     return (pc_chunk_result *)(void *)((uint8_t *)w->chunk + w->chunk->results) + item;
 }
 
-void pc_items_end(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
+static inline void end_item(pc_execution *e, pc_items_writer *w, uint32_t item,
+                            enum pc_result_kind kind)
 {
     pc_items_record(w, result_of(w, item), kind);
     if (__builtin_expect(pc_array_used, 0))
@@ -122,7 +123,7 @@ static bool wants_json(const pc_execution *e)
     return e->slot->flags & PC_REQUEST_JSON;
 }
 
-void pc_items_begin(pc_items_writer *w, uint32_t item)
+static inline void begin_item(pc_items_writer *w, uint32_t item)
 {
     pc_chunk_result *result = result_of(w, item);
 
@@ -130,6 +131,16 @@ void pc_items_begin(pc_items_writer *w, uint32_t item)
     w->writer.data = (uint8_t *)result;
     w->writer.size = 0;
     w->writer.capacity = sizeof *result;
+}
+
+void pc_items_end(pc_execution *e, pc_items_writer *w, uint32_t item, enum pc_result_kind kind)
+{
+    end_item(e, w, item, kind);
+}
+
+void pc_items_begin(pc_items_writer *w, uint32_t item)
+{
+    begin_item(w, item);
 }
 
 /* PC_RUN_PENDING: it has not ended. */
@@ -140,11 +151,11 @@ static enum pc_result_kind run_item(pc_execution *e, pc_items_writer *w, pc_curs
     enum pc_result_kind kind;
 
     pc_prefetch_write(result + AHEAD / sizeof *result);
-    pc_items_begin(w, item);
+    begin_item(w, item);
     e->ran = false;
     kind = pc_run_execute(e, arguments, wants_json(e), &w->writer);
     if (__builtin_expect(kind != PC_RUN_PENDING, 1))
-        pc_items_end(e, w, item, kind);
+        end_item(e, w, item, kind);
     return kind;
 }
 
@@ -318,8 +329,8 @@ static void end_awaited(pc_async_call *call, PyObject *result)
     bool finished;
 
     e->ran = true;
-    pc_items_end(e, &chunk->w, chunk->item,
-                 pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
+    end_item(e, &chunk->w, chunk->item,
+             pc_run_write(&call->execution, result, wants_json(e), &chunk->w.writer));
     note_memory(e->loop, chunk->allocated);
     pc_async_leave(call);
     /* At once: until the next one begins others' code may run, and this one's time would go on. */
@@ -377,7 +388,7 @@ static enum pc_items_progress run_items(pc_execution *e, pc_items_writer *w, con
 
             if (await_item(e, &now))
                 return PC_ITEMS_WAITS;
-            pc_items_end(e, w, item, pc_run_write(e, NULL, false, &w->writer));
+            end_item(e, w, item, pc_run_write(e, NULL, false, &w->writer));
         }
         note_memory(l, allocated);
         stops = pc_current_call.interrupted;
