@@ -114,6 +114,7 @@ TEST(an_int_beyond_its_type_is_out_of_range_and_leaves_the_result_alone)
 
     FAILS(stub_ops_add(crew, INT64_MAX, 1, &n), -ERANGE, "stub_ops:add returns int: ");
     FAILS(stub_ops_huge(crew, 200, &n), -ERANGE, "stub_ops:huge returns int");
+    FAILS(stub_ops_cached(crew, INT64_MAX, &n), -ERANGE, "stub_ops:cached returns int");
     ASSERT_INT(n, 7);
     OK(sized_add(crew, INT_MAX, 0, &narrow));
     ASSERT_INT(narrow, INT_MAX);
@@ -516,6 +517,8 @@ TEST(a_result_of_another_type_is_named_with_function_expected_and_got)
           "stub_ops:add returns int: expected int, got a pickled object");
     ASSERT_STR(pycrew_last_error()->function, "stub_ops:add");
     ASSERT(pycrew_last_error()->may_have_run);
+    FAILS(stub_ops_user(crew, 1, &is.n), PYCREW_ETYPE, "stub_ops:user returns");
+    FAILS(stub_ops_awaitable(crew, 1, &is.n), PYCREW_ETYPE, "stub_ops:awaitable returns");
     FAILS(stub_ops_half(crew, 1, &is.x), PYCREW_ETYPE, "expected float, got a pickled object");
     FAILS(stub_ops_negate(crew, 1, &is.p), PYCREW_ETYPE, "expected bool");
     FAILS(stub_ops_text(crew, "", &is.s, &held), PYCREW_ETYPE,
