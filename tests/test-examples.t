@@ -29,7 +29,8 @@ says() {
 
 echo 1..27
 
-sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "$top_srcdir/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
+# shellcheck disable=SC2016 # no command, a code block's fence
+sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "${top_srcdir:?}/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
 check the_readmes_program_is_the_example
 
 run examples/bridge/bridge
