@@ -249,7 +249,13 @@ int pycrew_run_each_call(pycrew_call *call)
     if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
         return pc_fail(-EALREADY, "the call was submitted already");
     pc_crew_enter(crew);
-    rc = run_each_call(call);
+    rc = pc_engine_refuse(crew, "pycrew_run_each_call");
+    if (rc == 0 && pc_call_kind(call) != 0)
+        rc = pc_fail(-EINVAL, "pycrew_run_each_call: the call is an actor's, or a stream");
+    if (rc == 0)
+        rc = run_each_call(call);
+    else
+        pycrew_release(call);
     pc_crew_leave(crew);
     return rc;
 }

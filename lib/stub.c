@@ -129,7 +129,11 @@ void *pycrew_call_alloc(pycrew_call *call, size_t count, size_t size)
     pc_call_memory *block;
     size_t bytes;
 
-    if (of == NULL || pc_crew_check(of->crew) < 0)
+    if (of == NULL) {
+        pc_fail(-EALREADY, "the stream has no item");
+        return NULL;
+    }
+    if (pc_crew_check(of->crew) < 0)
         return NULL;
     if (__builtin_mul_overflow(count, size, &bytes) ||
         __builtin_add_overflow(bytes, sizeof *block, &bytes) || (block = malloc(bytes)) == NULL) {

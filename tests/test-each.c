@@ -219,7 +219,11 @@ TEST(a_prepared_call_is_released_whatever_is_wrong_with_it)
 TEST(mistakes_are_said)
 {
     pycrew_crew *crew = open_crew(1);
+    pycrew_call *call = prepared(crew, "builtins:range");
     int result;
+
+    OK(pycrew_set_stream(call, 1));
+    GIVES(pycrew_run_each_call(call), -EINVAL);
 
     GIVES(pycrew_run_each(NULL, "m:f", ""), -EINVAL);
     GIVES(pycrew_run_each(crew, "m", ""), -EINVAL);

@@ -67,6 +67,12 @@ TEST(an_int_that_does_not_fit_is_out_of_range_and_text_is_no_int)
     ASSERT_INT(failure_of([&] { crew.run<long>("api_ops:big", 63); }).code(), -ERANGE);
     ASSERT_INT(failure_of([&] { crew.run<int>("api_ops:echo", "1"); }).code(), PYCREW_ETYPE);
     ASSERT_INT(failure_of([&] { crew.run<std::string>("api_ops:echo", 1); }).code(), PYCREW_ETYPE);
+    ASSERT_INT(failure_of([&] { crew.run<std::string>("api_ops:big", 70); }).code(), PYCREW_ETYPE);
+    ASSERT_INT(failure_of([&] { crew.run<std::vector<std::byte>>("builtins:complex", 1); }).code(),
+               PYCREW_ETYPE);
+    /* The function has run, whatever came of its result. */
+    ASSERT(failure_of([&] { crew.run<int>("api_ops:echo", "1"); }).may_have_run());
+    ASSERT(failure_of([&] { crew.run<int>("api_ops:big", 31); }).may_have_run());
 }
 
 TEST(floats_text_and_bytes_come_back_as_they_went)

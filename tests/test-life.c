@@ -184,6 +184,36 @@ TEST(a_worker_that_has_grown_is_replaced)
     pycrew_close(crew);
 }
 
+/* Two that overlap, so that there is always one in it. */
+TEST(a_worker_that_has_grown_is_replaced_also_where_coroutines_overlap)
+{
+    pycrew_crew *crew = open_small(1);
+    int64_t until = now_ns() + BOUND;
+    pycrew_call *calls[2] = {NULL, NULL};
+    const pycrew_function *function;
+    int first, last;
+
+    OK(pycrew_run(crew, "async_ops:pid_after", "d>i", 0.0, &first));
+    OK(pycrew_run(crew, "life_ops:grow", "L>i", (long long)(160 * MIB), &last));
+    OK(pycrew_function_get(crew, "async_ops:pid_after", &function));
+    for (unsigned i = 0; last == first; i++) {
+        pycrew_call **call = &calls[i % 2];
+
+        ASSERT(now_ns() < until);
+        if (*call != NULL) {
+            OK(pycrew_wait(*call, BOUND));
+            OK(pycrew_result(*call, "i", &last));
+            pycrew_release(*call);
+        }
+        OK(pycrew_prepare(crew, function, BOUND, call));
+        OK(pycrew_add(*call, "d", 0.03));
+        OK(pycrew_submit(*call));
+    }
+    for (int i = 0; i < 2; i++)
+        pycrew_release(calls[i]);
+    pycrew_close(crew);
+}
+
 TEST(what_is_shared_with_the_host_is_no_growth)
 {
     pycrew_crew *crew = open_small(1);

@@ -489,12 +489,12 @@ TEST(a_slow_reader_gets_what_was_made_and_then_the_deadline)
     pycrew_call *stream = prepare(crew, "actor_ops:count_to");
 
     OK(pycrew_set_stream(stream, WINDOW));
-    OK(pycrew_set_timeout(stream, 150 * MS));
+    OK(pycrew_set_timeout(stream, 600 * MS));
     OK(pycrew_add(stream, "i", 1000));
     OK(pycrew_submit(stream));
     ASSERT_INT(next_int(stream), 0);
     AWAIT(made_so_far(crew) == WINDOW);
-    pause_ns(200 * MS);
+    pause_ns(700 * MS);
     for (int i = 1; i < WINDOW; i++)
         ASSERT_INT(next_int(stream), i);
     GIVES(pycrew_next(stream, BOUND), -ETIMEDOUT);
@@ -737,6 +737,30 @@ TEST(items_that_wait_for_their_turn_are_no_coroutines_in_flight)
     }
     pycrew_release(one);
     pycrew_release(two);
+    pycrew_close(crew);
+}
+
+TEST(an_item_that_raises_while_its_worker_is_full_ends_its_stream_alone)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream, *beside;
+    int before, after;
+    pycrew_crew *crew;
+
+    options.inflight = 2;
+    crew = open_with(&options);
+    OK(pycrew_run(crew, "async_ops:pid", ">i", &before));
+    stream = STREAM(crew, "actor_ops:fail_later", 4, "d", 0.2);
+    ASSERT_INT(next_int(stream), 0);
+    beside = prepare(crew, "async_ops:pid_after");
+    OK(pycrew_add(beside, "d", 0.6));
+    OK(pycrew_submit(beside));
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    pycrew_release(stream);
+    OK(pycrew_wait(beside, BOUND));
+    OK(pycrew_result(beside, "i", &after));
+    ASSERT_INT(after, before);
+    pycrew_release(beside);
     pycrew_close(crew);
 }
 

@@ -264,16 +264,19 @@ static _Noreturn void give_up(const char *what)
     abort();
 }
 
+/* Also while what a call raised is still to be written. */
 static void schedule(void)
 {
-    PyObject *handle;
+    PyObject *handle, *type, *value, *traceback;
 
     if (async.scheduled)
         return;
+    PyErr_Fetch(&type, &value, &traceback);
     handle = PyObject_CallOneArg(async.call_soon, async.turn);
     if (handle == NULL)
         give_up("takes no callbacks");
     Py_DECREF(handle);
+    PyErr_Restore(type, value, traceback);
     async.scheduled = true;
 }
 

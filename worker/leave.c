@@ -9,6 +9,7 @@
 #define PATIENCE_NS (100 * MS) /* with a ring that stands still, */
 #define PATIENCE_MAX_NS (1000 * MS)
 #define REST_NS (10 * MS)
+#define OLD_NS (60 * 1000 * MS)
 enum { SERVES = 8 }; /* times its patience, before it tries again */
 
 uint32_t pc_leave_epoch;
@@ -44,7 +45,8 @@ static bool drains(pc_loop *l)
     uint32_t head = ring_head(l);
 
     if (l->patience == 0 ||
-        (l->serves_until != 0 && now >= l->serves_until && pc_leave_old == 0))
+        (l->serves_until != 0 && now >= l->serves_until &&
+         (pc_leave_old == 0 || now - l->serves_until >= OLD_NS))) /* a stream that nobody reads */
         begin_drain(l, now);
     if (l->serves_until != 0)
         return false;

@@ -72,7 +72,7 @@ static uint64_t ahead_of(uint64_t limit)
 static void set_next_look(pc_life *life, uint64_t calls)
 {
     if (life->max_rss != 0)
-        life->next_look = calls;
+        life->next_look = life->too_large ? 0 : calls;
     else if (life->max_calls != 0)
         life->next_look = life->retires ? life->max_calls : ahead_of(life->max_calls);
     else
@@ -122,6 +122,8 @@ static bool is_too_large(pc_worker *worker, uint64_t calls)
     int64_t now = pc_now_coarse();
     uint64_t rss;
 
+    if (life->too_large)
+        return true;
     if (life->max_rss == 0 || calls == life->looked_calls || now - life->looked < LOOK_NS)
         return false;
     life->looked = now;
@@ -129,7 +131,8 @@ static bool is_too_large(pc_worker *worker, uint64_t calls)
     rss = own_rss();
     if (rss >= ahead_of(life->max_rss))
         retire(worker);
-    return rss > life->max_rss;
+    life->too_large = rss > life->max_rss;
+    return life->too_large;
 }
 
 bool pc_life_look(pc_worker *worker, uint64_t calls)

@@ -39,6 +39,7 @@ typedef struct pc_life {
     uint64_t next_look; /* at so many calls */
     uint64_t max_calls, max_rss;
     bool retires;          /* the host was told that the end is near */
+    bool too_large;        /* once seen, it stays so until the worker can leave */
     int64_t looked;        /* at its size, when */
     uint64_t looked_calls; /* and after how many calls */
     const pc_worker_record *record;

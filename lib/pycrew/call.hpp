@@ -176,10 +176,14 @@ class call
 
         if (found.at == nullptr)
             fail_without_result();
-        if constexpr (detail::is_array<T>)
-            return convert<T>::take(native_, crew_);
-        else if constexpr (!std::is_void_v<T>)
-            return convert<T>::get(found);
+        try {
+            if constexpr (detail::is_array<T>)
+                return convert<T>::take(native_, crew_);
+            else if constexpr (!std::is_void_v<T>)
+                return convert<T>::get(found);
+        } catch (const error &why) {
+            throw error::after_run(why);
+        }
     }
 
     pycrew_call *native() const noexcept

@@ -372,6 +372,8 @@ template <> struct convert<std::string_view> {
         const char *text;
         std::size_t size;
 
+        if (pycrew_value_type(value) == PYCREW_TYPE_BIGINT) /* of which pycrew_value_str is digits */
+            detail::fail(PYCREW_ETYPE, "the value is an int and no str");
         detail::check(pycrew_value_str(value, &text, &size));
         return {text, size};
     }
@@ -426,6 +428,8 @@ template <> struct convert<bytes_view> {
         const void *data;
         std::size_t size;
 
+        if (pycrew_value_type(value) == PYCREW_TYPE_OBJECT) /* of which pycrew_value_bytes is a pickle */
+            detail::fail(PYCREW_ETYPE, "the value is a pickled object and no bytes");
         detail::check(pycrew_value_bytes(value, &data, &size));
         return {data, size};
     }

@@ -43,6 +43,21 @@ class error : public std::exception
         return error(from);
     }
 
+    /* The same, of a result that is not what was asked for: its function has run. */
+    static error after_run(const error &why)
+    {
+        pycrew_error from{};
+
+        if (why.may_have_run())
+            return why;
+        from.size = sizeof from;
+        from.code = why.code();
+        from.message = why.message().c_str();
+        from.may_have_run = true;
+        from.attempts = 1;
+        return error(from);
+    }
+
     int code() const noexcept /* a negated errno, or one of PYCREW_CODES */
     {
         return what_->code;

@@ -285,6 +285,13 @@ async def in_turn(n, own, other):
         yield i
 
 
+async def fail_later(seconds):
+    import asyncio
+    yield 0
+    await asyncio.sleep(seconds)
+    raise ValueError("that was all")
+
+
 async def hang_after(n, path):
     """Says in a file how it ended."""
     import asyncio
