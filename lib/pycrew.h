@@ -13,11 +13,14 @@
  *
  * Codes      What can fail returns 0 (or a count), or a negative code: a negated errno where one
  *            fits, else one of PYCREW_CODES. pycrew_last_error() has the detail, for this thread.
- *            On failure outputs are untouched.
+ *            On failure outputs are untouched, but pycrew_map's.
  * Ownership  What a call or a batch item returns lives until that is released. Functions that
  *            close or release take NULL.
  * Threads    Everything is thread-safe, except that one call, batch or queue is used by one thread
- *            at a time. Only functions with a timeout, and open, close, run and map, sleep.
+ *            at a time. Only functions with a timeout, and open, close, the run and map functions,
+ *            pycrew_actor_new and pycrew_actor_run, sleep.
+ * Fork       In a child all functions of an inherited crew are PYCREW_EFORKED, and release and its kin do
+ *            nothing; pycrew_close gives back the child's memory and leaves the parent's crew alone.
  * Time       int64_t nanoseconds. A timeout of PYCREW_FOREVER never ends, 0 does not wait.
  * Signals    Workers use SIGRTMAX-1 (interrupt) and SIGRTMAX-2 (stack); the host none.
  */
@@ -129,7 +132,8 @@ typedef struct pycrew_options {
     int64_t grace_ns;           /* from the interrupt to SIGKILL; 0: 100 ms */
     unsigned retries;           /* after a worker's death, for calls that may have run; 0: none */
     int output;                 /* workers' stdout and stderr: PYCREW_LOG, _INHERIT, _DISCARD */
-    void (*log)(void *data, int level, const char *line); /* from the crew's own thread; NULL: stderr */
+    void (*log)(void *data, int level, const char *line); /* from a thread of the crew's; must
+                                   not call the crew; NULL: stderr */
     void *log_data;
     unsigned export_threads;    /* that run exported functions, from the first pycrew_export on; 0: 1 */
     uint64_t max_calls_per_worker; /* after so many calls, items of batches and elements of maps, a worker is
@@ -494,7 +498,8 @@ PYCREW_API int pycrew_value_array(pycrew_value value, pycrew_array *ret); /* as 
 /* ---- queues: for event loops ----------------------------------------------------------------- */
 
 /* Where ended calls are collected. A submitted call with a queue appears there exactly once,
- * cancelled or not, and never after its release. -EAGAIN: options.queues are open; -EMFILE. */
+ * cancelled or not (a stream each time pycrew_next would not wait), and never after its release; to release it
+ * while another thread reaps is to use it in two threads at a time. -EAGAIN: options.queues are open; -EMFILE. */
 PYCREW_API int pycrew_queue_open(pycrew_crew *crew, pycrew_queue **ret);
 
 /* For poll, epoll, io_uring: readable when there may be something to reap, and until a reap has
@@ -567,7 +572,7 @@ PYCREW_API int pycrew_actor_reopen(pycrew_actor *actor, int64_t timeout_ns);
 PYCREW_API unsigned pycrew_actor_worker(const pycrew_actor *actor);
 
 /* Gives the actor up: calls that were submitted are run, then its close(), where it has one, and the object
- * is gone. Never waits. A close() that takes longer than the grace is interrupted. */
+ * is gone. Coroutine methods have begun by then, and may not have ended. Never waits. A close() that takes longer than the grace is interrupted. */
 PYCREW_API void pycrew_actor_close(pycrew_actor *actor);
 
 /* ---- batches: a stream of calls of one function ----------------------------------------------
