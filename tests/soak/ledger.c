@@ -210,8 +210,8 @@ void ledger_end(size_t index, const pycrew_error *error)
 
     note_end(index, error);
     if (outcome_of(error) == OUTCOME_DIED && !cause_is_known(call, error))
-        ledger_fault(FAULT_WRONG, index, "not what its worker died of: signal %d, status %d",
-                     error->signal, error->exit_status);
+        ledger_fault(FAULT_WRONG, index, "not what its worker died of: signal %d, status %d\n%s",
+                     error->signal, error->exit_status, error->traceback ? error->traceback : "");
 }
 
 /* ---- questions to the host ------------------------------------------------------------------- */
