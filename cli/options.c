@@ -548,7 +548,7 @@ static void settle_output(struct options *options)
     const char *path = options->output_file != NULL ? options->output_file : "";
     char *name = copy_bytes(path, strlen(path) - (writer_is_packed(path) ? 3 : 0));
     const char *dot = strrchr(name, '.');
-    int format = options->output.format;
+    int format = (int)options->output.format;
     if (format == OUTPUT_BY_NAME) {
         format = OUTPUT_JSONL;
         if (dot != NULL && strcmp(dot, ".txt") == 0)
