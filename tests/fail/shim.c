@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -400,8 +401,8 @@ int __wrap_prctl(int option, ...)
     return __real_prctl(option, argument, 0L, 0L, 0L);
 }
 
-/* -1: it does not fail. */
-static int kind_of_syscall(long number)
+/* -1: it does not fail, as the kernel's wake does not. */
+static int kind_of_syscall(long number, long operation)
 {
     switch (number) {
     case SYS_pidfd_open:
@@ -409,7 +410,8 @@ static int kind_of_syscall(long number)
     case SYS_membarrier:
         return SHIM_membarrier;
     case SYS_futex:
-        return SHIM_futex;
+        operation &= FUTEX_CMD_MASK;
+        return operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET ? SHIM_futex : -1;
     default:
         return -1;
     }
@@ -420,14 +422,15 @@ long __wrap_syscall(long number, ...);
 long __wrap_syscall(long number, ...)
 {
     long a[6];
-    int kind = kind_of_syscall(number);
     va_list arguments;
+    int kind;
 
-    if (kind >= 0 && fails((enum shim_kind)kind, __builtin_return_address(0)))
-        return -1;
     va_start(arguments, number);
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(arguments, long);
     va_end(arguments);
+    kind = kind_of_syscall(number, a[1]);
+    if (kind >= 0 && fails((enum shim_kind)kind, __builtin_return_address(0)))
+        return -1;
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

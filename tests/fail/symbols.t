@@ -41,6 +41,8 @@ nice setrlimit isatty tcgetpgrp tcsetpgrp
 fprintf printf fwrite fflush setenv
 # They read from a file of /proc whose opening is failed.
 __isoc99_fscanf getc
+# To the thread that runs calls, which is there; and who asked hears nothing where it is not heard.
+pthread_kill pthread_sigqueue
 # In a child of user code's, over memory of its own that is there.
 mremap
 # Where it gets no memory for a copy, it sorts in place.
