@@ -991,6 +991,7 @@ TEST(memory_is_not_given_on_while_a_function_still_writes_into_it)
 struct back {
     pycrew_crew *crew;
     pycrew_call *call;
+    atomic_int waiter; /* its thread's number */
     double memory[64];
 };
 
@@ -1010,7 +1011,7 @@ static void begin_back(struct back *b)
     array = array_of(shared, PYCREW_F64, 1, PYCREW_WRITABLE);
     elsewhere = array_of(b->memory, PYCREW_F64, 64, PYCREW_WRITABLE | PYCREW_COPY_BACK);
     b->call =
-        SUBMIT(b->crew, "array_ops:write_both_stubbornly", "AAd", &array, &elsewhere, 0.05);
+        SUBMIT(b->crew, "array_ops:write_both_stubbornly", "AAd", &array, &elsewhere, 0.3);
     AWAIT(*(volatile double *)shared == -1);
 }
 
@@ -1043,6 +1044,7 @@ static void *wait_for_back(void *data)
 {
     struct back *b = data;
 
+    atomic_store(&b->waiter, gettid());
     GIVES(pycrew_wait(b->call, BOUND), -ECANCELED);
     fill_back(b);
     return NULL;
@@ -1055,6 +1057,7 @@ TEST(what_returns_when_the_crew_closes_is_not_copied_back)
 
     begin_back(&b);
     ASSERT_INT(pthread_create(&waiter, NULL, wait_for_back, &b), 0);
+    AWAIT(tap_is_asleep(atomic_load(&b.waiter))); /* behind the close there is no call to wait for */
     pycrew_close(b.crew);
     pthread_join(waiter, NULL);
     expect_untouched(&b);

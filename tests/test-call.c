@@ -1605,13 +1605,6 @@ static void *ask(void *data)
     return NULL;
 }
 
-static bool is_asleep(int tid)
-{
-    struct tap_process process;
-
-    return tid != 0 && tap_read_process(tid, &process) && process.state == 'S';
-}
-
 static void start_asker(asker *a, pycrew_crew *crew, int64_t timeout_ns)
 {
     *a = (asker){
@@ -1682,7 +1675,7 @@ TEST(a_call_that_is_given_back_wakes_who_waits_for_one)
         asker a;
 
         start_asker(&a, crew, PYCREW_FOREVER);
-        AWAIT(is_asleep(atomic_load(&a.tid)));
+        AWAIT(tap_is_asleep(atomic_load(&a.tid)));
         released_at = now_ns();
         pycrew_release(held);
         pthread_join(a.thread, NULL);

@@ -458,13 +458,6 @@ static void *reap_for_ever(void *data)
     return NULL;
 }
 
-static bool sleeps(int tid)
-{
-    struct tap_process process;
-
-    return tid != 0 && tap_read_process(tid, &process) && process.state == 'S';
-}
-
 TEST(a_wake_ends_a_reap_in_another_thread)
 {
     pycrew_crew *crew = open_crew(1);
@@ -475,7 +468,7 @@ TEST(a_wake_ends_a_reap_in_another_thread)
         atomic_store(&r.tid, 0);
         start_thread(&r.thread, reap_for_ever, &r);
         if (i % 2) /* else it may come first, or in between */
-            AWAIT(sleeps(atomic_load(&r.tid)));
+            AWAIT(tap_is_asleep(atomic_load(&r.tid)));
         OK(pycrew_queue_wake(r.queue));
         pthread_join(r.thread, NULL);
         ASSERT_INT(atomic_load(&r.returned), 0 + 1);
@@ -531,7 +524,7 @@ TEST(a_close_of_the_crew_ends_a_reap)
     reaper r = {.queue = open_queue(crew)};
 
     start_thread(&r.thread, reap_for_ever, &r);
-    AWAIT(sleeps(atomic_load(&r.tid)));
+    AWAIT(tap_is_asleep(atomic_load(&r.tid)));
     pycrew_close(crew);
     pthread_join(r.thread, NULL);
     ASSERT_INT(atomic_load(&r.returned), -ECANCELED + 1);

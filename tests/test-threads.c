@@ -9,13 +9,6 @@ static void start_thread(pthread_t *thread, void *(*body)(void *), void *data)
     ASSERT(pthread_create(thread, NULL, body, data) == 0);
 }
 
-static bool sleeps(int tid)
-{
-    struct tap_process process;
-
-    return tid != 0 && tap_read_process(tid, &process) && process.state == 'S';
-}
-
 static pycrew_call *submit_add(pycrew_crew *crew, int a, int b)
 {
     return SUBMIT(crew, "api_ops:add", "ii", a, b);
@@ -564,7 +557,7 @@ TEST(close_sends_out_all_who_wait_and_waits_for_them)
             start_thread(&threads[i].thread, go_inside, &threads[i]);
     for (unsigned i = 0; i < INSIDE; i++)
         if (i % 6 != 5)
-            AWAIT(sleeps(atomic_load(&threads[i].tid)));
+            AWAIT(tap_is_asleep(atomic_load(&threads[i].tid)));
     while (pycrew_prepare(threads[0].crew, function_of(threads[0].crew, "api_ops:nothing"), 0,
                           &spare[held % 8]) == 0)
         held++;
@@ -572,7 +565,7 @@ TEST(close_sends_out_all_who_wait_and_waits_for_them)
     for (unsigned i = 5; i < INSIDE; i += 6)
         start_thread(&threads[i].thread, go_inside, &threads[i]);
     for (unsigned i = 5; i < INSIDE; i += 6)
-        AWAIT(sleeps(atomic_load(&threads[i].tid)));
+        AWAIT(tap_is_asleep(atomic_load(&threads[i].tid)));
     pycrew_close(threads[0].crew);
     for (unsigned i = 0; i < INSIDE; i++) {
         pthread_join(threads[i].thread, NULL);
@@ -596,7 +589,7 @@ TEST(close_ends_a_drain)
 
     SUBMIT(t.crew, "api_ops:sleep", "d", 100.0);
     start_thread(&t.thread, drain_for_ever, &t);
-    AWAIT(sleeps(atomic_load(&t.tid)));
+    AWAIT(tap_is_asleep(atomic_load(&t.tid)));
     pycrew_close(t.crew);
     pthread_join(t.thread, NULL);
     ASSERT_INT(t.rc, -ECANCELED);

@@ -331,6 +331,14 @@ TAP_FUNCTION bool tap_read_process(int pid, struct tap_process *process)
     return true;
 }
 
+/* Whether a thread of this process (0: none yet) waits for something. */
+TAP_FUNCTION bool tap_is_asleep(int tid)
+{
+    struct tap_process process;
+
+    return tid != 0 && tap_read_process(tid, &process) && process.state == 'S';
+}
+
 /* The count of `parent`'s children but `except`, zombies only if asked; `found` gets the first
  * `max`. */
 TAP_FUNCTION int tap_count_children(int parent, int except, bool zombies, struct tap_process *found,
