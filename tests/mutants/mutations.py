@@ -666,4 +666,19 @@ MUTATIONS = [
         "killed again before it is where the run before was, it forgets which records that had done",
         [(CLI_KEEP, "to->read = from->read > seen ? from->read : seen;", "to->read = seen;")],
         [(TEST_RESUME, "unordered_results_survive_kills")], by_chance=True),
+    Mutation(
+        "stack-of-all-threads",
+        "the stack that is asked for is that of all threads",
+        [("python/pycrew/__init__.py", "file=fault_fd, all_threads=False)", "file=fault_fd, all_threads=True)")],
+        [(TEST_DEADLINE, "a_stack_that_is_asked_for_changes_nothing")], by_chance=True),
+    Mutation(
+        "stack-loses-errno",
+        "whoever is asked for its stack goes on with another errno",
+        [("worker/stack.c", "    errno = error;\n", "    (void)error;\n")],
+        [(TEST_DEADLINE, "a_stack_that_is_asked_for_changes_nothing")], by_chance=True),
+    Mutation(
+        "stack-taken-for-last-words",
+        "a stack that was asked for is what a worker that dies later is said to have died of",
+        [(LADDER, "if (text != NULL && was_asked(text)) {", "if (false && was_asked(text)) {")],
+        [(TEST_DEADLINE, "a_stack_that_was_asked_for_is_not_taken_for_last_words")]),
 ]
