@@ -527,11 +527,9 @@ static inline pycrew_queue *announced_in(const pycrew_call *call)
                : pc_stream_queue(call);
 }
 
-static inline uint32_t sampling_of(const pycrew_call *call, const pycrew_function *function)
+static uint32_t sampling_of(const pycrew_function *function)
 {
-    const pc_function_block *block = pc_segment_at(&call->crew->segment, function->block);
-
-    return atomic_load_explicit(&block->sampling, memory_order_relaxed);
+    return atomic_load_explicit(function->sampling, memory_order_relaxed);
 }
 
 /* Leaves in the slot what its worker counts it with. */
@@ -545,46 +543,47 @@ static void leave_mark(pycrew_call *call, uint32_t sampling)
     memcpy(call->slot->result, &mark, sizeof mark);
 }
 
-static __attribute__((noinline)) uint16_t mark_timed(pycrew_call *call, uint32_t sampling)
-{
-    atomic_store_explicit(&call->submitted, pc_now(), memory_order_relaxed);
-    leave_mark(call, sampling);
-    return PC_REQUEST_TIMED;
-}
-
-/* PC_REQUEST_TIMED, or 0: see histogram.h. Chunks are all timed. */
-static inline uint16_t choose_timed(pycrew_call *call, const pycrew_function *function)
-{
-    uint32_t number = atomic_load_explicit(&call->ticket, memory_order_relaxed);
-    uint32_t sampling = sampling_of(call, function);
-
-    if (__builtin_expect(call->flags & PC_REQUEST_BATCH, 0))
-        return mark_timed(call, 0);
-    return __builtin_expect(pc_sampling_takes(number, sampling), 0) ? mark_timed(call, sampling) : 0;
-}
-
 static inline void fill_request(pycrew_call *call)
 {
-    const pycrew_function *function =
-        atomic_load_explicit(&call->function, memory_order_relaxed);
     pc_slot *slot = call->slot;
     pycrew_queue *queue = announced_in(call);
 
-    slot->function = function->number;
+    slot->function = atomic_load_explicit(&call->function, memory_order_relaxed)->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
-                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0) |
-                             choose_timed(call, function));
+                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0));
     if (call->timeout_ns >= 0)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
     slot->arguments_size = call->builder.writer.size;
 }
 
+static __attribute__((noinline, cold)) void mark_timed(pycrew_call *call)
+{
+    uint32_t sampling = call->flags & PC_REQUEST_BATCH ? 0 : sampling_of(call->function);
+
+    atomic_store_explicit(&call->submitted, pc_now(), memory_order_relaxed);
+    leave_mark(call, sampling);
+    call->slot->flags |= PC_REQUEST_TIMED;
+}
+
+/* Whether the call is timed: see histogram.h. Chunks all are. Behind fill_request, whose registers it does
+ * not take. */
+static inline void choose_timed(pycrew_call *call)
+{
+    const pycrew_function *function = atomic_load_explicit(&call->function, memory_order_relaxed);
+    uint32_t number = atomic_load_explicit(&call->ticket, memory_order_relaxed);
+
+    if (__builtin_expect(pc_sampling_takes(number, sampling_of(function)), 0) ||
+        __builtin_expect(call->flags & PC_REQUEST_BATCH, 0))
+        mark_timed(call);
+}
+
 void pc_call_fill_request(pycrew_call *call)
 {
     fill_request(call);
+    choose_timed(call);
 }
 
 /* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
@@ -599,6 +598,7 @@ static bool write_request(pycrew_call *call)
         return false;
     atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
     fill_request(call);
+    choose_timed(call);
     return true;
 }
 
@@ -1358,7 +1358,7 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
     pc_ring_passed(&crew->segment, call->ticket);
     /* The dead one may have begun with its result there. */
     if (call->slot->flags & PC_REQUEST_TIMED)
-        leave_mark(call, call->chunk_in_use ? 0 : sampling_of(call, call->function));
+        leave_mark(call, call->chunk_in_use ? 0 : sampling_of(call->function));
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
     atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and

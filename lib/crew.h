@@ -48,6 +48,7 @@ struct pycrew_function {
     uint32_t number;
     uint32_t hash;
     uint64_t block; /* in the segment */
+    const _Atomic uint32_t *sampling; /* in it: which calls are timed */
     char *source;   /* or NULL */
     char name[];
 };
@@ -837,6 +838,13 @@ void pc_stats_count_failures(pycrew_crew *crew, int code, uint64_t count);
 
 /* For the rebuild, while no worker lives: histograms begin anew, since they may be anything. */
 void pc_stats_restore(pycrew_crew *crew);
+
+/* ---- latency.c ---- */
+
+/* Of one worker, or of all (worker < 0). */
+void pc_latency_sum(const pycrew_crew *crew, enum pc_time interval, int worker,
+                    pc_histogram_sum *ret);
+pycrew_latency pc_latency_describe(const pycrew_crew *crew, enum pc_time interval);
 
 /* ---- spawn.c ---- */
 

@@ -163,6 +163,7 @@ static int insert(pycrew_crew *crew, uint32_t hash, const char *name, const char
     }
     *place = block;
     f->block = block;
+    f->sampling = &((pc_function_block *)pc_segment_at(&crew->segment, block))->sampling;
     f->hash = hash;
     f->number = crew->function_count++;
     strcpy(f->name, name);

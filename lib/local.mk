@@ -69,9 +69,11 @@ lib_libpccore_la_SOURCES = \
 	lib/function.c \
 	lib/hostcall.c \
 	lib/ladder.c \
+	lib/latency.c \
 	lib/limits.c \
 	lib/map.c \
 	lib/memory.c \
+	lib/metrics.c \
 	lib/overlap.c lib/overlap.h \
 	lib/queue.c \
 	lib/rebuild.c \

@@ -178,11 +178,13 @@ static void look_at_worker(pycrew_crew *crew, unsigned worker, bool busy, int64_
     stats->starting += one.state == PYCREW_WORKER_STARTING;
     stats->backing_off += one.state == PYCREW_WORKER_GONE;
     stats->deaths += w->deaths;
-    if (worker >= stats->worker_max || stats->worker == NULL)
-        return;
     one.calls = w->totals.calls + present.calls;
     one.errors = w->totals.errors + present.errors;
     one.busy_ns = w->totals.busy_ns + present.busy_ns;
+    one.ready_ns = w->totals.ready_ns + present.ready_ns;
+    stats->returned += one.calls - one.errors;
+    if (worker >= stats->worker_max || stats->worker == NULL)
+        return;
     if (one.state >= PYCREW_WORKER_IDLE) {
         one.pid = w->pid;
         one.rss = resident_size(w);
@@ -191,6 +193,31 @@ static void look_at_worker(pycrew_crew *crew, unsigned worker, bool busy, int64_
 }
 
 /* ---- all of it ---- */
+
+static uint64_t outcome(const pycrew_crew *crew, enum pc_outcome which)
+{
+    return atomic_load_explicit(&crew->outcomes[which], memory_order_relaxed);
+}
+
+static void read_outcomes(const pycrew_crew *crew, pycrew_stats *stats)
+{
+    stats->raised = outcome(crew, PC_OUTCOME_RAISED);
+    stats->died = outcome(crew, PC_OUTCOME_DIED);
+    stats->timed_out = outcome(crew, PC_OUTCOME_TIMED_OUT);
+    stats->cancelled = outcome(crew, PC_OUTCOME_CANCELLED);
+    stats->failed = outcome(crew, PC_OUTCOME_FAILED);
+    stats->retried = outcome(crew, PC_OUTCOME_RETRIED);
+}
+
+/* Where the caller's struct has no place for them they are not worth some microseconds. */
+static void read_latencies(const pycrew_crew *crew, pycrew_stats *stats, size_t size)
+{
+    if (size <= offsetof(pycrew_stats, run))
+        return;
+    stats->run = pc_latency_describe(crew, PC_TIME_RUN);
+    stats->wait = pc_latency_describe(crew, PC_TIME_WAIT);
+    stats->total = pc_latency_describe(crew, PC_TIME_TOTAL);
+}
 
 static int check_stats(const pycrew_stats *stats)
 {
@@ -228,6 +255,8 @@ int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats)
     for (unsigned i = 0; i < crew->workers; i++)
         look_at_worker(crew, i, busy[i], now, &all);
     pthread_mutex_unlock(&crew->lock);
+    read_outcomes(crew, &all);
+    read_latencies(crew, &all, size);
     memcpy(stats, &all, size);
     free(busy);
     return 0;

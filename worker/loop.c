@@ -108,8 +108,8 @@ static int start_awaiting(pc_execution *e)
     return pc_async_start(e, 0, pc_current_call.deadline, end_awaited, NULL);
 }
 
-/* False: it goes on, and will be ended by end_awaited. */
-static bool run_single(pc_execution *e)
+/* False: it goes on, and will be ended by end_awaited. In line, though two call it. */
+static inline __attribute__((always_inline)) bool run_single(pc_execution *e)
 {
     pc_slot *slot = e->slot;
     int64_t deadline = slot->flags & PC_REQUEST_DEADLINE ? slot->deadline : INT64_MAX;
@@ -129,7 +129,7 @@ static bool run_single(pc_execution *e)
     return true;
 }
 
-static bool run_timed(pc_execution *e)
+static __attribute__((noinline, cold)) bool run_timed(pc_execution *e)
 {
     bool ended;
 
