@@ -87,7 +87,7 @@ TEST(one_of_two_to_the_n_is_taken_whatever_the_step)
 
     for (unsigned n = 0; n <= PC_SAMPLING_MAX; n++, mask = pc_sampling_next(mask, 1)) {
         ASSERT_INT(pc_sampling_weight(mask), 1 << n);
-        for (uint32_t step = 1; step <= 128; step++) {
+        for (uint32_t step = 1; step <= 100; step++) {
             uint32_t taken = 0;
 
             for (uint32_t i = 0; i < 10000; i++)
