@@ -527,6 +527,22 @@ static inline pycrew_queue *announced_in(const pycrew_call *call)
                : pc_stream_queue(call);
 }
 
+static uint32_t sampling_of(const pycrew_function *function)
+{
+    return atomic_load_explicit(function->sampling, memory_order_relaxed);
+}
+
+/* Leaves in the slot what its worker counts it with. */
+static void leave_mark(pycrew_call *call, uint32_t sampling)
+{
+    const pc_time_mark mark = {
+        .submitted = atomic_load_explicit(&call->submitted, memory_order_relaxed),
+        .weight = pc_sampling_weight(sampling)};
+
+    static_assert(sizeof mark <= PC_INLINE_RESULT, "a mark stands where the result will be");
+    memcpy(call->slot->result, &mark, sizeof mark);
+}
+
 static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
@@ -543,9 +559,31 @@ static inline void fill_request(pycrew_call *call)
     slot->arguments_size = call->builder.writer.size;
 }
 
+static __attribute__((noinline, cold)) void mark_timed(pycrew_call *call)
+{
+    uint32_t sampling = call->flags & PC_REQUEST_BATCH ? 0 : sampling_of(call->function);
+
+    atomic_store_explicit(&call->submitted, pc_now(), memory_order_relaxed);
+    leave_mark(call, sampling);
+    call->slot->flags |= PC_REQUEST_TIMED;
+}
+
+/* Whether the call is timed: see histogram.h. Chunks all are. Behind fill_request, whose registers it does
+ * not take. */
+static inline void choose_timed(pycrew_call *call)
+{
+    const pycrew_function *function = atomic_load_explicit(&call->function, memory_order_relaxed);
+    uint32_t number = atomic_load_explicit(&call->ticket, memory_order_relaxed);
+
+    if (__builtin_expect(pc_sampling_takes(number, sampling_of(function)), 0) ||
+        __builtin_expect(call->flags & PC_REQUEST_BATCH, 0))
+        mark_timed(call);
+}
+
 void pc_call_fill_request(pycrew_call *call)
 {
     fill_request(call);
+    choose_timed(call);
 }
 
 /* The ticket is taken before the slot's lines are written: it is a locked instruction, and would
@@ -560,6 +598,7 @@ static bool write_request(pycrew_call *call)
         return false;
     atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
     fill_request(call);
+    choose_timed(call);
     return true;
 }
 
@@ -875,6 +914,13 @@ static void await_collected(pycrew_call *call)
         sched_yield();
 }
 
+/* A chunk's items are counted when they are handed out. */
+static void note_failure(const pycrew_call *call)
+{
+    if (!call->chunk_in_use)
+        pc_stats_count_failures(call->crew, call->code, 1);
+}
+
 /* The ended call's lines are written next when it is used again. */
 static void collect(pycrew_call *call, uint64_t word)
 {
@@ -882,6 +928,8 @@ static void collect(pycrew_call *call, uint64_t word)
     pc_prefetch_write(&call->slot->function);
     call->code = pc_word_worker(word) == PC_WORKER_HOST ? collect_from_host(call)
                                                          : collect_from_worker(call, word);
+    if (__builtin_expect(call->code < 0, 0))
+        note_failure(call);
     remove_deadline(call);
     atomic_store_explicit(&call->phase, PC_PHASE_ENDED, memory_order_release);
 }
@@ -1201,6 +1249,7 @@ bool pc_call_end_regardless(pycrew_call *call, int code, const char *message, bo
         return phase != PC_PHASE_COLLECTING;
     if (!take_host_end(call))
         call->code = set_lost(call, code, message, may_have_run);
+    note_failure(call);
     call->held = false;
     pc_deadline_remove(call);
     /* Nobody but host threads is left to swap it, and each of them looks for DONE first. */
@@ -1307,6 +1356,9 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
 
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
     pc_ring_passed(&crew->segment, call->ticket);
+    /* The dead one may have begun with its result there. */
+    if (call->slot->flags & PC_REQUEST_TIMED)
+        leave_mark(call, call->chunk_in_use ? 0 : sampling_of(call->function));
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
     atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and

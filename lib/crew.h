@@ -48,6 +48,7 @@ struct pycrew_function {
     uint32_t number;
     uint32_t hash;
     uint64_t block; /* in the segment */
+    const _Atomic uint32_t *sampling; /* in it: which calls are timed */
     char *source;   /* or NULL */
     char name[];
 };
@@ -167,7 +168,7 @@ enum pc_step { PC_STEP_NONE = 0, PC_STEP_INTERRUPTED, PC_STEP_STACK, PC_STEP_DOO
 /* What a worker's processes have done; see stats.c. */
 typedef struct pc_worker_totals {
     uint64_t calls, errors;
-    int64_t busy_ns;
+    int64_t busy_ns, ready_ns;
 } pc_worker_totals;
 
 /* How the last of a worker's processes ended. */
@@ -320,6 +321,7 @@ struct pycrew_crew {
     _Atomic(pc_stub_page *) stub_pages[PC_STUB_PAGES]; /* made when first needed, kept until close */
 
     pthread_mutex_t heap_lock;
+    _Atomic uint64_t outcomes[PC_OUTCOMES]; /* see stats.c */
     pc_heap heap;
     pc_span_view *span_views;
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
@@ -829,6 +831,20 @@ bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker);
 
 /* Under crew->lock, before a dead worker's record is used again: keeps what it has counted. */
 void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned);
+
+/* Counts ends that are not returns (by their code), and calls that run again. */
+void pc_stats_count(pycrew_crew *crew, enum pc_outcome outcome, uint64_t count);
+void pc_stats_count_failures(pycrew_crew *crew, int code, uint64_t count);
+
+/* For the rebuild, while no worker lives: histograms begin anew, since they may be anything. */
+void pc_stats_restore(pycrew_crew *crew);
+
+/* ---- latency.c ---- */
+
+/* Of one worker, or of all (worker < 0). */
+void pc_latency_sum(const pycrew_crew *crew, enum pc_time interval, int worker,
+                    pc_histogram_sum *ret);
+pycrew_latency pc_latency_describe(const pycrew_crew *crew, enum pc_time interval);
 
 /* ---- spawn.c ---- */
 

@@ -30,6 +30,7 @@ shm_sources = \
 	lib/shm/columns.c lib/shm/columns.h \
 	lib/shm/control.c lib/shm/control.h \
 	lib/shm/heap.c lib/shm/heap.h \
+	lib/shm/histogram.c lib/shm/histogram.h \
 	lib/shm/idle.c lib/shm/idle.h \
 	lib/shm/inbox.c lib/shm/inbox.h \
 	lib/shm/ring.c lib/shm/ring.h \
@@ -68,9 +69,11 @@ lib_libpccore_la_SOURCES = \
 	lib/function.c \
 	lib/hostcall.c \
 	lib/ladder.c \
+	lib/latency.c \
 	lib/limits.c \
 	lib/map.c \
 	lib/memory.c \
+	lib/metrics.c \
 	lib/overlap.c lib/overlap.h \
 	lib/queue.c \
 	lib/rebuild.c \

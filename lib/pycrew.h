@@ -799,7 +799,24 @@ typedef struct pycrew_worker_stats {
     uint64_t errors; /* ... and those of them that did not return */
     int64_t busy_ns; /* the time in which it was not idle, within some milliseconds */
     size_t rss;      /* its resident memory in bytes, what is shared included; 0: not alive */
+    int64_t ready_ns; /* for how long it was there to take calls: busy_ns / ready_ns is its busy share */
 } pycrew_worker_stats;
+
+/* How long calls and batch items took, that workers ended since the crew was opened. Of short ones (below 10 us)
+ * some are timed, one of 64 in the end, and stand for the rest, so count is right within that. Percentiles are
+ * right within an eighth; nanoseconds, 0 where nothing was counted. */
+typedef struct pycrew_latency {
+    uint64_t count;
+    int64_t sum_ns;
+    int64_t p50_ns, p90_ns, p99_ns, p999_ns; /* what so many in a hundred (in a thousand) took at most */
+    int64_t max_ns; /* the longest that was timed */
+} pycrew_latency;
+
+enum pycrew_interval { /* of a call's way; items of a batch have their chunk's wait and end */
+    PYCREW_TIME_RUN = 0,  /* that a worker had it: arguments, function, result; with what a coroutine waits */
+    PYCREW_TIME_WAIT = 1, /* from submit until that began */
+    PYCREW_TIME_TOTAL = 2 /* from submit to end */
+};
 
 /* Start from PYCREW_STATS_INIT. worker is the caller's array, or NULL. */
 typedef struct pycrew_stats {
@@ -818,10 +835,20 @@ typedef struct pycrew_stats {
     size_t memory_used;   /* shared memory in bytes, in steps of 1 MiB, */
     size_t memory_max;    /* and what it may become */
     uint64_t deaths;      /* of all workers */
+    /* Ended calls and batch items, by how; a batch's and a map's failures when they are handed out. */
+    uint64_t returned;
+    uint64_t raised;      /* PYCREW_ERAISED, */
+    uint64_t died;        /* PYCREW_EDIED, */
+    uint64_t timed_out;   /* -ETIMEDOUT, */
+    uint64_t cancelled;   /* -ECANCELED, */
+    uint64_t failed;      /* any other code */
+    uint64_t retried;     /* how often one was run again after a death */
+    pycrew_latency run, wait, total; /* enum pycrew_interval */
 } pycrew_stats;
 
 #ifdef __cplusplus
-#define PYCREW_STATS_INIT {sizeof(pycrew_stats), sizeof(pycrew_worker_stats), nullptr, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define PYCREW_STATS_INIT {sizeof(pycrew_stats), sizeof(pycrew_worker_stats), nullptr, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+                           0, 0, 0, 0, 0, 0, 0, {}, {}, {}}
 #else
 #define PYCREW_STATS_INIT {.size = sizeof(pycrew_stats), .worker_size = sizeof(pycrew_worker_stats)}
 #endif
@@ -829,6 +856,16 @@ typedef struct pycrew_stats {
 /* What the crew is doing. Costs calls nothing; takes some microseconds itself, with worker 10 more
  * for each. Never sleeps, whatever state the workers are in. -EINVAL, -ENOMEM, PYCREW_EFORKED. */
 PYCREW_API int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats);
+
+/* What share (0 to 1) of the calls took at most: of one worker, or of all (worker < 0), right within an eighth; 0 if
+ * none was counted. interval is one of enum pycrew_interval. -EINVAL, PYCREW_EFORKED. */
+PYCREW_API int pycrew_stats_quantile(pycrew_crew *crew, int interval, int worker, double share, int64_t *ret_ns);
+
+/* All of it as text that Prometheus reads (exposition format 0.0.4), with a NUL, as snprintf: returns its length without
+ * the NUL, and writes what fits of it into size bytes. name is the label `crew` of each line (UTF-8, any characters), for
+ * programs with several crews, whose texts are to be served apart; or NULL. Of a second call the text may be longer: ask
+ * for some more than the first one said. -EINVAL, -ENOMEM, PYCREW_EFORKED. */
+PYCREW_API int pycrew_metrics_write(pycrew_crew *crew, const char *name, char *buffer, size_t size);
 
 #ifdef __cplusplus
 }

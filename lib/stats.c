@@ -46,6 +46,7 @@ static pc_worker_totals read_counters(const pycrew_crew *crew, unsigned worker, 
     totals.errors =
         at_most(atomic_load_explicit(&record->errors, memory_order_relaxed), totals.calls);
     totals.busy_ns = lived - idle;
+    totals.ready_ns = lived;
     return totals;
 }
 
@@ -57,7 +58,35 @@ void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned)
     w->totals.calls += last.calls;
     w->totals.errors += last.errors;
     w->totals.busy_ns += last.busy_ns;
+    w->totals.ready_ns += last.ready_ns;
     w->deaths += !planned;
+}
+
+/* ---- outcomes ---- */
+
+void pc_stats_count(pycrew_crew *crew, enum pc_outcome outcome, uint64_t count)
+{
+    atomic_fetch_add_explicit(&crew->outcomes[outcome], count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&crew->segment.header->outcomes[outcome], count,
+                              memory_order_relaxed);
+}
+
+void pc_stats_count_failures(pycrew_crew *crew, int code, uint64_t count)
+{
+    switch (code) {
+    case PYCREW_ERAISED: pc_stats_count(crew, PC_OUTCOME_RAISED, count); break;
+    case PYCREW_EDIED: pc_stats_count(crew, PC_OUTCOME_DIED, count); break;
+    case -ETIMEDOUT: pc_stats_count(crew, PC_OUTCOME_TIMED_OUT, count); break;
+    case -ECANCELED: pc_stats_count(crew, PC_OUTCOME_CANCELLED, count); break;
+    default: pc_stats_count(crew, PC_OUTCOME_FAILED, count);
+    }
+}
+
+void pc_stats_restore(pycrew_crew *crew)
+{
+    memset(crew->segment.times, 0, crew->workers * sizeof crew->segment.times[0]);
+    for (unsigned i = 0; i < PC_OUTCOMES; i++)
+        atomic_store(&crew->segment.header->outcomes[i], atomic_load(&crew->outcomes[i]));
 }
 
 /* ---- calls ---- */
@@ -149,11 +178,13 @@ static void look_at_worker(pycrew_crew *crew, unsigned worker, bool busy, int64_
     stats->starting += one.state == PYCREW_WORKER_STARTING;
     stats->backing_off += one.state == PYCREW_WORKER_GONE;
     stats->deaths += w->deaths;
-    if (worker >= stats->worker_max || stats->worker == NULL)
-        return;
     one.calls = w->totals.calls + present.calls;
     one.errors = w->totals.errors + present.errors;
     one.busy_ns = w->totals.busy_ns + present.busy_ns;
+    one.ready_ns = w->totals.ready_ns + present.ready_ns;
+    stats->returned += one.calls - one.errors;
+    if (worker >= stats->worker_max || stats->worker == NULL)
+        return;
     if (one.state >= PYCREW_WORKER_IDLE) {
         one.pid = w->pid;
         one.rss = resident_size(w);
@@ -162,6 +193,31 @@ static void look_at_worker(pycrew_crew *crew, unsigned worker, bool busy, int64_
 }
 
 /* ---- all of it ---- */
+
+static uint64_t outcome(const pycrew_crew *crew, enum pc_outcome which)
+{
+    return atomic_load_explicit(&crew->outcomes[which], memory_order_relaxed);
+}
+
+static void read_outcomes(const pycrew_crew *crew, pycrew_stats *stats)
+{
+    stats->raised = outcome(crew, PC_OUTCOME_RAISED);
+    stats->died = outcome(crew, PC_OUTCOME_DIED);
+    stats->timed_out = outcome(crew, PC_OUTCOME_TIMED_OUT);
+    stats->cancelled = outcome(crew, PC_OUTCOME_CANCELLED);
+    stats->failed = outcome(crew, PC_OUTCOME_FAILED);
+    stats->retried = outcome(crew, PC_OUTCOME_RETRIED);
+}
+
+/* Where the caller's struct has no place for them they are not worth some microseconds. */
+static void read_latencies(const pycrew_crew *crew, pycrew_stats *stats, size_t size)
+{
+    if (size <= offsetof(pycrew_stats, run))
+        return;
+    stats->run = pc_latency_describe(crew, PC_TIME_RUN);
+    stats->wait = pc_latency_describe(crew, PC_TIME_WAIT);
+    stats->total = pc_latency_describe(crew, PC_TIME_TOTAL);
+}
 
 static int check_stats(const pycrew_stats *stats)
 {
@@ -199,6 +255,8 @@ int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats)
     for (unsigned i = 0; i < crew->workers; i++)
         look_at_worker(crew, i, busy[i], now, &all);
     pthread_mutex_unlock(&crew->lock);
+    read_outcomes(crew, &all);
+    read_latencies(crew, &all, size);
     memcpy(stats, &all, size);
     free(busy);
     return 0;

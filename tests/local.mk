@@ -21,6 +21,7 @@ SHM_TESTS = \
 	tests/shm/test-columns \
 	tests/shm/test-control \
 	tests/shm/test-heap \
+	tests/shm/test-histogram \
 	tests/shm/test-idle \
 	tests/shm/test-inbox \
 	tests/shm/test-ring \
@@ -34,6 +35,7 @@ tests_shm_test_budget_LDADD = lib/libpcshm.la
 tests_shm_test_columns_LDADD = lib/libpcshm.la
 tests_shm_test_control_LDADD = lib/libpcshm.la
 tests_shm_test_heap_LDADD = lib/libpcshm.la
+tests_shm_test_histogram_LDADD = lib/libpcshm.la
 tests_shm_test_idle_LDADD = lib/libpcshm.la
 tests_shm_test_inbox_LDADD = lib/libpcshm.la
 tests_shm_test_ring_LDADD = lib/libpcshm.la
@@ -93,6 +95,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-hpp-crew \
 	tests/test-hpp-host \
 	tests/test-idle-cost \
+	tests/test-latency \
 	tests/test-life \
 	tests/test-map \
 	tests/test-misbehaviour \

@@ -330,6 +330,30 @@ TEST(statistics_say_what_each_worker_did)
     ASSERT(stats.each[0].pid > 0 && stats.each[0].rss > 0);
     ASSERT_INT(crew.stats().each.size(), 0);
     ASSERT_INT(stats.deaths, 0);
+    ASSERT_INT(stats.returned, 22);
+    ASSERT(stats.each[0].busy_ns <= stats.each[0].ready_ns);
+}
+
+TEST(latencies_and_metrics_are_there)
+{
+    pycrew::crew crew = open_crew(1);
+
+    for (int i = 0; i < 3; i++)
+        crew.run("api_ops:sleep", 0.002);
+    ASSERT_INT(crew.stats().total.count, 3);
+    ASSERT(crew.quantile(PYCREW_TIME_RUN, 0.5) >= std::chrono::microseconds(1700));
+    ASSERT(crew.quantile(PYCREW_TIME_TOTAL, 1, 0).count() == crew.stats().total.max_ns);
+    const std::string text = crew.metrics("a \"name\"");
+    ASSERT(text.find("pycrew_call_run_seconds_count{crew=\"a \\\"name\\\"\"} 3\n") !=
+           std::string::npos);
+    ASSERT_INT(text.find('\0'), std::string::npos);
+    ASSERT_INT(text.back(), '\n');
+    try {
+        crew.quantile(PYCREW_TIME_RUN, 2);
+        ASSERT(!"a share of 2");
+    } catch (const pycrew::error &error) {
+        ASSERT_INT(error.code(), -EINVAL);
+    }
 }
 
 TAP_MAIN

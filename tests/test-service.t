@@ -8,16 +8,20 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.parse
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "py"))
 import cli_tap
-from cli_tap import BUILD, LIMIT_S, TOP, equal, test, wait_until
+from cli_tap import BUILD, LIMIT_S, TOP, Skip, equal, test, wait_until
 
 SERVICE = os.path.join(BUILD, "examples", "service", "service")
 
@@ -67,6 +71,17 @@ class Service:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
         try:
             return self.ask(connection, method, path, body)
+        finally:
+            connection.close()
+
+    def metrics(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
+        try:
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            equal(answer.status, 200)
+            equal(answer.getheader("Content-Type"), "text/plain; version=0.0.4; charset=utf-8")
+            return answer.read().decode()
         finally:
             connection.close()
 
@@ -267,6 +282,143 @@ def one_that_stops_answers_what_it_has():
         equal(late, [504])
         service.process.wait(LIMIT_S)
         service.health = lambda: {"pid": pid}
+
+
+NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
+LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\[\\"n])*)"'
+SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)\}})? (\d+(?:\.\d+)?)")
+
+
+def parse_metrics(text):
+    """The exposition format, with nothing in it that need not be: {name: (type, {labels: value})}."""
+    families, current = {}, None
+    assert text.endswith("\n"), text[-80:]
+    for line in text[:-1].split("\n"):
+        if line.startswith("# HELP "):
+            current, described = re.fullmatch(rf"# HELP ({NAME}) (\S.*)", line).groups()
+            assert current not in families, f"twice: {current}"
+            families[current] = [None, {}]
+        elif line.startswith("# TYPE "):
+            name, kind = re.fullmatch(rf"# TYPE ({NAME}) (counter|gauge|histogram)", line).groups()
+            equal((name, families[name]), (current, [None, {}]), line)
+            families[name][0] = kind
+        else:
+            found = SAMPLE.fullmatch(line)
+            assert found, f"no sample: {line!r}"
+            name, labels = found.group(1), tuple(re.findall(LABEL, found.group(2) or ""))
+            kind, samples = families[current]
+            allowed = [current + end for end in ("_bucket", "_sum", "_count")] if kind == "histogram" else [current]
+            assert kind and name in allowed, line
+            assert kind != "counter" or name.endswith("_total"), line
+            key = name, labels
+            assert key not in samples, f"twice: {line}"
+            samples[key] = float(found.group(found.lastindex))
+    for name, (kind, samples) in families.items():
+        assert samples, f"nothing of {name}"
+        if kind == "histogram":
+            check_histogram(name, samples)
+    return {key: value for _, samples in families.values() for key, value in samples.items()}
+
+
+def check_histogram(name, samples):
+    buckets = [(dict(labels)["le"], value) for (part, labels), value in samples.items() if part == name + "_bucket"]
+    limits = [float(limit.replace("+Inf", "inf")) for limit, _ in buckets]
+    values = [value for _, value in buckets]
+    equal(limits, sorted(set(limits)))
+    equal(values, sorted(values))
+    equal((buckets[-1][0], values[-1]), ("+Inf", samples[name + "_count", ()]))
+    assert samples[name + "_sum", ()] >= 0
+
+
+def ask_some(service, count):
+    with Clients(service) as clients:
+        clients.answer_more(count)
+
+
+@test
+def metrics_are_as_prometheus_wants_them():
+    with Service("-w", 2, "-b", 1, "-f", "service_ops:predict_in_trouble", "-r", 0) as service:
+        ask_some(service, 50)
+        equal(service.predict(with_first(253))[0], 500)
+        equal(service.predict(with_first(255))[0], 500)
+        metrics = parse_metrics(service.metrics())
+        calls = metrics["pycrew_calls_total", (("outcome", "returned"),)]
+        assert calls >= 50, metrics
+        equal(metrics["pycrew_calls_total", (("outcome", "raised"),)], 1)
+        equal(metrics["pycrew_calls_total", (("outcome", "died"),)], 1)
+        counted = metrics["pycrew_call_seconds_count", ()]
+        assert calls / 3 <= counted <= calls * 3 + 64, (calls, counted)  # it is sampled
+        ask_some(service, 50)
+        later = parse_metrics(service.metrics())
+        assert set(later) == set(metrics)
+        for (name, labels), value in metrics.items():
+            if name.endswith(("_total", "_count", "_bucket", "_sum")):
+                assert later[name, labels] >= value, (name, labels, value, later[name, labels])
+
+
+@test
+def promtool_has_nothing_to_say_against_the_metrics():
+    tool = shutil.which("promtool")
+    if not tool:
+        raise Skip("promtool (prometheus) is not installed")
+    with Service("-w", 2) as service:
+        ask_some(service, 20)
+        told = subprocess.run([tool, "check", "metrics"], input=service.metrics(), capture_output=True, text=True,
+                              timeout=LIMIT_S)
+        equal((told.returncode, told.stdout + told.stderr), (0, ""))
+
+
+@test
+def prometheus_clients_parser_reads_the_metrics():
+    try:
+        from prometheus_client.parser import text_string_to_metric_families
+    except ImportError:
+        raise Skip("python3-prometheus-client is not installed")
+    with Service("-w", 2) as service:
+        ask_some(service, 20)
+        text = service.metrics()
+        read = {(s.name, tuple(s.labels.items())): s.value
+                for family in text_string_to_metric_families(text) for s in family.samples}
+        equal(read, parse_metrics(text))
+
+
+def free_port():
+    with socket.socket() as at:
+        at.bind(("127.0.0.1", 0))
+        return at.getsockname()[1]
+
+
+@test
+def prometheus_scrapes_the_service():
+    program = shutil.which("prometheus")
+    if not program:
+        raise Skip("prometheus is not installed")
+    with Service("-w", 2) as service, tempfile.TemporaryDirectory() as folder:
+        ask_some(service, 20)
+        with open(os.path.join(folder, "config.yml"), "w") as file:
+            file.write("scrape_configs:\n- job_name: service\n  scrape_interval: 1s\n  static_configs:\n"
+                       f"  - targets: ['127.0.0.1:{service.port}']\n")
+        port = free_port()
+        prometheus = subprocess.Popen([program, f"--config.file={folder}/config.yml", f"--storage.tsdb.path={folder}/data",
+                                       f"--web.listen-address=127.0.0.1:{port}"], stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def value(query):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query=" +
+                                            urllib.parse.quote(query), timeout=LIMIT_S) as answer:
+                    found = json.load(answer)["data"]["result"]
+            except OSError:  # not up yet
+                return None
+            return float(found[0]["value"][1]) if found else None
+        try:
+            wait_until(lambda: value('pycrew_calls_total{outcome="returned"}'), "prometheus has scraped it")
+            equal(value("up"), 1)
+            median = value("histogram_quantile(0.5, pycrew_call_seconds_bucket)")
+            assert 0 < median < 10, median
+        finally:
+            prometheus.terminate()
+            prometheus.wait(LIMIT_S)
 
 
 if not os.access(SERVICE, os.X_OK):

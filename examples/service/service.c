@@ -7,7 +7,7 @@
  * descriptor stands among the connections'. No thread ever waits for Python. What comes in while
  * the workers are busy goes to them together, up to BATCH images in a call.
  *
- * GET /health says how the workers are: 503 when none is alive. SIGTERM: answers what it has, then
+ * GET /health says how the workers are: 503 when none is alive. GET /metrics is for Prometheus. SIGTERM: answers what it has, then
  * ends. SIGHUP: starts its successor on the same socket, and when that can answer does as for
  * SIGTERM: a new program, model or set of options, without a request lost. */
 #include <errno.h>
@@ -97,6 +97,17 @@ static void *must(void *pointer, const char *what)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+static void send_body(loop *l, struct evhttp_request *http, int status, const char *type,
+                      struct evbuffer *body)
+{
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(http);
+    evhttp_add_header(headers, "Content-Type", type);
+    if (l->draining)
+        evhttp_add_header(headers, "Connection", "close");
+    evhttp_send_reply(http, status, NULL, body); /* also if the client has gone: then it is freed */
+    evbuffer_free(body);
+}
+
 __attribute__((format(printf, 4, 5))) static void answer(loop *l, struct evhttp_request *http,
                                                          int status, const char *format, ...)
 {
@@ -105,12 +116,7 @@ __attribute__((format(printf, 4, 5))) static void answer(loop *l, struct evhttp_
     va_start(arguments, format);
     evbuffer_add_vprintf(body, format, arguments);
     va_end(arguments);
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(http);
-    evhttp_add_header(headers, "Content-Type", "application/json");
-    if (l->draining)
-        evhttp_add_header(headers, "Connection", "close");
-    evhttp_send_reply(http, status, NULL, body); /* also if the client has gone: then it is freed */
-    evbuffer_free(body);
+    send_body(l, http, status, "application/json", body);
 }
 
 /* A message within a JSON string. */
@@ -333,6 +339,18 @@ static void on_health(loop *l, struct evhttp_request *http)
            (double)stats.oldest_ns / 1e6, (unsigned long long)stats.deaths);
 }
 
+static void on_metrics(loop *l, struct evhttp_request *http)
+{
+    int size = pycrew_metrics_write(crew, NULL, NULL, 0) + 4096; /* numbers grow meanwhile */
+    char *text = must(malloc((size_t)size), "metrics");
+    int length = pycrew_metrics_write(crew, NULL, text, (size_t)size);
+    struct evbuffer *body = must(evbuffer_new(), "an answer");
+    if (length >= 0)
+        evbuffer_add(body, text, (size_t)(length < size ? length : size - 1));
+    free(text);
+    send_body(l, http, length < 0 ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8", body);
+}
+
 static void on_close(struct evhttp_connection *connection, void *data)
 {
     loop *l = data;
@@ -351,8 +369,10 @@ static void on_request(struct evhttp_request *http, void *data)
         on_predict(l, http);
     else if (path && strcmp(path, "/health") == 0 && !post)
         on_health(l, http);
+    else if (path && strcmp(path, "/metrics") == 0 && !post)
+        on_metrics(l, http);
     else
-        refuse(l, http, 404, "there are POST /predict and GET /health");
+        refuse(l, http, 404, "there are POST /predict, GET /health and GET /metrics");
 }
 
 /* ---- loops ----------------------------------------------------------------------------------- */

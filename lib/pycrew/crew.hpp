@@ -222,6 +222,18 @@ class crew
         return detail::stats_of(native_, each_worker);
     }
 
+    /* What a share (0 to 1) of the calls took at most, of one worker or of all: see pycrew_stats_quantile. */
+    std::chrono::nanoseconds quantile(pycrew_interval interval, double share, int worker = -1) const
+    {
+        return detail::quantile_of(native_, interval, share, worker);
+    }
+
+    /* All of it as Prometheus reads it; name is the label `crew`, or nullptr: see pycrew_metrics_write. */
+    std::string metrics(const char *name = nullptr) const
+    {
+        return detail::metrics_of(native_, name);
+    }
+
     template <typename T, typename Of>
     pycrew::batch<T> batch(const Of &of, const pycrew_batch_options &with = batch_options()) const
     {
