@@ -93,6 +93,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-hpp-crew \
 	tests/test-hpp-host \
 	tests/test-idle-cost \
+	tests/test-leave \
 	tests/test-life \
 	tests/test-map \
 	tests/test-misbehaviour \
@@ -307,6 +308,7 @@ test_data = \
 	tests/py/fails_at_import.py \
 	tests/py/host_ops.py \
 	tests/py/imports_slowly.py \
+	tests/py/leave_ops.py \
 	tests/py/life_ops.py \
 	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \
