@@ -556,6 +556,62 @@ TEST(a_cancel_takes_away_what_was_made)
     pycrew_close(crew);
 }
 
+/* Once, though others ask for items behind the one that failed, and the stream is released then. */
+static void is_closed_once(pycrew_call *stream, pycrew_crew *crew)
+{
+    AWAIT(file_size(scratch("closed")) == 1);
+    pycrew_release(stream);
+    OK(pycrew_drain(crew, BOUND));
+    ASSERT_INT((int)file_size(scratch("closed")), 1);
+    pycrew_close(crew);
+}
+
+TEST(an_iterator_that_raises_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:IteratorFails", 8, "is", 3, scratch("closed"));
+
+    for (int i = 0; i < 3; i++)
+        ASSERT_INT(next_int(stream), 2 - i);
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    is_closed_once(stream, crew);
+}
+
+TEST(an_iterator_that_is_interrupted_is_closed_at_its_workers_end)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream =
+        STREAM(crew, "actor_ops:IteratorFails", 2, "isd", 1, scratch("closed"), 60.0);
+
+    ASSERT_INT(next_int(stream), 0);
+    GIVES(pycrew_next(stream, 10 * MS), -ETIME);
+    OK(pycrew_cancel(stream));
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    is_closed_once(stream, crew);
+}
+
+TEST(an_asynchronous_iterator_that_raises_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:AsyncIteratorFails", 8, "is", 1, scratch("closed"));
+
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    ASSERT_STR(pycrew_last_error()->type, "ValueError");
+    is_closed_once(stream, crew);
+}
+
+TEST(an_asynchronous_iterator_that_is_cancelled_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:AsyncIteratorFails", 8, "is", 3, scratch("closed"));
+
+    ASSERT_INT(next_int(stream), 2);
+    GIVES(pycrew_next(stream, 10 * MS), -ETIME);
+    OK(pycrew_cancel(stream));
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    is_closed_once(stream, crew);
+}
+
 /* ---- release
  * --------------------------------------------------------------------------------------- */
 

@@ -93,30 +93,45 @@ static void note_stream_end(PyObject *name)
     Py_XDECREF(stream);
 }
 
-static void erase(PyObject *name)
+static void end_stream(PyObject *name)
 {
     if (iterators != NULL && PySet_Contains(iterators, name) > 0)
         note_stream_end(name);
-    if (objects != NULL && PyDict_DelItem(objects, name) < 0)
-        PyErr_Clear();
     if (iterators != NULL && PySet_Discard(iterators, name) < 0)
         PyErr_Clear();
 }
 
-void pc_object_forget(PyObject *name)
+static void erase(PyObject *name)
+{
+    end_stream(name);
+    if (objects != NULL && PyDict_DelItem(objects, name) < 0)
+        PyErr_Clear();
+}
+
+static void keep_exception(void (*do_it)(PyObject *name), PyObject *name)
 {
 #if PY_VERSION_HEX >= 0x030c0000
     PyObject *exception = PyErr_GetRaisedException();
 
-    erase(name);
+    do_it(name);
     PyErr_SetRaisedException(exception);
 #else
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
-    erase(name);
+    do_it(name);
     PyErr_Restore(type, value, traceback);
 #endif
+}
+
+void pc_object_forget(PyObject *name)
+{
+    keep_exception(erase, name);
+}
+
+void pc_object_end_stream(PyObject *name)
+{
+    keep_exception(end_stream, name);
 }
 
 /* ---- streams ---- */
@@ -142,11 +157,8 @@ static PyObject *run_next(PyObject *name, enum pc_result_kind *kind)
         PyErr_SetString(PyExc_SystemError, "an item is asked for of what is no stream");
     else if (stream != NULL)
         item = pc_stream_next(stream);
-    if (item == NULL) {
-        pc_object_forget(name);
-        if (!PyErr_Occurred())
-            *kind = PC_RESULT_END;
-    }
+    if (item == NULL && !PyErr_Occurred())
+        *kind = PC_RESULT_END;
     Py_XDECREF(stream);
     return item;
 }
