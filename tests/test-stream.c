@@ -909,6 +909,23 @@ TEST(a_release_while_an_asynchronous_step_takes_long_cancels_it_after_the_grace)
     pycrew_close(crew);
 }
 
+TEST(a_close_has_the_whole_grace_however_long_the_item_before_it_cleans_up)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream;
+    pycrew_crew *crew;
+
+    options.grace_ns = SECOND;
+    crew = open_with(&options);
+    stream = STREAM(crew, "actor_ops:AsyncIteratorCleansUp", 1, "ssdd", scratch("closed"),
+                    scratch("started"), 0.6, 0.7);
+    AWAIT(pycrew_next(stream, MS) == -ETIME && exists(scratch("started")));
+    pycrew_release(stream); /* in a second the item is cancelled; the close ends 1.3 s behind that */
+    OK(pycrew_drain(crew, BOUND));
+    ASSERT_INT((int)file_size(scratch("closed")), 1);
+    pycrew_close(crew);
+}
+
 TEST(an_asynchronous_generator_that_never_began_is_closed_without_a_word)
 {
     pycrew_options options = test_options(1);

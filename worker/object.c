@@ -260,14 +260,15 @@ static PyObject *close_object(PyObject *object)
     return result;
 }
 
-static PyObject *close_kept(PyObject *kept)
+/* One that waits for its turn has not begun, and has no time to close in until then. */
+static PyObject *close_kept(pc_execution *e, PyObject *kept)
 {
-    PyObject *stream;
+    PyObject *stream = pc_stream_check(kept) ? pc_stream_close(kept) : NULL;
 
-    if (!pc_stream_check(kept))
-        return close_object(kept);
-    stream = pc_stream_close(kept);
-    return stream != NULL ? stream : close_object(pc_stream_iterator(kept));
+    if (stream != NULL)
+        return stream;
+    pc_run_publish_entered(e);
+    return close_object(pc_stream_check(kept) ? pc_stream_iterator(kept) : kept);
 }
 
 /* The host gives the time that it may take, and not when that ends: it may have been queued for long. */
@@ -277,7 +278,7 @@ static void set_close_deadline(void)
         pc_current_call.deadline += pc_now();
 }
 
-static PyObject *run_drop(PyObject *name)
+static PyObject *run_drop(pc_execution *e, PyObject *name)
 {
     PyObject *object = find(name), *result;
 
@@ -288,7 +289,7 @@ static PyObject *run_drop(PyObject *name)
         Py_RETURN_NONE;
     }
     pc_object_forget(name);
-    result = close_kept(object);
+    result = close_kept(e, object);
     Py_DECREF(object);
     return result;
 }
@@ -395,7 +396,7 @@ static PyObject *run_decoded(pc_execution *e, PyObject *function, pc_arguments *
     case PC_KIND_NEXT:
         return run_next(decoded->items[0], kind);
     default:
-        return run_drop(decoded->items[0]);
+        return run_drop(e, decoded->items[0]);
     }
 }
 
@@ -418,7 +419,8 @@ PyObject *pc_object_run(pc_execution *e, pc_cursor arguments, enum pc_result_kin
     }
     rc = pc_decode_arguments(arguments, pc_run_publish_entered, e, &decoded);
     if (rc == 0) {
-        pc_run_publish_entered(e);
+        if ((e->slot->flags & PC_REQUEST_KIND) != PC_KIND_DROP)
+            pc_run_publish_entered(e);
         e->ran = true;
         result = run_decoded(e, function, &decoded, kind);
     }

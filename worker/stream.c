@@ -175,12 +175,13 @@ static void take_out(stream *s, pc_async_call *call)
     }
 }
 
-/* What it closes is given the time from here on, and not from when it was asked for. */
-static void set_deadline(pc_async_call *call)
+/* What it closes is given the time from here on, and not from when it was asked for: the host sees that it has entered. */
+static void begin_drop(pc_async_call *call)
 {
     const pc_slot *slot = call->execution.slot;
 
-    if (is_drop(call) && slot->flags & PC_REQUEST_DEADLINE)
+    pc_run_publish_entered(&call->execution);
+    if (slot->flags & PC_REQUEST_DEADLINE)
         call->deadline = pc_now() + slot->deadline;
 }
 
@@ -192,7 +193,8 @@ static void begin(stream *s, pc_async_call *call)
         return;
     }
     s->running = call;
-    set_deadline(call);
+    if (is_drop(call))
+        begin_drop(call);
     if (!pc_async_begin(call))
         pc_async_fail(call);
 }

@@ -366,6 +366,29 @@ class AsyncIteratorFails(AsyncIterator):
         note(self.path)
 
 
+class AsyncIteratorCleansUp(AsyncIterator):
+    """For long, where its item is cancelled; and then it takes long to close."""
+
+    def __init__(self, path, started, item_s, close_s):
+        super().__init__(1, path)
+        self.started = started
+        self.item_s = item_s
+        self.close_s = close_s
+
+    async def give(self, value):
+        import asyncio
+        try:
+            open(self.started, "w").close()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(self.item_s)
+
+    async def aclose(self):
+        import asyncio
+        await asyncio.sleep(self.close_s)
+        note(self.path)
+
+
 class IteratorFails:
     """Behind some items; and would go on then."""
 
