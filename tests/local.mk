@@ -249,7 +249,8 @@ soak: all tests/soak/pycrew-soak
 
 WORKER_TESTS = \
 	tests/worker/test-convert \
-	tests/worker/test-items
+	tests/worker/test-items \
+	tests/worker/test-leave
 tests_worker_test_convert_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_convert_CFLAGS = $(worker_cflags)
 tests_worker_test_convert_LDFLAGS = $(worker_link_flags)
@@ -258,6 +259,10 @@ tests_worker_test_items_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_items_CFLAGS = $(worker_cflags)
 tests_worker_test_items_LDFLAGS = $(worker_link_flags)
 tests_worker_test_items_LDADD = $(worker_test_libs)
+tests_worker_test_leave_CPPFLAGS = $(worker_cppflags)
+tests_worker_test_leave_CFLAGS = $(worker_cflags)
+tests_worker_test_leave_LDFLAGS = $(worker_link_flags)
+tests_worker_test_leave_LDADD = $(worker_test_libs)
 
 SCRIPT_TESTS = \
 	tests/bench-peers.t \

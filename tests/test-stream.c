@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "lib/pycrew-stubs.h"
 #include "tests/harness/crew.h"
 
 /* A stream that was submitted. */
@@ -380,9 +381,13 @@ TEST(mistakes_are_said)
     GIVES(pycrew_set_stream(call, 0), -EALREADY);
     GIVES(pycrew_result(call, "i", &value), -EALREADY);
     CONTAINS(pycrew_last_error()->message, "pycrew_next");
+    ASSERT(pycrew_call_alloc(call, 1, 1) == NULL);
+    ASSERT_INT(pycrew_last_error()->code, -EALREADY);
+    CONTAINS(pycrew_last_error()->message, "no item");
     ASSERT_INT(next_int(call), 0);
     GIVES(pycrew_result(call, "s", &(const char *){NULL}), PYCREW_ETYPE);
     OK(pycrew_result(call, "i", &value)); /* and may be read again */
+    ASSERT(pycrew_call_alloc(call, 1, 1) != NULL);
     pycrew_release(call);
     call = prepare(crew, "actor_ops:count_to");
     OK(pycrew_set_stream(call, 0));
