@@ -1603,6 +1603,7 @@ int pc_call_set_object(pycrew_call *call, enum pc_request_kind kind, uint64_t ob
 {
     call->flags = (uint16_t)(call->flags | kind);
     call->seen_running = call->at_end = false;
+    call->drop_looks = 0;
     return pc_write_u64(&call->builder.writer, object);
 }
 

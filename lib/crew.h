@@ -135,7 +135,8 @@ struct pycrew_call {
     /* Of calls for one worker; no plain call's way comes here. */
     unsigned incarnation;  /* of directed */
     uint32_t stale_ticket;
-    bool seen_running;     /* of a drop: it had begun when its time was looked at; under crew->lock */
+    uint8_t drop_looks;    /* of a drop that was claimed, at its time; under crew->lock */
+    bool seen_running;     /* and it had begun */
     bool at_end;           /* of a stream's item: there is none */
     unsigned ended_worker, ended_incarnation; /* of a stream: where the iterator is */
     pc_stream *stream_record; /* made when first needed, kept until close */

@@ -26,6 +26,7 @@
 #define REPEAT_NS (10 * MS) /* between interrupts */
 
 enum { STACK_LOOKS = 3, STACK_LOOKS_MAX = 40 };
+enum { DROP_LOOKS = 8 };
 
 /* How long before the end of the grace the stack is asked for, for faulthandler to have time to write:
  * a worker that spins on a loaded machine gets its next turn, and the signal, late. */
@@ -478,16 +479,20 @@ static void call_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
     pc_deadline_add(call);
 }
 
-/* A drop has no time to be queued for: what it drops would stay. But what it runs has. */
+/* A drop has no time to be queued for: what it drops would stay. But what it runs has, from when it was seen to have begun: it
+ * may be claimed before, and wait for the end of an item, which has its own time and some more to clean up. A worker that never
+ * says that it begins is none of ours. */
 static void drop_deadline(pycrew_crew *crew, pycrew_call *call, int64_t now)
 {
-    uint64_t word = atomic_load(&call->slot->control);
+    uint64_t word = atomic_load_explicit(&call->slot->control, memory_order_acquire);
+    bool claimed = !pc_word_is_queued(word);
 
-    if (!pc_word_is_queued(word) && call->seen_running) {
+    if (claimed && (call->seen_running || call->drop_looks == DROP_LOOKS)) {
         call_deadline(crew, call, now);
         return;
     }
-    call->seen_running = !pc_word_is_queued(word);
+    call->drop_looks = (uint8_t)(call->drop_looks + claimed);
+    call->seen_running = claimed && atomic_load(&call->slot->entered) == call->generation;
     call->deadline = now + crew->grace_ns;
     pc_deadline_add(call);
 }

@@ -96,6 +96,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-hpp-host \
 	tests/test-idle-cost \
 	tests/test-latency \
+	tests/test-leave \
 	tests/test-life \
 	tests/test-map \
 	tests/test-misbehaviour \
@@ -251,7 +252,8 @@ soak: all tests/soak/pycrew-soak
 
 WORKER_TESTS = \
 	tests/worker/test-convert \
-	tests/worker/test-items
+	tests/worker/test-items \
+	tests/worker/test-leave
 tests_worker_test_convert_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_convert_CFLAGS = $(worker_cflags)
 tests_worker_test_convert_LDFLAGS = $(worker_link_flags)
@@ -260,6 +262,10 @@ tests_worker_test_items_CPPFLAGS = $(worker_cppflags)
 tests_worker_test_items_CFLAGS = $(worker_cflags)
 tests_worker_test_items_LDFLAGS = $(worker_link_flags)
 tests_worker_test_items_LDADD = $(worker_test_libs)
+tests_worker_test_leave_CPPFLAGS = $(worker_cppflags)
+tests_worker_test_leave_CFLAGS = $(worker_cflags)
+tests_worker_test_leave_LDFLAGS = $(worker_link_flags)
+tests_worker_test_leave_LDADD = $(worker_test_libs)
 
 SCRIPT_TESTS = \
 	tests/bench-peers.t \
@@ -310,6 +316,7 @@ test_data = \
 	tests/py/fails_at_import.py \
 	tests/py/host_ops.py \
 	tests/py/imports_slowly.py \
+	tests/py/leave_ops.py \
 	tests/py/life_ops.py \
 	tests/py/map_ops.py \
 	tests/py/misuse_ops.py \

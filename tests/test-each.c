@@ -220,10 +220,17 @@ TEST(mistakes_are_said)
 {
     pycrew_crew *crew = open_crew(1);
     pycrew_call *call = prepared(crew, "builtins:range");
+    pycrew_actor *actor;
     int result;
 
     OK(pycrew_set_stream(call, 1));
     GIVES(pycrew_run_each_call(call), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "an actor's, or a stream");
+    OK(pycrew_actor_open(crew, &actor, BOUND, "actor_ops:Counter", ""));
+    OK(pycrew_actor_prepare(actor, "get", BOUND, &call));
+    GIVES(pycrew_run_each_call(call), -EINVAL);
+    CONTAINS(pycrew_last_error()->message, "an actor's, or a stream");
+    pycrew_actor_close(actor);
 
     GIVES(pycrew_run_each(NULL, "m:f", ""), -EINVAL);
     GIVES(pycrew_run_each(crew, "m", ""), -EINVAL);

@@ -565,6 +565,8 @@ TEST(what_an_engine_has_not_is_refused_by_name)
     is_refused("actors");
     GIVES(pycrew_run_each(crew, "engine_ops:pid", ""), -ENOTSUP);
     is_refused("pycrew_run_each");
+    GIVES(pycrew_run_each_call(prepare(crew, "engine_ops:pid")), -ENOTSUP);
+    is_refused("pycrew_run_each_call");
     GIVES(pycrew_export(crew, "f", exported, NULL), -ENOTSUP);
     is_refused("exported functions");
     GIVES(pycrew_reload(crew, BOUND), -ENOTSUP);

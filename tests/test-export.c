@@ -768,6 +768,28 @@ TEST(a_coroutine_awaits_the_host_and_others_go_on_in_its_worker)
     pycrew_close(crew);
 }
 
+TEST(a_task_that_is_cancelled_while_it_awaits_the_host_holds_no_thread)
+{
+    pycrew_crew *crew = open_exporting(1, 2);
+    gate g = {.open = false};
+    int value;
+
+    gate_init(&g);
+    OK(pycrew_export(crew, "wait_for_gate", wait_for_gate, &g));
+    OK(pycrew_export(crew, "open_gate", open_gate, &g));
+    OK(pycrew_run(crew, "host_ops:give_up", "d>i", 0.1, &value));
+    ASSERT_INT(value, 7);
+    ASSERT_INT(atomic_load(&g.most), 2);
+    open_gate(&g, NULL); /* and their places are free with the answers, or where they were not asked yet */
+    for (int i = 0; i < 3; i++) {
+        OK(pycrew_run(crew, "host_ops:await_sums", "i>i", 30, &value));
+        ASSERT_INT(value, 30 * 31 / 2);
+    }
+    AWAIT(atomic_load(&g.inside) == 0);
+    ASSERT_INT(atomic_load(&g.most), 2);
+    pycrew_close(crew);
+}
+
 TEST(workers_ask_in_parallel)
 {
     enum { CALLS = 40, TIMES = 200 };

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "lib/pycrew-stubs.h"
 #include "tests/harness/crew.h"
 
 /* A stream that was submitted. */
@@ -380,9 +381,13 @@ TEST(mistakes_are_said)
     GIVES(pycrew_set_stream(call, 0), -EALREADY);
     GIVES(pycrew_result(call, "i", &value), -EALREADY);
     CONTAINS(pycrew_last_error()->message, "pycrew_next");
+    ASSERT(pycrew_call_alloc(call, 1, 1) == NULL);
+    ASSERT_INT(pycrew_last_error()->code, -EALREADY);
+    CONTAINS(pycrew_last_error()->message, "no item");
     ASSERT_INT(next_int(call), 0);
     GIVES(pycrew_result(call, "s", &(const char *){NULL}), PYCREW_ETYPE);
     OK(pycrew_result(call, "i", &value)); /* and may be read again */
+    ASSERT(pycrew_call_alloc(call, 1, 1) != NULL);
     pycrew_release(call);
     call = prepare(crew, "actor_ops:count_to");
     OK(pycrew_set_stream(call, 0));
@@ -554,6 +559,62 @@ TEST(a_cancel_takes_away_what_was_made)
     pycrew_release(stream);
     AWAIT(has_text(scratch("closed"), "closed"));
     pycrew_close(crew);
+}
+
+/* Once, though others ask for items behind the one that failed, and the stream is released then. */
+static void is_closed_once(pycrew_call *stream, pycrew_crew *crew)
+{
+    AWAIT(file_size(scratch("closed")) == 1);
+    pycrew_release(stream);
+    OK(pycrew_drain(crew, BOUND));
+    ASSERT_INT((int)file_size(scratch("closed")), 1);
+    pycrew_close(crew);
+}
+
+TEST(an_iterator_that_raises_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:IteratorFails", 8, "is", 3, scratch("closed"));
+
+    for (int i = 0; i < 3; i++)
+        ASSERT_INT(next_int(stream), 2 - i);
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    is_closed_once(stream, crew);
+}
+
+TEST(an_iterator_that_is_interrupted_is_closed_at_its_workers_end)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream =
+        STREAM(crew, "actor_ops:IteratorFails", 2, "isd", 1, scratch("closed"), 60.0);
+
+    ASSERT_INT(next_int(stream), 0);
+    GIVES(pycrew_next(stream, 10 * MS), -ETIME);
+    OK(pycrew_cancel(stream));
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    is_closed_once(stream, crew);
+}
+
+TEST(an_asynchronous_iterator_that_raises_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:AsyncIteratorFails", 8, "is", 1, scratch("closed"));
+
+    GIVES(pycrew_next(stream, BOUND), PYCREW_ERAISED);
+    ASSERT_STR(pycrew_last_error()->type, "ValueError");
+    is_closed_once(stream, crew);
+}
+
+TEST(an_asynchronous_iterator_that_is_cancelled_is_closed)
+{
+    pycrew_crew *crew = open_crew(1);
+    pycrew_call *stream = STREAM(crew, "actor_ops:AsyncIteratorFails", 8, "is", 3, scratch("closed"));
+
+    ASSERT_INT(next_int(stream), 2);
+    GIVES(pycrew_next(stream, 10 * MS), -ETIME);
+    OK(pycrew_cancel(stream));
+    GIVES(pycrew_next(stream, BOUND), -ECANCELED);
+    is_closed_once(stream, crew);
 }
 
 /* ---- release
@@ -850,6 +911,23 @@ TEST(a_release_while_an_asynchronous_step_takes_long_cancels_it_after_the_grace)
     AWAIT(has_text(scratch("ended"), "CancelledError"));
     OK(pycrew_run(crew, "api_ops:pid", ">i", &after));
     ASSERT_INT(after, before);
+    pycrew_close(crew);
+}
+
+TEST(a_close_has_the_whole_grace_however_long_the_item_before_it_cleans_up)
+{
+    pycrew_options options = test_options(1);
+    pycrew_call *stream;
+    pycrew_crew *crew;
+
+    options.grace_ns = SECOND;
+    crew = open_with(&options);
+    stream = STREAM(crew, "actor_ops:AsyncIteratorCleansUp", 1, "ssdd", scratch("closed"),
+                    scratch("started"), 0.6, 0.7);
+    AWAIT(pycrew_next(stream, MS) == -ETIME && exists(scratch("started")));
+    pycrew_release(stream); /* in a second the item is cancelled; the close ends 1.3 s behind that */
+    OK(pycrew_drain(crew, BOUND));
+    ASSERT_INT((int)file_size(scratch("closed")), 1);
     pycrew_close(crew);
 }
 

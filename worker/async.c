@@ -489,7 +489,7 @@ static bool rest(void)
     if (pc_ring_pending(segment))
         pc_idle_wake_one(segment);
     schedule_tick(async.l->leaving ? LEAVING_TICK_S : FULL_TICK_S);
-    return !async.l->leaving || !has_place() || announce_own();
+    return !async.l->leaving || async.l->refuses || !has_place() || announce_own();
 }
 
 static bool is_awake_for_calls(void)

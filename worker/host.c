@@ -4,7 +4,8 @@
  * are in use is under the GIL. It waits without the GIL, looks for signals whenever it is woken,
  * and each 100 ms looks and announces again. If a signal's handler raises (a deadline's does), the
  * request is left to itself: its place is in use until the answer has come, and a block of
- * arguments is the host's to give back in any case, once it was published. */
+ * arguments is the host's to give back in any case, once it was published. So is the request of a thread of
+ * pycrew.async_host whose task was cancelled: that one is told by host_wait, and woken by its own semaphore. */
 #include "worker/host.h"
 
 #include <errno.h>
@@ -38,6 +39,14 @@ static struct {
     sem_t place_freed;     /* and what they wait on */
     unsigned failed_spins; /* in a row */
 } host;
+
+/* Whoever awaits the answers that a thread of the pool asks for, and may give up. */
+typedef struct host_wait {
+    PyObject_HEAD bool left;
+    int place; /* that it waits at; -1: none */
+} host_wait;
+
+static _Thread_local host_wait *present_wait;
 
 static void note_fork(void)
 {
@@ -81,14 +90,29 @@ static void free_place(unsigned place)
         pc_sleeper_post(&host.place_freed);
 }
 
+/* Those of the pool leave one to others: answers that nobody waits for any more may be late. */
 static int find_place(void)
 {
-    for (unsigned i = 0; i < PC_UPCALLS; i++) {
+    unsigned spare = 0, needed = present_wait != NULL ? 2 : 1;
+    int found = -1;
+
+    for (unsigned i = 0; i < PC_UPCALLS && spare < needed; i++) {
         if (host.places[i] == PLACE_LEFT && pc_upcall_is_answered(upcall_at(i), host.sequences[i]))
             host.places[i] = PLACE_FREE;
-        if (host.places[i] == PLACE_FREE)
-            return (int)i;
+        if (host.places[i] != PLACE_FREE)
+            continue;
+        spare++;
+        found = (int)i;
     }
+    return spare == needed ? found : -1;
+}
+
+/* 0, or -1 with an exception that nobody hears. */
+static int check_left(void)
+{
+    if (present_wait == NULL || !present_wait->left)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the task that asked was cancelled");
     return -1;
 }
 
@@ -98,7 +122,7 @@ static int wait_for_place(void)
     host.waiting++;
     Py_BEGIN_ALLOW_THREADS pc_sleeper_wait(&host.place_freed, pc_now() + PLACE_LOOK_NS);
     Py_END_ALLOW_THREADS host.waiting--;
-    return PyErr_CheckSignals();
+    return PyErr_CheckSignals() < 0 ? -1 : check_left();
 }
 
 /* A place, or -1 with an exception. */
@@ -214,7 +238,7 @@ static bool spin(const pc_upcall *upcall, uint32_t sequence)
     return answered;
 }
 
-/* 0, or -1 with the exception of a signal's handler. */
+/* 0, or -1 with an exception: a signal's handler's, or it was left. */
 static int await_answer(pc_upcall *upcall, uint32_t sequence)
 {
     unsigned looks = 0, again = 1;
@@ -225,7 +249,7 @@ static int await_answer(pc_upcall *upcall, uint32_t sequence)
     while (!answered) {
         int64_t before = pc_now(), slept;
 
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || check_left() < 0)
             return -1;
         if (host.in_child) /* a handler has forked, and come back in the child */
             return -1;
@@ -341,8 +365,13 @@ static PyObject *await_and_decode(unsigned place)
     pc_upcall *upcall = upcall_at(place);
     uint32_t sequence = host.sequences[place];
     PyObject *result = NULL;
-    bool left = await_answer(upcall, sequence) < 0;
+    bool left;
 
+    if (present_wait != NULL)
+        present_wait->place = (int)place;
+    left = await_answer(upcall, sequence) < 0;
+    if (present_wait != NULL)
+        present_wait->place = -1;
     if (!left && !host.in_child)
         result = decode_answer(upcall);
     if (host.in_child) { /* a handler has forked, or what was unpickled */
@@ -441,6 +470,52 @@ static PyObject *new_function(PyObject *name, uint32_t number)
     return (PyObject *)function;
 }
 
+/* ---- asking in a thread of the pool ---- */
+
+static PyObject *wait_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    host_wait *wait = (host_wait *)type->tp_alloc(type, 0);
+
+    (void)arguments;
+    (void)keywords;
+    if (wait != NULL)
+        wait->place = -1;
+    return (PyObject *)wait;
+}
+
+static PyObject *wait_run(PyObject *self, PyObject *callable)
+{
+    PyObject *result;
+
+    present_wait = (host_wait *)self;
+    result = PyObject_CallNoArgs(callable);
+    present_wait = NULL;
+    return result;
+}
+
+/* From another thread: it is to wait no more. Its place stays in use until the answer is there. */
+static PyObject *wait_leave(PyObject *self, PyObject *unused)
+{
+    host_wait *wait = (host_wait *)self;
+
+    (void)unused;
+    wait->left = true;
+    if (wait->place >= 0 && !host.in_child)
+        pc_sleeper_post(&upcall_at((unsigned)wait->place)->semaphore);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef wait_methods[] = {
+    {"run", wait_run, METH_O, "run(callable) calls it; what it asks of the host can be left"},
+    {"leave", wait_leave, METH_NOARGS, "nobody waits for it any more"},
+    {NULL, NULL, 0, NULL}};
+
+static PyTypeObject wait_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "_pycrew.HostWait",
+                                 .tp_basicsize = sizeof(host_wait),
+                                 .tp_flags = Py_TPFLAGS_DEFAULT,
+                                 .tp_new = wait_new,
+                                 .tp_methods = wait_methods};
+
 /* The numbers that the host gives become functions. */
 static int make_functions(PyObject *numbers, PyObject *functions)
 {
@@ -483,7 +558,10 @@ PyObject *pc_host_functions(PyObject *self, PyObject *unused)
     return functions;
 }
 
-int pc_host_init(void)
+int pc_host_init(PyObject *module)
 {
-    return PyType_Ready(&function_type);
+    if (PyType_Ready(&function_type) < 0 || PyType_Ready(&wait_type) < 0)
+        return -1;
+    Py_INCREF(&wait_type);
+    return PyModule_AddObject(module, "_HostWait", (PyObject *)&wait_type);
 }

@@ -4,7 +4,7 @@
 
 #include "worker/worker.h"
 
-int pc_host_init(void); /* 0, or -1 with an exception */
+int pc_host_init(PyObject *module); /* 0, or -1 with an exception */
 
 /* From here on there is a host that answers. */
 void pc_host_start(pc_worker *worker);

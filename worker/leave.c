@@ -1,13 +1,15 @@
 #include "worker/leave.h"
 
 #include "lib/shm/idle.h"
+#include "lib/shm/inbox.h"
 #include "worker/async.h"
 #include "worker/loop.h"
 #include "worker/object.h"
 
 #define MS ((int64_t)1000 * 1000)
-#define PATIENCE_NS (100 * MS) /* with a ring that stands still, */
-#define PATIENCE_MAX_NS (1000 * MS)
+#define PATIENCE_NS (100 * MS)        /* of the first drain; */
+#define PATIENCE_BLIND_NS (1000 * MS) /* and at most, where nothing shows how long it should be */
+#define OWN_NS (1000 * MS)            /* for which the inbox is not refused */
 #define REST_NS (10 * MS)
 #define OLD_NS (60 * 1000 * MS)
 enum { SERVES = 8 }; /* times its patience, before it tries again */
@@ -15,49 +17,112 @@ enum { SERVES = 8 }; /* times its patience, before it tries again */
 uint32_t pc_leave_epoch;
 unsigned pc_leave_old;
 
-static uint32_t ring_head(const pc_loop *l)
+static int64_t lesser(int64_t one, int64_t other)
 {
-    return atomic_load_explicit(&l->worker->segment.header->ring_head, memory_order_relaxed);
+    return one < other ? one : other;
 }
 
 static void begin_drain(pc_loop *l, int64_t now)
 {
-    if (l->patience == 0)
-        l->patience = PATIENCE_NS;
-    l->serves_until = 0;
-    l->moved = now;
-    l->head = ring_head(l);
+    l->leave.serves_until = 0;
+    l->leave.ring_moved = l->leave.own_moved = now;
 }
 
-static void begin_serving(pc_loop *l, int64_t now)
+/* What may go on for ever tells nothing. */
+static int64_t next_patience(const struct pc_leave *leave)
 {
-    /* Not all at the same times, where several are to leave. */
-    l->serves_until = now + (SERVES + l->worker->number % SERVES) * l->patience;
-    l->patience = 2 * l->patience < PATIENCE_MAX_NS ? 2 * l->patience : PATIENCE_MAX_NS;
+    int64_t doubled = lesser(2 * leave->patience, PATIENCE_BLIND_NS);
+    int64_t enough = (leave->ended - leave->serves_since) / 4 * 5;
+
+    return leave->generations < 2 || enough < doubled ? doubled : lesser(enough, OLD_NS);
+}
+
+static void begin_epoch(void)
+{
     pc_leave_epoch++;
     pc_leave_old = pc_async_count() + (unsigned)pc_object_streams();
 }
 
-/* Whether the ring's calls are left to others for now. */
-static bool drains(pc_loop *l)
+static void begin_serving(pc_loop *l, int64_t now, bool ring)
 {
-    int64_t now = pc_now();
-    uint32_t head = ring_head(l);
+    struct pc_leave *leave = &l->leave;
 
-    if (l->patience == 0 ||
-        (l->serves_until != 0 && now >= l->serves_until &&
-         (pc_leave_old == 0 || now - l->serves_until >= OLD_NS))) /* a stream that nobody reads */
+    /* Not all at the same times, where several are to leave. */
+    leave->serves_until = now + (SERVES + l->worker->number % SERVES) * leave->patience;
+    leave->serves_since = now;
+    leave->serves_ring = ring;
+    leave->generations = 0;
+    begin_epoch();
+}
+
+static void look_at_waiting(pc_loop *l, int64_t now)
+{
+    pc_segment *segment = &l->worker->segment;
+    uint32_t head = atomic_load_explicit(&segment->header->ring_head, memory_order_relaxed);
+
+    if (head != l->leave.head || !pc_ring_pending(segment))
+        l->leave.ring_moved = now;
+    if (!l->refuses || !pc_inbox_has(segment, l->worker->number))
+        l->leave.own_moved = now;
+    l->leave.head = head;
+}
+
+/* First those of before it served again; then those that began in the meantime, whom no drain kept
+ * waiting. */
+static void look_at_generations(struct pc_leave *leave, int64_t now)
+{
+    if (pc_leave_old > 0 || leave->generations == 2)
+        return;
+    leave->generations++;
+    leave->ended = now;
+    if (leave->generations == 1)
+        begin_epoch();
+}
+
+static void serve(pc_loop *l, int64_t now)
+{
+    struct pc_leave *leave = &l->leave;
+
+    look_at_generations(leave, now);
+    leave->serves_ring |= now - leave->ring_moved >= leave->patience;
+    if (now < leave->serves_until)
+        return;
+    if (leave->generations < 2 &&
+        now - leave->serves_until < OLD_NS) /* a stream that nobody reads */
+        return;
+    leave->patience = next_patience(leave);
+    begin_drain(l, now);
+}
+
+static void drain(pc_loop *l, int64_t now)
+{
+    const struct pc_leave *leave = &l->leave;
+    bool ring = now - leave->ring_moved >= leave->patience;
+
+    if (ring || now - leave->own_moved >= leave->patience)
+        begin_serving(l, now, ring);
+}
+
+/* Which calls are left to others, or to the worker's end, for now. */
+static void choose(pc_loop *l)
+{
+    struct pc_leave *leave = &l->leave;
+    int64_t now = pc_now();
+    bool drains;
+
+    if (leave->patience == 0) {
+        leave->patience = PATIENCE_NS;
+        leave->over_since = now;
         begin_drain(l, now);
-    if (l->serves_until != 0)
-        return false;
-    if (head != l->head || !pc_ring_pending(&l->worker->segment)) {
-        l->head = head;
-        l->moved = now;
     }
-    if (now - l->moved < l->patience)
-        return true;
-    begin_serving(l, now);
-    return false;
+    look_at_waiting(l, now);
+    if (leave->serves_until != 0)
+        serve(l, now);
+    else
+        drain(l, now);
+    drains = leave->serves_until == 0;
+    l->leaving = drains || !leave->serves_ring;
+    l->refuses = drains && now - leave->over_since >= OWN_NS && !pc_object_holds(now);
 }
 
 bool pc_leave_goes_on(pc_loop *l)
@@ -66,7 +131,7 @@ bool pc_leave_goes_on(pc_loop *l)
         return false;
     if (pc_async_pending == 0 && (pc_current_call.recycle || !pc_object_holds(pc_now())))
         return false;
-    l->leaving = drains(l);
+    choose(l);
     return true;
 }
 

@@ -194,7 +194,7 @@ static bool claim(pc_loop *l, uint32_t *slot, uint64_t *word)
 {
     pc_worker *worker = l->worker;
     pc_segment *segment = &worker->segment;
-    bool own = pc_inbox_has(segment, worker->number);
+    bool own = pc_inbox_has(segment, worker->number) && !l->refuses;
 
     if (__builtin_expect(own, 0) && !l->ring_is_next &&
         pc_inbox_claim(segment, worker->number, worker->incarnation, slot, word)) {
@@ -256,7 +256,7 @@ bool pc_loop_takes_calls(pc_loop *l)
         l->over = true;
         return pc_leave_goes_on(l);
     }
-    l->over = l->leaving = false;
+    l->over = l->leaving = l->refuses = false;
     return true;
 }
 

@@ -68,7 +68,7 @@ PyObject *pc_module_init(void)
 
     if (module == NULL)
         return NULL;
-    if (pc_array_init(module) < 0 || pc_host_init() < 0 || pc_stream_init() < 0) {
+    if (pc_array_init(module) < 0 || pc_host_init(module) < 0 || pc_stream_init() < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -93,30 +93,45 @@ static void note_stream_end(PyObject *name)
     Py_XDECREF(stream);
 }
 
-static void erase(PyObject *name)
+static void end_stream(PyObject *name)
 {
     if (iterators != NULL && PySet_Contains(iterators, name) > 0)
         note_stream_end(name);
-    if (objects != NULL && PyDict_DelItem(objects, name) < 0)
-        PyErr_Clear();
     if (iterators != NULL && PySet_Discard(iterators, name) < 0)
         PyErr_Clear();
 }
 
-void pc_object_forget(PyObject *name)
+static void erase(PyObject *name)
+{
+    end_stream(name);
+    if (objects != NULL && PyDict_DelItem(objects, name) < 0)
+        PyErr_Clear();
+}
+
+static void keep_exception(void (*do_it)(PyObject *name), PyObject *name)
 {
 #if PY_VERSION_HEX >= 0x030c0000
     PyObject *exception = PyErr_GetRaisedException();
 
-    erase(name);
+    do_it(name);
     PyErr_SetRaisedException(exception);
 #else
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
-    erase(name);
+    do_it(name);
     PyErr_Restore(type, value, traceback);
 #endif
+}
+
+void pc_object_forget(PyObject *name)
+{
+    keep_exception(erase, name);
+}
+
+void pc_object_end_stream(PyObject *name)
+{
+    keep_exception(end_stream, name);
 }
 
 /* ---- streams ---- */
@@ -142,11 +157,8 @@ static PyObject *run_next(PyObject *name, enum pc_result_kind *kind)
         PyErr_SetString(PyExc_SystemError, "an item is asked for of what is no stream");
     else if (stream != NULL)
         item = pc_stream_next(stream);
-    if (item == NULL) {
-        pc_object_forget(name);
-        if (!PyErr_Occurred())
-            *kind = PC_RESULT_END;
-    }
+    if (item == NULL && !PyErr_Occurred())
+        *kind = PC_RESULT_END;
     Py_XDECREF(stream);
     return item;
 }
@@ -248,14 +260,15 @@ static PyObject *close_object(PyObject *object)
     return result;
 }
 
-static PyObject *close_kept(PyObject *kept)
+/* One that waits for its turn has not begun, and has no time to close in until then. */
+static PyObject *close_kept(pc_execution *e, PyObject *kept)
 {
-    PyObject *stream;
+    PyObject *stream = pc_stream_check(kept) ? pc_stream_close(kept) : NULL;
 
-    if (!pc_stream_check(kept))
-        return close_object(kept);
-    stream = pc_stream_close(kept);
-    return stream != NULL ? stream : close_object(pc_stream_iterator(kept));
+    if (stream != NULL)
+        return stream;
+    pc_run_publish_entered(e);
+    return close_object(pc_stream_check(kept) ? pc_stream_iterator(kept) : kept);
 }
 
 /* The host gives the time that it may take, and not when that ends: it may have been queued for long. */
@@ -265,7 +278,7 @@ static void set_close_deadline(void)
         pc_current_call.deadline += pc_now();
 }
 
-static PyObject *run_drop(PyObject *name)
+static PyObject *run_drop(pc_execution *e, PyObject *name)
 {
     PyObject *object = find(name), *result;
 
@@ -276,7 +289,7 @@ static PyObject *run_drop(PyObject *name)
         Py_RETURN_NONE;
     }
     pc_object_forget(name);
-    result = close_kept(object);
+    result = close_kept(e, object);
     Py_DECREF(object);
     return result;
 }
@@ -383,7 +396,7 @@ static PyObject *run_decoded(pc_execution *e, PyObject *function, pc_arguments *
     case PC_KIND_NEXT:
         return run_next(decoded->items[0], kind);
     default:
-        return run_drop(decoded->items[0]);
+        return run_drop(e, decoded->items[0]);
     }
 }
 
@@ -406,7 +419,8 @@ PyObject *pc_object_run(pc_execution *e, pc_cursor arguments, enum pc_result_kin
     }
     rc = pc_decode_arguments(arguments, pc_run_publish_entered, e, &decoded);
     if (rc == 0) {
-        pc_run_publish_entered(e);
+        if ((e->slot->flags & PC_REQUEST_KIND) != PC_KIND_DROP)
+            pc_run_publish_entered(e);
         e->ran = true;
         result = run_decoded(e, function, &decoded, kind);
     }

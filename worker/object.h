@@ -19,6 +19,9 @@ PyObject *pc_object_end_awaited(pc_async_call *call, PyObject *result, enum pc_r
 /* It is in the table no more. An exception that is set stays. */
 void pc_object_forget(PyObject *name);
 
+/* A stream has failed: it goes on no more, and waits for its DROP. An exception that is set stays. */
+void pc_object_end_stream(PyObject *name);
+
 /* aclose() or close(), where there is one, else None. It may be awaitable. */
 PyObject *pc_object_call_close(PyObject *object);
 

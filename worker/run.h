@@ -17,16 +17,23 @@ typedef struct pc_loop {
     uint32_t function_capacity;
     unsigned since_yield;
     bool over;    /* it is to be replaced, and has something to end before: see leave.h */
-    bool leaving; /* and takes calls of its inbox alone */
+    bool leaving; /* and takes no calls of the ring, */
+    bool refuses; /* nor any of its inbox */
     bool ring_is_next; /* the last call was from the inbox */
     uint32_t shortages;     /* of memory, that were answered */
     uint64_t calls, errors; /* for statistics */
     size_t arena_per_item;  /* bytes of results, in the last chunk */
     uint64_t most;          /* memory that an item of a batch took, of late; */
     uint64_t allocated;     /* and worker->allocated when there was seen to be enough for more */
-    /* leave.c's: */
-    int64_t patience, moved, serves_until; /* 0: none yet; when the ring's head was seen to move; 0: it does not serve */
-    uint32_t head;
+    struct pc_leave {
+        int64_t over_since, patience;       /* 0: not yet */
+        int64_t serves_since, serves_until; /* 0: it drains */
+        int64_t ended;                      /* when so many generations of calls had, since it serves again */
+        unsigned generations;
+        int64_t ring_moved, own_moved; /* when nothing was seen to wait in vain */
+        uint32_t head;                 /* of the ring */
+        bool serves_ring;
+    } leave; /* leave.c's */
 } pc_loop;
 
 /* A call, or an item of a chunk, while it runs. */

@@ -76,6 +76,19 @@ PyObject *pc_stream_new(const pc_execution *e, PyObject *name, PyObject *iterato
     return (PyObject *)s;
 }
 
+/* Once: what is asked for behind a failure is at the end, too. One that has failed may have
+ * something to close, and the host, which is told so, sends the call that does it. */
+static void end_items(stream *s, bool failed)
+{
+    if (s->over)
+        return;
+    s->over = true;
+    if (failed)
+        pc_object_end_stream(s->name);
+    else
+        pc_object_forget(s->name);
+}
+
 PyObject *pc_stream_next(PyObject *object)
 {
     stream *s = (stream *)object;
@@ -86,9 +99,13 @@ PyObject *pc_stream_next(PyObject *object)
         Py_INCREF(object);
         return object;
     }
+    if (s->over)
+        return NULL;
     item = Py_TYPE(s->iterator)->tp_iternext(s->iterator);
     if (item == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_StopIteration))
         PyErr_Clear();
+    if (item == NULL)
+        end_items(s, PyErr_Occurred() != NULL);
     return item;
 }
 
@@ -158,12 +175,13 @@ static void take_out(stream *s, pc_async_call *call)
     }
 }
 
-/* What it closes is given the time from here on, and not from when it was asked for. */
-static void set_deadline(pc_async_call *call)
+/* What it closes is given the time from here on, and not from when it was asked for: the host sees that it has entered. */
+static void begin_drop(pc_async_call *call)
 {
     const pc_slot *slot = call->execution.slot;
 
-    if (is_drop(call) && slot->flags & PC_REQUEST_DEADLINE)
+    pc_run_publish_entered(&call->execution);
+    if (slot->flags & PC_REQUEST_DEADLINE)
         call->deadline = pc_now() + slot->deadline;
 }
 
@@ -175,7 +193,8 @@ static void begin(stream *s, pc_async_call *call)
         return;
     }
     s->running = call;
-    set_deadline(call);
+    if (is_drop(call))
+        begin_drop(call);
     if (!pc_async_begin(call))
         pc_async_fail(call);
 }
@@ -241,8 +260,7 @@ bool pc_stream_end(pc_async_call *call, PyObject *result)
         at_end = PyErr_ExceptionMatches(PyExc_StopAsyncIteration);
         if (at_end)
             PyErr_Clear();
-        s->over = true;
-        pc_object_forget(s->name);
+        end_items(s, !at_end);
     }
     if (s->running == call)
         s->running = NULL;
@@ -277,10 +295,8 @@ static void stream_dealloc(PyObject *self)
 static PyAsyncMethods stream_async = {.am_await = stream_await};
 
 static PyTypeObject stream_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycrew.Stream",
-                                   .tp_basicsize = sizeof(stream),
-                                   .tp_dealloc = stream_dealloc,
-                                   .tp_as_async = &stream_async,
-                                   .tp_flags = Py_TPFLAGS_DEFAULT};
+                                   .tp_basicsize = sizeof(stream), .tp_dealloc = stream_dealloc,
+                                   .tp_as_async = &stream_async, .tp_flags = Py_TPFLAGS_DEFAULT};
 
 int pc_stream_init(void)
 {

@@ -13,7 +13,7 @@ DeadlineExceeded  raised in a call whose deadline passed, or that was cancelled;
 """
 
 try:
-    from _pycrew import DeadlineExceeded, _host_functions, deadline, empty
+    from _pycrew import DeadlineExceeded, _host_functions, _HostWait, deadline, empty
 except ImportError as error:
     raise ImportError("the module pycrew is there only inside a pycrew worker") from error
 
@@ -54,7 +54,8 @@ host = _Host()
 
 class _AsyncHost:
     """The same functions as coroutine functions. Each call waits in a thread: a worker may have eight calls to its host at
-    a time, and one is left for those that do not await. They are made when they are needed, and end with the worker."""
+    a time, and one is left for those that do not await. They are made when they are needed, and end with the worker. One whose task is
+    cancelled waits no more; its call counts until the host has answered it."""
 
     _threads = None
 
@@ -67,11 +68,15 @@ class _AsyncHost:
             import contextvars
             loop = asyncio.get_running_loop()
             context = contextvars.copy_context()
+            waiting = _HostWait()
 
             def wait():
                 return getattr(host, name)(*arguments, **keywords)
 
-            return await loop.run_in_executor(self._pool(), context.run, wait)
+            try:
+                return await loop.run_in_executor(self._pool(), context.run, waiting.run, wait)
+            finally:
+                waiting.leave()
 
         ask.__name__ = ask.__qualname__ = name
         self.__dict__[name] = ask

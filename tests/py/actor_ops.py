@@ -6,6 +6,8 @@ import time
 
 import pycrew
 
+from api_ops import note
+
 mark = 0
 
 
@@ -347,6 +349,66 @@ class AsyncIterator:
         import asyncio
         await asyncio.sleep(0)
         open(self.path, "w").close()
+
+
+class AsyncIteratorFails(AsyncIterator):
+    """Its last item."""
+
+    async def give(self, value):
+        import asyncio
+        if value == 0:
+            raise ValueError("the last one")
+        if value == 1:
+            await asyncio.sleep(60)
+        return value
+
+    async def aclose(self):
+        note(self.path)
+
+
+class AsyncIteratorCleansUp(AsyncIterator):
+    """For long, where its item is cancelled; and then it takes long to close."""
+
+    def __init__(self, path, started, item_s, close_s):
+        super().__init__(1, path)
+        self.started = started
+        self.item_s = item_s
+        self.close_s = close_s
+
+    async def give(self, value):
+        import asyncio
+        try:
+            open(self.started, "w").close()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(self.item_s)
+
+    async def aclose(self):
+        import asyncio
+        await asyncio.sleep(self.close_s)
+        note(self.path)
+
+
+class IteratorFails:
+    """Behind some items; and would go on then."""
+
+    def __init__(self, n, path, seconds=0):
+        self.left = n
+        self.path = path
+        self.seconds = seconds
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        if self.left == -1:
+            time.sleep(self.seconds)
+            raise ValueError("no item")
+        return self.left
+
+    def close(self):
+        note(self.path)
 
 
 class NoAwaitable:

@@ -252,6 +252,24 @@ async def await_sums(count):
     return sum(await asyncio.gather(*(pycrew.async_host.add(i, 1) for i in range(count))))
 
 
+async def give_up(seconds):
+    """As often as there are threads for it: whether all of them are free then."""
+    import asyncio
+    import threading
+
+    async def once():
+        try:
+            await asyncio.wait_for(pycrew.async_host.wait_for_gate(), seconds)
+        except asyncio.TimeoutError:
+            return 1
+        return 0
+
+    given_up = sum(await asyncio.gather(*(once() for _ in range(7))))
+    loop, all_of_them = asyncio.get_running_loop(), threading.Barrier(7)
+    await asyncio.gather(*(loop.run_in_executor(pycrew.async_host._threads, all_of_them.wait, 15) for _ in range(7)))
+    return given_up
+
+
 async def await_caught(name):
     try:
         return await getattr(pycrew.async_host, name)()
