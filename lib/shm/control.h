@@ -43,6 +43,11 @@ enum { PC_EXIT_CLOSED = 0, PC_EXIT_ENGINE_LOST = 96, PC_EXIT_RECYCLED = 97, PC_E
  * times this. A place has two, its worker's and the successor's. */
 #define PC_FAULT_SIZE (256 << 10)
 
+/* Around a stack that was asked for by SIGRTMAX-2; after the first eight hexadecimal digits, of the
+ * signal's value (0: the host's), and a newline. See worker/stack.c. */
+#define PC_STACK_ASKED "pycrew: asked for, "
+#define PC_STACK_END "pycrew: end of what was asked for\n"
+
 typedef struct pc_message {
     uint32_t kind;
     uint32_t worker, incarnation;
