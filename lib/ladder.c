@@ -90,10 +90,11 @@ static bool waits_for_cpu(const pc_host_worker *w)
 
 /* ---- the fault file ---- */
 
-char *pc_fault_read(pycrew_crew *crew, unsigned worker)
+/* A worker's part, from the first byte that is not zero: zeros are where something was erased. */
+static char *read_part(const pycrew_crew *crew, unsigned worker)
 {
     char *text = malloc(PC_FAULT_SIZE + 1);
-    ssize_t size;
+    ssize_t size, at = 0;
 
     if (text == NULL || crew->fault_fd < 0) {
         free(text);
@@ -102,10 +103,55 @@ char *pc_fault_read(pycrew_crew *crew, unsigned worker)
     size = pread(crew->fault_fd, text, PC_FAULT_SIZE,
                  (off_t)crew->crew_workers[worker].fault_part * PC_FAULT_SIZE);
     text[size < 0 ? 0 : size] = '\0';
-    if (text[0] != '\0')
-        return text;
-    free(text);
-    return NULL;
+    while (at < size && text[at] == '\0')
+        at++;
+    memmove(text, text + at, strlen(text + at) + 1);
+    return text;
+}
+
+/* Steals text, of which it gives what stands at `at`; NULL if that is nothing. */
+static char *rest_of(char *text, const char *at)
+{
+    if (text == NULL || *at == '\0') {
+        free(text);
+        return NULL;
+    }
+    memmove(text, at, strlen(at) + 1);
+    return text;
+}
+
+static bool was_asked(const char *text)
+{
+    return strncmp(text, PC_STACK_ASKED, sizeof PC_STACK_ASKED - 1) == 0;
+}
+
+/* Last words come behind a stack that was asked for. */
+char *pc_fault_read(pycrew_crew *crew, unsigned worker)
+{
+    char *text = read_part(crew, worker);
+    const char *at = text, *end;
+
+    if (text != NULL && was_asked(text)) {
+        end = strstr(text, PC_STACK_END);
+        at = end == NULL ? "" : end + sizeof PC_STACK_END - 1;
+    }
+    return rest_of(text, at);
+}
+
+/* As much as there is of it. */
+static char *read_stack(const pycrew_crew *crew, unsigned worker)
+{
+    char *text = read_part(crew, worker), *end;
+    const char *at;
+
+    if (text == NULL || !was_asked(text) || (at = strchr(text, '\n')) == NULL) {
+        free(text);
+        return NULL;
+    }
+    end = strstr(text, PC_STACK_END);
+    if (end != NULL)
+        *end = '\0';
+    return rest_of(text, at + 1);
 }
 
 void pc_fault_erase(pycrew_crew *crew, unsigned worker)
@@ -305,7 +351,7 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
         return;
     }
     free(w->stack);
-    w->stack = pc_fault_read(crew, worker);
+    w->stack = read_stack(crew, worker);
     if (w->stack == NULL && w->step_looks++ < STACK_LOOKS_MAX &&
         (w->step_looks < STACK_LOOKS || waits_for_cpu(w))) {
         w->step_time = now + STACK_NS;

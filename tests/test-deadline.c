@@ -690,6 +690,38 @@ TEST(a_finally_block_runs_when_its_call_is_interrupted)
     pycrew_close(crew);
 }
 
+/* faulthandler itself crashes where threads start and end while it writes all stacks, and leaves an
+ * errno with which a lock that is held is taken for acquired. */
+TEST(a_stack_that_is_asked_for_changes_nothing)
+{
+    pycrew_options options = deadline_options(1);
+    pycrew_crew *crew;
+    int threads = 0;
+
+    options.grace_ns = 60 * SECOND;
+    crew = open_with(&options);
+    OK(pycrew_run_within(crew, 50 * MS, "misuse_ops:asked_all_the_time", "d>i", 1.5, &threads));
+    DIAG("%d threads", threads);
+    ASSERT(threads > 0);
+    pycrew_close(crew);
+}
+
+TEST(a_stack_that_was_asked_for_is_not_taken_for_last_words)
+{
+    pycrew_crew *crew = open_preloaded(1);
+
+    for (int value = 0; value < 2; value++) {
+        const char *words;
+
+        GIVES(pycrew_run(crew, "misuse_ops:ask_and_abort", "i>", value), PYCREW_EDIED);
+        words = pycrew_last_error()->traceback;
+        ASSERT(words != NULL);
+        ASSERT(strncmp(words, "Fatal Python error: Aborted", 27) == 0);
+        CONTAINS(words, "in ask_and_abort");
+    }
+    pycrew_close(crew);
+}
+
 /* What was asked of a call in flight. */
 typedef struct entry {
     pycrew_call *call;

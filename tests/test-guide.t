@@ -2,7 +2,8 @@
 '''':
 exec "${PYTHON:-/usr/bin/python3}" "$0" "$@"
 '''
-# doc/guide.md does what it says: its blocks are written, compiled and run, from top to bottom, in one folder.
+# doc/guide.md does what it says: its blocks are written, compiled and run, from top to bottom, in one folder. Then
+# README.md's program and commands, with files for the names in them.
 # By hand: test-guide.t [--installed] [OTHER.md]
 #
 #   ```python shop.py     what has a name is a file; Python is compiled, and a C program built as NAME without .c,
@@ -25,6 +26,7 @@ TOP = os.environ.get("top_srcdir") or os.path.abspath(os.path.join(os.path.dirna
 BUILD = os.path.abspath(os.environ.get("top_builddir") or os.path.join(TOP, "build"))
 INSTALLED = "--installed" in sys.argv  # the library that pkg-config and PATH find, and not the build tree's
 GUIDE = next((word for word in sys.argv[1:] if word != "--installed"), os.path.join(TOP, "doc", "guide.md"))
+README = os.path.join(TOP, "README.md")
 LIMIT_S = 60 * float(os.environ.get("TAP_TIMEOUT_SCALE", 1))
 LINES = 25  # of a program for a reader of the README, but for braces, #includes and blank lines
 SHORT = ["examples/csv/csv.c", "examples/epoll/epoll.c", "examples/inplace/inplace.c"]
@@ -34,7 +36,30 @@ Description: of the build tree
 Version: 0
 Cflags: -I{TOP}/lib
 Libs: -L{BUILD}/lib/.libs -lpycrew -Wl,-rpath,{BUILD}/lib/.libs
+fortran={TOP}/fortran/pycrew.f90
 """
+
+# What README.md's commands speak of.
+FILES = {
+    "points.jsonl": "[3, 4]\n[5, 12]\n",
+    "in.csv": "name,price\ntea,3\nrum,none\n",
+    "clean.py": "def row(record):\n    return {'name': record['name'], 'price': float(record['price'])}\n",
+    "data/a.png": "", "data/b.png": "",
+    "thumbs.py": "def make(path):\n    return path\n",
+    "log.jsonl": "{\"level\": 1}\n",
+    "alerts.py": "def check(record):\n    return str(record)\n",
+    "model.py": "def score_list(records):\n    return [record['level'] for record in records]\n",
+    "in.jsonl": "{\"level\": 1}\n{\"level\": 2}\n",
+    "report.py": "def monthly(month):\n    return month\n",
+}
+# In their place: there is no end of a log, and this test has no folder in /.
+INSTEAD = {"tail -f ": "tail -n +1 ", "/data ": "data "}
+# A record that fails is 1, as map's manual says; other commands end with 0.
+STATUS = {"pycrew map --timeout 10s": 1, "pycrew map --checkpoint": 1, "pycrew map --from-errors": 1}
+# What packaging/fresh runs: the rest of the tests, minutes of benchmarks, an installation; and those that
+# need what a newcomer's machine does not have.
+ELSEWHERE = "./quickstart", "build/run ", "make -C build bench", "./autogen.sh"
+NEEDS = {"gfortran ": "gfortran"}
 
 
 class Skip(Exception):
@@ -72,10 +97,22 @@ def read_blocks(path):
     return blocks
 
 
-def run(words, **options):
+def read_commands(path):
+    """The indented lines that are no code: a command each, but for what is said behind several blanks."""
+    commands, inside = [], False
+    with open(path, encoding="utf-8") as readme:
+        for number, line in enumerate(readme, 1):
+            if line.startswith("```"):
+                inside = not inside
+            elif not inside and line.startswith("    "):
+                commands.append((number, re.split(r"\s{3,}", line.strip())[0]))
+    return [(number, text) for number, text in commands if not text.startswith(ELSEWHERE)]
+
+
+def run(words, status=0, **options):
     ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                            timeout=LIMIT_S, errors="replace", **options)
-    assert ended.returncode == 0, f"ended with {ended.returncode}: {ended.stdout}{ended.stderr}"
+    assert ended.returncode == status, f"ended with {ended.returncode}: {ended.stdout}{ended.stderr}"
     return ended.stdout
 
 
@@ -167,6 +204,34 @@ class Guide:
         return [name for name, program in self.programs.items() if not program.used]
 
 
+def prepare_readme():
+    """README.md's first program, its module with annotations, and what its commands speak of."""
+    blocks = read_blocks(README)
+    files = dict(FILES)
+    files["hello.c"] = next(block.text for block in blocks if "int main" in block.text)
+    files["shapes.py"] = "import dataclasses\n" + next(block.text for block in blocks if block.kind == "python")
+    with open(os.path.join(TOP, "examples", "solve", "solve.f90"), encoding="utf-8") as file:
+        files["main.f90"] = file.read()
+    os.makedirs("readme/data")
+    os.chdir("readme")
+    for name, text in files.items():
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(text)
+    run(["gzip", "in.csv"])
+
+
+def command(text):
+    for start, program in NEEDS.items():
+        if text.startswith(start) and shutil.which(program) is None:
+            raise Skip(f"no {program}")
+    for mine, other in INSTEAD.items():
+        text = text.replace(mine, other)
+    run(["sh", "-e", "-c", text], next((STATUS[start] for start in STATUS if text.startswith(start)), 0))
+    if text.startswith("cc hello.c"):
+        compare(run(["./hello"]), "10 over 4 is 210")
+    return "runs"
+
+
 def length(path):
     with open(os.path.join(TOP, path), encoding="utf-8") as file:
         return sum(not re.fullmatch(r"\s*([{}]?|#include.*)\s*", line) for line in file)
@@ -208,12 +273,12 @@ def missing():
 
 
 def main():
-    blocks, why = read_blocks(GUIDE), missing()
+    blocks, commands, why = read_blocks(GUIDE), read_commands(README), missing()
     if why:
         print(f"1..0 # SKIP {why}")
         return
     folder, guide, failed = prepare(), Guide(), 0
-    print(f"1..{len(blocks) + 2}", flush=True)
+    print(f"1..{len(blocks) + len(commands) + 2}", flush=True)
 
     def claim(number, name, action):
         nonlocal failed
@@ -241,6 +306,9 @@ def main():
             claim(number, f"guide.md:{block.line} {block.name or block.kind}", lambda: guide.do(block))
         claim(len(blocks) + 1, "every program of the guide is run", all_used)
         claim(len(blocks) + 2, "a program for a reader of the README is short", all_short)
+        prepare_readme()
+        for number, (line, text) in enumerate(commands, len(blocks) + 3):
+            claim(number, f"README.md:{line} {text.split('#')[0].strip()}", lambda: command(text))
     finally:
         os.chdir("/")
         shutil.rmtree(folder, ignore_errors=True)

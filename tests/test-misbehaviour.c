@@ -334,26 +334,17 @@ TEST(a_daemon_dies_with_the_crew)
 TEST(the_death_of_a_worker_does_not_hit_another_ones_daemon)
 {
     pycrew_crew *crew = open_misused(2);
-    int daemon = 0, pid = 0, mine = 0;
-    const char *path = scratch("beside");
-    pycrew_call *call = prepare(crew, "api_ops:evaluate"), *blocker;
-
+    const char *there = scratch("there"), *go = scratch("go");
     /* the daemon's worker is held while the other one is told to die */
-    OK(pycrew_add(call, "s", "(__import__('misuse_ops').daemonize(), os.getpid())"));
-    OK(pycrew_submit(call));
+    pycrew_call *call = SUBMIT(crew, "misuse_ops:daemonize_and_wait", "ss", there, go);
+    int daemon = 0;
+
+    AWAIT(file_size(there) == 1);
+    GIVES(pycrew_run(crew, "misuse_ops:leave", "s>", "_exit"), PYCREW_EDIED);
+    fclose(fopen(go, "w"));
     OK(pycrew_wait(call, BOUND));
-    OK(pycrew_result(call, "ii", &daemon, &mine));
+    OK(pycrew_result(call, "i", &daemon));
     pycrew_release(call);
-    do {
-        unlink(path);
-        blocker = SUBMIT(crew, "misuse_ops:sleep", "ds", 0.2, path);
-        AWAIT(file_size(path) == 1);
-        OK(pycrew_run(crew, "api_ops:pid", ">i", &pid));
-        if (pid != mine)
-            GIVES(pycrew_run(crew, "misuse_ops:leave", "s>", "_exit"), PYCREW_EDIED);
-        OK(pycrew_wait(blocker, BOUND));
-        pycrew_release(blocker);
-    } while (pid == mine);
     works_on(crew, 2);
     ASSERT(kill(daemon, 0) == 0);
     crew_closes_soon(crew);

@@ -236,8 +236,12 @@ int pc_interpreter_hook(const char *name)
 
 int pc_interpreter_after_fork(unsigned worker, int fault_fd)
 {
-    return call_own("_after_fork", Py_BuildValue("(Iiiz)", worker, fault_fd, SIGRTMAX - 2,
-                                                   getenv("PYCREW_MARK")));
+    int rc = call_own("_after_fork", Py_BuildValue("(Iiiz)", worker, fault_fd, SIGRTMAX - 2,
+                                                     getenv("PYCREW_MARK")));
+
+    if (rc == 0)
+        pc_stack_take_over(SIGRTMAX - 2, fault_fd);
+    return rc;
 }
 
 void pc_interpreter_flush(void)

@@ -18,6 +18,7 @@ worker_sources = \
 	worker/map.c worker/map.h \
 	worker/module.c \
 	worker/object.c worker/object.h \
+	worker/stack.c \
 	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
 	worker/worker.h \

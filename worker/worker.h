@@ -111,6 +111,12 @@ void pc_lifeline_tell(pc_worker *worker, const pc_ending *ending, uint32_t slot)
 /* Claims and runs calls until the crew closes: an exit status. */
 int pc_loop_run(pc_worker *worker);
 
+/* ---- stack.c ---- */
+
+/* The signal's handler is faulthandler's, and writes to fault_fd, which stands at the beginning of this
+ * worker's part. From here on the stack it writes is that of the calling thread. */
+void pc_stack_take_over(int signal, int fault_fd);
+
 /* ---- life.c ---- */
 
 /* Applies the limits to this process: 0 or -1 with an exception. */

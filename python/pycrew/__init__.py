@@ -113,7 +113,7 @@ def _after_fork(number, fault_fd, stack_signal, mark):
         _os.environ["PYCREW_MARK"] = mark  # for processes that get a copy of it
     if fault_fd >= 0:
         _faulthandler.enable(file=fault_fd, all_threads=True)
-        _faulthandler.register(stack_signal, file=fault_fd, all_threads=True)
+        _faulthandler.register(stack_signal, file=fault_fd, all_threads=False)  # see worker/stack.c
 
         # The file is the worker's: the stack of a child of the user's would be taken for its own.
         def in_child():

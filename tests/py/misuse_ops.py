@@ -153,6 +153,15 @@ def daemonize():
     return daemon
 
 
+def daemonize_and_wait(there, go):
+    """Writes `there` when the daemon runs, and returns its PID when `go` is there."""
+    daemon = daemonize()
+    note(there)
+    while not os.path.exists(go):
+        time.sleep(0.001)
+    return daemon
+
+
 def short_lived_daemons(count):
     for _ in range(count):
         subprocess.run(["/bin/sh", "-c", "true & exit 0"], check=True)
@@ -554,6 +563,44 @@ def swallow_and_return(path):
         time.sleep(1000)
     except BaseException:
         return 5
+
+
+def asked_all_the_time(seconds):
+    """Past its deadline, and asked for its stack ten thousand times a second, while threads come and go and a
+    lock is tried that is held: how many threads there were, or how often the lock was acquired, as a negative number."""
+    held = threading.Lock()
+    held.acquire()
+    try:
+        time.sleep(1000)
+    except BaseException:
+        pass
+    end = time.monotonic() + seconds
+    worker, asker = os.getpid(), os.fork()
+    if asker == 0:
+        while time.monotonic() < end:
+            os.kill(worker, signal.SIGRTMAX - 2)
+            time.sleep(0.0001)
+        os._exit(0)
+    threads = acquired = 0
+    while time.monotonic() < end:
+        several = [threading.Thread(target=int) for _ in range(3)]
+        for thread in several:
+            thread.start()
+        for thread in several:
+            thread.join()
+        threads += len(several)
+        acquired += sum(held.acquire(False) for _ in range(1000))
+    os.waitpid(asker, 0)
+    return -acquired if acquired else threads
+
+
+def ask_and_abort(value):
+    """Is asked for its stack when it is not about to be killed, by the host (0) or by somebody else."""
+    if value:
+        ctypes.CDLL(None).sigqueue(os.getpid(), signal.SIGRTMAX - 2, ctypes.c_void_p(value))
+    else:
+        os.kill(os.getpid(), signal.SIGRTMAX - 2)
+    os.abort()
 
 
 def clean_up(path):
