@@ -970,7 +970,10 @@ static void take_item(pycrew_batch *batch)
                                   &batch->error_space);
     batch->has_item = true;
     batch->taken++;
-    batch->failed += batch->error != NULL;
+    if (batch->error != NULL) {
+        batch->failed++;
+        pc_stats_count_failures(batch->crew, batch->error->code, 1);
+    }
 }
 
 /* Chunks that stopped, with or without an item's end, since memory was short: now there is more. The first

@@ -527,16 +527,55 @@ static inline pycrew_queue *announced_in(const pycrew_call *call)
                : pc_stream_queue(call);
 }
 
+static inline uint32_t sampling_of(const pycrew_call *call, const pycrew_function *function)
+{
+    const pc_function_block *block = pc_segment_at(&call->crew->segment, function->block);
+
+    return atomic_load_explicit(&block->sampling, memory_order_relaxed);
+}
+
+/* Leaves in the slot what its worker counts it with. */
+static void leave_mark(pycrew_call *call, uint32_t sampling)
+{
+    const pc_time_mark mark = {
+        .submitted = atomic_load_explicit(&call->submitted, memory_order_relaxed),
+        .weight = pc_sampling_weight(sampling)};
+
+    static_assert(sizeof mark <= PC_INLINE_RESULT, "a mark stands where the result will be");
+    memcpy(call->slot->result, &mark, sizeof mark);
+}
+
+static __attribute__((noinline)) uint16_t mark_timed(pycrew_call *call, uint32_t sampling)
+{
+    atomic_store_explicit(&call->submitted, pc_now(), memory_order_relaxed);
+    leave_mark(call, sampling);
+    return PC_REQUEST_TIMED;
+}
+
+/* PC_REQUEST_TIMED, or 0: see histogram.h. Chunks are all timed. */
+static inline uint16_t choose_timed(pycrew_call *call, const pycrew_function *function)
+{
+    uint32_t number = atomic_load_explicit(&call->ticket, memory_order_relaxed);
+    uint32_t sampling = sampling_of(call, function);
+
+    if (__builtin_expect(call->flags & PC_REQUEST_BATCH, 0))
+        return mark_timed(call, 0);
+    return __builtin_expect(pc_sampling_takes(number, sampling), 0) ? mark_timed(call, sampling) : 0;
+}
+
 static inline void fill_request(pycrew_call *call)
 {
+    const pycrew_function *function =
+        atomic_load_explicit(&call->function, memory_order_relaxed);
     pc_slot *slot = call->slot;
     pycrew_queue *queue = announced_in(call);
 
-    slot->function = atomic_load_explicit(&call->function, memory_order_relaxed)->number;
+    slot->function = function->number;
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
-                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0));
+                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0) |
+                             choose_timed(call, function));
     if (call->timeout_ns >= 0)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
@@ -875,6 +914,13 @@ static void await_collected(pycrew_call *call)
         sched_yield();
 }
 
+/* A chunk's items are counted when they are handed out. */
+static void note_failure(const pycrew_call *call)
+{
+    if (!call->chunk_in_use)
+        pc_stats_count_failures(call->crew, call->code, 1);
+}
+
 /* The ended call's lines are written next when it is used again. */
 static void collect(pycrew_call *call, uint64_t word)
 {
@@ -882,6 +928,8 @@ static void collect(pycrew_call *call, uint64_t word)
     pc_prefetch_write(&call->slot->function);
     call->code = pc_word_worker(word) == PC_WORKER_HOST ? collect_from_host(call)
                                                          : collect_from_worker(call, word);
+    if (__builtin_expect(call->code < 0, 0))
+        note_failure(call);
     remove_deadline(call);
     atomic_store_explicit(&call->phase, PC_PHASE_ENDED, memory_order_release);
 }
@@ -1201,6 +1249,7 @@ bool pc_call_end_regardless(pycrew_call *call, int code, const char *message, bo
         return phase != PC_PHASE_COLLECTING;
     if (!take_host_end(call))
         call->code = set_lost(call, code, message, may_have_run);
+    note_failure(call);
     call->held = false;
     pc_deadline_remove(call);
     /* Nobody but host threads is left to swap it, and each of them looks for DONE first. */
@@ -1307,6 +1356,9 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
 
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
     pc_ring_passed(&crew->segment, call->ticket);
+    /* The dead one may have begun with its result there. */
+    if (call->slot->flags & PC_REQUEST_TIMED)
+        leave_mark(call, call->chunk_in_use ? 0 : sampling_of(call, call->function));
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
     atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and

@@ -700,6 +700,8 @@ bool pc_chunk_sweep(pycrew_call *call, unsigned worker, bool beside, const pc_er
         again = blame(call, finished, started, worker, beside, error);
         if (!again)
             chunk->begin = started;
+        else if (!atomic_load(&chunk->cancelled))
+            pc_stats_count(call->crew, PC_OUTCOME_RETRIED, started - finished);
         if (chunk->batch != NULL)
             pc_batch_count_death(chunk->batch, again && !atomic_load(&chunk->cancelled));
         if (chunk->map != NULL)

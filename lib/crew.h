@@ -167,7 +167,7 @@ enum pc_step { PC_STEP_NONE = 0, PC_STEP_INTERRUPTED, PC_STEP_STACK, PC_STEP_DOO
 /* What a worker's processes have done; see stats.c. */
 typedef struct pc_worker_totals {
     uint64_t calls, errors;
-    int64_t busy_ns;
+    int64_t busy_ns, ready_ns;
 } pc_worker_totals;
 
 /* How the last of a worker's processes ended. */
@@ -320,6 +320,7 @@ struct pycrew_crew {
     _Atomic(pc_stub_page *) stub_pages[PC_STUB_PAGES]; /* made when first needed, kept until close */
 
     pthread_mutex_t heap_lock;
+    _Atomic uint64_t outcomes[PC_OUTCOMES]; /* see stats.c */
     pc_heap heap;
     pc_span_view *span_views;
     uint32_t *orphan_leases; /* by span: of dead incarnations; under heap_lock */
@@ -834,6 +835,13 @@ void pc_show_workers(pycrew_crew *crew);
 
 /* Under crew->lock, before a dead worker's record is used again: keeps what it has counted. */
 void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned);
+
+/* Counts ends that are not returns (by their code), and calls that run again. */
+void pc_stats_count(pycrew_crew *crew, enum pc_outcome outcome, uint64_t count);
+void pc_stats_count_failures(pycrew_crew *crew, int code, uint64_t count);
+
+/* For the rebuild, while no worker lives: histograms begin anew, since they may be anything. */
+void pc_stats_restore(pycrew_crew *crew);
 
 /* ---- spawn.c ---- */
 

@@ -109,6 +109,7 @@ static void fill_block(pc_function_block *block, const char *name, const char *s
     block->has_source = source != NULL;
     block->source_size = source_size;
     atomic_store_explicit(&block->kind, PC_FUNCTION_UNKNOWN, memory_order_relaxed);
+    atomic_store_explicit(&block->sampling, 0, memory_order_relaxed);
     memcpy(block->text, name, name_size + 1);
     memcpy(block->text + name_size + 1, source != NULL ? source : "", source_size + 1);
 }

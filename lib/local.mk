@@ -30,6 +30,7 @@ shm_sources = \
 	lib/shm/columns.c lib/shm/columns.h \
 	lib/shm/control.c lib/shm/control.h \
 	lib/shm/heap.c lib/shm/heap.h \
+	lib/shm/histogram.c lib/shm/histogram.h \
 	lib/shm/idle.c lib/shm/idle.h \
 	lib/shm/inbox.c lib/shm/inbox.h \
 	lib/shm/ring.c lib/shm/ring.h \

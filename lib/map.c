@@ -715,6 +715,7 @@ static void fill_rows(pc_map *map, uint64_t first, uint64_t count)
 static void note_failure(pc_map *map, uint64_t first, uint64_t count, int code)
 {
     map->failed += count;
+    pc_stats_count_failures(map->crew, code, count);
     for (uint64_t i = first; map->o.failed != NULL && i < first + count; i++)
         map->o.failed[i] = code;
     if (map->o.on_error != PYCREW_MAP_FILL)

@@ -401,6 +401,7 @@ static void restore(pycrew_crew *crew)
 {
     restore_header(crew);
     pc_functions_restore(crew);
+    pc_stats_restore(crew);
     pc_memory_restore(crew);
     pc_exports_restore(crew);
     for (uint32_t i = 0; i < crew->segment.config.slots; i++)

@@ -46,6 +46,7 @@ static pc_worker_totals read_counters(const pycrew_crew *crew, unsigned worker, 
     totals.errors =
         at_most(atomic_load_explicit(&record->errors, memory_order_relaxed), totals.calls);
     totals.busy_ns = lived - idle;
+    totals.ready_ns = lived;
     return totals;
 }
 
@@ -57,7 +58,35 @@ void pc_stats_keep(pycrew_crew *crew, unsigned worker, bool planned)
     w->totals.calls += last.calls;
     w->totals.errors += last.errors;
     w->totals.busy_ns += last.busy_ns;
+    w->totals.ready_ns += last.ready_ns;
     w->deaths += !planned;
+}
+
+/* ---- outcomes ---- */
+
+void pc_stats_count(pycrew_crew *crew, enum pc_outcome outcome, uint64_t count)
+{
+    atomic_fetch_add_explicit(&crew->outcomes[outcome], count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&crew->segment.header->outcomes[outcome], count,
+                              memory_order_relaxed);
+}
+
+void pc_stats_count_failures(pycrew_crew *crew, int code, uint64_t count)
+{
+    switch (code) {
+    case PYCREW_ERAISED: pc_stats_count(crew, PC_OUTCOME_RAISED, count); break;
+    case PYCREW_EDIED: pc_stats_count(crew, PC_OUTCOME_DIED, count); break;
+    case -ETIMEDOUT: pc_stats_count(crew, PC_OUTCOME_TIMED_OUT, count); break;
+    case -ECANCELED: pc_stats_count(crew, PC_OUTCOME_CANCELLED, count); break;
+    default: pc_stats_count(crew, PC_OUTCOME_FAILED, count);
+    }
+}
+
+void pc_stats_restore(pycrew_crew *crew)
+{
+    memset(crew->segment.times, 0, crew->workers * sizeof crew->segment.times[0]);
+    for (unsigned i = 0; i < PC_OUTCOMES; i++)
+        atomic_store(&crew->segment.header->outcomes[i], atomic_load(&crew->outcomes[i]));
 }
 
 /* ---- calls ---- */

@@ -79,6 +79,8 @@ static void queue_again(pycrew_call *call, uint64_t word)
 {
     if (!pc_call_requeue(call, word))
         pc_crew_distrust(call->crew, "a dead worker's slot that changes");
+    else if (!call->chunk_in_use)
+        pc_stats_count(call->crew, PC_OUTCOME_RETRIED, 1);
 }
 
 static void end_stopped(pycrew_call *call, uint64_t word, unsigned worker, pc_error *error)

@@ -11,6 +11,7 @@
 #include "worker/engine.h"
 #include "worker/loop.h"
 #include "worker/map.h"
+#include "worker/timing.h"
 
 enum { ARENA_BLOCK_MAX = 1 << 20, AHEAD = 512 /* bytes */ };
 #define MEMORY_WAIT_NS ((int64_t)100 * 1000 * 1000)
@@ -114,6 +115,8 @@ static inline void end_item(pc_execution *e, pc_items_writer *w, uint32_t item,
                             enum pc_result_kind kind)
 {
     pc_items_record(w, result_of(w, item), kind);
+    if (__builtin_expect(w->times_items, 0))
+        pc_timing_end_item(w);
     if (__builtin_expect(pc_array_used, 0))
         end_arrays(e, w->chunk, kind);
 }
@@ -153,6 +156,8 @@ static enum pc_result_kind run_item(pc_execution *e, pc_items_writer *w, pc_curs
     pc_prefetch_write(result + AHEAD / sizeof *result);
     begin_item(w, item);
     e->ran = false;
+    if (__builtin_expect(w->times_items, 0))
+        pc_timing_begin_item(w);
     kind = pc_run_execute(e, arguments, wants_json(e), &w->writer);
     if (__builtin_expect(kind != PC_RUN_PENDING, 1))
         end_item(e, w, item, kind);
@@ -445,8 +450,11 @@ static void note_results(pc_loop *l, const pc_items_writer *w)
 
 void pc_items_close(pc_execution *e, const pc_items_writer *w, int64_t start)
 {
+    int64_t busy = pc_now() - start;
+
     note_results(e->loop, w);
-    atomic_store_explicit(&w->chunk->busy_ns, pc_now() - start, memory_order_relaxed);
+    atomic_store_explicit(&w->chunk->busy_ns, busy, memory_order_relaxed);
+    pc_timing_end_chunk(e, w, busy);
     e->slot->result_kind = PC_RESULT_BATCH;
     e->slot->result_block = 0;
     e->slot->result_size = 0;
@@ -466,6 +474,7 @@ bool pc_items_run_chunk(pc_execution *e)
     e->shape = chunk->shape;
     e->slot->result_ran = 0;
     pc_run_publish_entered(e); /* per item, progress tells */
+    pc_timing_begin_chunk(e, &w);
     progress = run_kind(e, &w, start);
     if (progress == PC_ITEMS_DOOMED)
         pc_loop_await_death(e);

@@ -18,6 +18,10 @@ typedef struct pc_items_writer {
     bool in_arena;         /* the present value does */
     size_t first;          /* the first block's size */
     size_t total;          /* bytes of all values in blocks */
+    bool times_items;      /* each: see timing.h */
+    uint32_t timed_items;  /* so many were, */
+    int64_t timed_ns;      /* and took as long, together */
+    int64_t item_started;
 } pc_items_writer;
 
 /* What became of a chunk, as far as it was run. */

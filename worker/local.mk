@@ -21,6 +21,7 @@ worker_sources = \
 	worker/stack.c \
 	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
+	worker/timing.c worker/timing.h \
 	worker/worker.h \
 	worker/zygote.c
 

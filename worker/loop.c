@@ -18,6 +18,7 @@
 #include "worker/loop.h"
 #include "worker/object.h"
 #include "worker/stream.h"
+#include "worker/timing.h"
 
 /* ---- single calls ---- */
 
@@ -94,6 +95,8 @@ static void end_awaited(pc_async_call *call, PyObject *result)
     if (kind == PC_RESULT_NO_FUNCTION) /* an engine's: it was not found where it was to run */
         e->ran = false;
     end_single(e, &w, kind);
+    if (e->mark.weight != 0)
+        pc_timing_end(e);
     pc_loop_finish(e);
 }
 
@@ -124,6 +127,17 @@ static bool run_single(pc_execution *e)
     pc_run_clear_current();
     end_single(e, &w, kind);
     return true;
+}
+
+static bool run_timed(pc_execution *e)
+{
+    bool ended;
+
+    pc_timing_begin(e);
+    ended = run_single(e);
+    if (ended)
+        pc_timing_end(e);
+    return ended;
 }
 
 /* ---- the loop ---- */
@@ -165,8 +179,12 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
                       .function = slot->function,
                       .number = number,
                       .word = word};
-    bool ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_single(&e);
+    bool ended;
 
+    if (__builtin_expect(slot->flags & (PC_REQUEST_BATCH | PC_REQUEST_TIMED), 0))
+        ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_timed(&e);
+    else
+        ended = run_single(&e);
     if (ended)
         pc_loop_finish(&e);
 }

@@ -58,6 +58,11 @@ const char *pc_run_function_name(const pc_loop *l, uint32_t number)
     return function_block(l, number)->text;
 }
 
+_Atomic uint32_t *pc_run_sampling(const pc_loop *l, uint32_t number)
+{
+    return &function_block(l, number)->sampling;
+}
+
 /* Seen before the next call is claimed: the host wonders at two calls with one worker. */
 void pc_run_note_kind(const pc_loop *l, uint32_t number, enum pc_function_kind kind)
 {

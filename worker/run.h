@@ -3,6 +3,7 @@
 #ifndef PC_WORKER_RUN_H
 #define PC_WORKER_RUN_H
 
+#include "lib/shm/histogram.h"
 #include "lib/shm/slot.h"
 #include "worker/convert.h"
 #include "worker/worker.h"
@@ -39,6 +40,8 @@ typedef struct pc_execution {
     uint32_t number; /* the slot's, */
     uint64_t word;   /* and what it was claimed as */
     PyObject *awaitable; /* what the function returned, if that is to be awaited */
+    pc_time_mark mark;        /* weight 0: it is not timed; else see timing.h, */
+    int64_t started;     /* and when it began */
 } pc_execution;
 
 /* No kind of result yet: see pc_run_execute. */
@@ -59,6 +62,9 @@ PyObject *pc_run_find_function(pc_execution *e);
 
 /* Tells the host what a function was found to be. */
 void pc_run_note_kind(const pc_loop *l, uint32_t number, enum pc_function_kind kind);
+
+/* Which of a function's calls are timed: see histogram.h. */
+_Atomic uint32_t *pc_run_sampling(const pc_loop *l, uint32_t number);
 
 /* Calls the function and writes what came of it. PC_RUN_PENDING: that is in e->awaitable, and is to be
  * awaited (pc_async_start); nothing was written or counted. */

@@ -35,7 +35,7 @@ static size_t place(size_t *offset, size_t size)
 }
 
 typedef struct layout {
-    size_t workers, upcalls, queues, queue_stride, ring, span_owners, stops, slots, spans;
+    size_t workers, upcalls, queues, queue_stride, ring, span_owners, stops, times, slots, spans;
 } layout;
 
 static layout compute_layout(const pc_config *config)
@@ -51,6 +51,7 @@ static layout compute_layout(const pc_config *config)
     l.ring = place(&offset, config->slots * sizeof(uint64_t));
     l.span_owners = place(&offset, config->spans * sizeof(uint32_t));
     l.stops = place(&offset, config->slots * sizeof(uint32_t));
+    l.times = place(&offset, config->workers * sizeof(pc_worker_times));
     offset = align_up(offset, PAGE);
     l.slots = place(&offset, config->slots * sizeof(pc_slot));
     l.spans = align_up(offset, PAGE);
@@ -75,6 +76,7 @@ static void set_pointers(pc_segment *segment)
     segment->ring = (_Atomic uint64_t *)(void *)(base + l.ring);
     segment->span_owners = (_Atomic uint32_t *)(void *)(base + l.span_owners);
     segment->stops = (_Atomic uint32_t *)(void *)(base + l.stops);
+    segment->times = (pc_worker_times *)(void *)(base + l.times);
     segment->slots = (pc_slot *)(void *)(base + l.slots);
     segment->spans_offset = l.spans;
 }

@@ -1,7 +1,7 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
- * Overview. header | worker records | upcalls | queues | ring | span owners | stops | slots | spans, then a guard
- * page that is never accessible (the host can read it: zeros, where a C string ends at the latest
+ * Overview. header | worker records | upcalls | queues | ring | span owners | stops | times | slots | spans, then a
+ * guard page that is never accessible (the host can read it: zeros, where a C string ends at the latest
  * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
  * agree on; the worker shows its own before it is given the segment.
@@ -16,9 +16,21 @@
 
 #include <sys/types.h>
 
+#include "lib/shm/histogram.h"
 #include "lib/shm/slot.h"
 
 #define PC_SPAN_SIZE ((size_t)1 << 20)
+
+/* How calls ended that did not return, and what ran again: the host counts. */
+enum pc_outcome {
+    PC_OUTCOME_RAISED = 0,
+    PC_OUTCOME_DIED,
+    PC_OUTCOME_TIMED_OUT,
+    PC_OUTCOME_CANCELLED,
+    PC_OUTCOME_FAILED,  /* otherwise: arguments, memory, types */
+    PC_OUTCOME_RETRIED, /* no end: run again after a death */
+    PC_OUTCOMES
+};
 
 enum { PC_FUNCTION_PAGES = 64, PC_FUNCTION_PAGE = 1024, PC_IDLE_WORDS = PC_WORKERS_MAX / 64 };
 
@@ -57,6 +69,9 @@ typedef struct pc_header {
     _Atomic uint32_t upcall_armed;
     _Atomic uint32_t exports; /* functions that the host offers */
     _Atomic uint64_t upcalls[PC_IDLE_WORDS]; /* bit w: worker w has a request */
+
+    /* A copy of the host's numbers, for who reads the segment from outside. */
+    _Alignas(PC_CACHE_LINE) _Atomic uint64_t outcomes[PC_OUTCOMES];
 } pc_header;
 
 enum pc_stage { PC_STAGE_GONE = 0, PC_STAGE_STARTING, PC_STAGE_READY, PC_STAGE_LEAVING };
@@ -120,7 +135,7 @@ typedef struct pc_function_block {
     uint32_t has_source;
     uint64_t source_size;
     _Atomic uint32_t kind; /* enum pc_function_kind: the workers', a hint */
-    uint32_t reserved;
+    _Atomic uint32_t sampling; /* which of its calls are timed: the workers', a hint; see histogram.h */
     char text[];
 } pc_function_block;
 
@@ -141,12 +156,14 @@ typedef struct pc_segment {
     _Atomic uint64_t *ring;
     _Atomic uint32_t *span_owners;
     _Atomic uint32_t *stops; /* by slot: the generation that is to be stopped; the host's */
+    pc_worker_times *times;  /* by worker; see histogram.h */
     pc_slot *slots;
     size_t spans_offset;
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770016) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770017) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+     sizeof(pc_worker_times) << 36 ^                                                               \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
 

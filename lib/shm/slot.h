@@ -144,6 +144,7 @@ enum pc_request_flags {
     PC_REQUEST_JSON = 1,  /* encode the result as JSON */
     PC_REQUEST_BATCH = 2, /* the argument block is a chunk */
     PC_REQUEST_DEADLINE = 4, /* deadline is set */
+    PC_REQUEST_TIMED = 8, /* a pc_time_mark (histogram.h) stands where the result will be */
     PC_REQUEST_KIND = 0x70   /* enum pc_request_kind */
 };
 
