@@ -19,7 +19,8 @@ struct worker_before {
 
 struct slot_before {
     uint32_t generation, holder; /* holder: of its word, the worker and its incarnation, plus 1 */
-    int64_t first, began;        /* when it was seen, and when it began to run; 0: not yet */
+    int64_t first;               /* when it was submitted, or seen */
+    int64_t began, seen_running; /* it began to run between the two; 0: not yet */
     bool at_least;
 };
 
@@ -27,6 +28,7 @@ struct looker {
     int64_t before; /* when the last look was; 0: there was none */
     struct worker_before *workers;
     struct slot_before *slots;
+    pc_histogram_sum times[PC_TIMES]; /* of all workers, since the crew began */
     struct look look;
 };
 
@@ -65,12 +67,15 @@ static int64_t within(int64_t value, int64_t limit)
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
-/* When the host took the call, if it left that; 0: not known. */
+/* When the host took the call, if it left that, and where nothing was written over it yet; 0: not
+ * known. */
 static int64_t submitted(const pc_slot *slot, int64_t now)
 {
-    (void)slot;
-    (void)now;
-    return 0;
+    pc_time_mark mark;
+    if (!(slot->flags & PC_REQUEST_TIMED))
+        return 0;
+    memcpy(&mark, slot->result, sizeof mark);
+    return mark.weight > 0 && mark.submitted > 0 && mark.submitted <= now ? mark.submitted : 0;
 }
 
 /* Both ages of a call: since its submit, and since it runs. */
@@ -89,6 +94,7 @@ static void follow_slot(struct looker *l, const pc_slot *slot, uint64_t word, in
     } else if (s->began == 0 || s->holder != holder) {
         /* It began behind the last look, where we did not see it. */
         s->began = l->before > s->first ? l->before : s->first;
+        s->seen_running = now;
         s->holder = holder;
     }
 }
@@ -137,6 +143,13 @@ static void describe(const struct attached *attached, struct look_call *call)
         describe_chunk(attached, slot, call);
 }
 
+static enum look_bound bound_of(const struct slot_before *s, int64_t since, int64_t age)
+{
+    if (s->at_least)
+        return LOOK_AT_LEAST;
+    return since == s->began && s->seen_running - since > age / 8 ? LOOK_AT_MOST : LOOK_EXACT;
+}
+
 /* Of a worker's calls, or of those that wait, the oldest stays in *call. */
 static void keep_oldest(struct look_call *call, bool first, uint32_t number,
                         const struct slot_before *s, int64_t since, int64_t now)
@@ -144,8 +157,10 @@ static void keep_oldest(struct look_call *call, bool first, uint32_t number,
     int64_t age = within(now - since, INT64_MAX);
     if (!first && age <= call->age_ns)
         return;
-    *call = (struct look_call){
-        .slot = number, .generation = s->generation, .age_ns = age, .at_least = s->at_least};
+    *call = (struct look_call){.slot = number,
+                               .generation = s->generation,
+                               .age_ns = age,
+                               .bound = bound_of(s, since, age)};
 }
 
 static void look_at_slots(struct looker *l, const pc_segment *segment, int64_t now)
@@ -252,6 +267,51 @@ static void look_at_worker(struct looker *l, const struct attached *attached, in
         look->oldest = (int)w->number;
 }
 
+/* ---- latency --------------------------------------------------------------------------------- */
+
+static struct look_times times_of(const pc_histogram_sum *sum)
+{
+    return (struct look_times){.count = sum->count,
+                               .p50 = pc_histogram_quantile(sum, 0.5),
+                               .p90 = pc_histogram_quantile(sum, 0.9),
+                               .p99 = pc_histogram_quantile(sum, 0.99),
+                               .p999 = pc_histogram_quantile(sum, 0.999),
+                               .max = sum->max < INT64_MAX ? (int64_t)sum->max : INT64_MAX};
+}
+
+/* What came since, if nothing was made anew between. The most of it is known only as the end of a
+ * bucket. */
+static struct look_times times_between(const pc_histogram_sum *before, const pc_histogram_sum *sum)
+{
+    pc_histogram_sum since = {.max = sum->max};
+    uint64_t count = 0;
+    for (unsigned i = 0; i < PC_HISTOGRAM_BUCKETS; i++) {
+        if (sum->buckets[i] < before->buckets[i])
+            return (struct look_times){0};
+        since.buckets[i] = sum->buckets[i] - before->buckets[i];
+        count += since.buckets[i];
+        if (since.buckets[i] > 0 && i + 1 < PC_HISTOGRAM_BUCKETS &&
+            (i == 0 || pc_histogram_start(i + 1) < sum->max))
+            since.max = pc_histogram_start(i + 1);
+        else if (since.buckets[i] > 0)
+            since.max = sum->max;
+    }
+    since.count = count;
+    return count > 0 ? times_of(&since) : (struct look_times){0};
+}
+
+static void look_at_times(struct looker *l, const pc_segment *segment)
+{
+    for (unsigned k = 0; k < PC_TIMES; k++) {
+        pc_histogram_sum sum = {0};
+        for (unsigned i = 0; i < l->look.workers; i++)
+            pc_histogram_add(&sum, &segment->times[i].of[k]);
+        l->look.times[k] = times_of(&sum);
+        l->look.recent[k] = l->before != 0 ? times_between(&l->times[k], &sum) : l->look.times[k];
+        l->times[k] = sum;
+    }
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static uint64_t memory_used(const pc_segment *segment)
@@ -282,6 +342,9 @@ const struct look *looker_look(struct looker *l, const struct attached *attached
     begin_look(look);
     look->interval_s = l->before != 0 ? (double)(now - l->before) / 1e9 : 0;
     look_at_slots(l, segment, now);
+    look_at_times(l, segment);
+    for (unsigned i = 0; i < PC_OUTCOMES; i++)
+        look->outcomes[i] = atomic_load(&segment->header->outcomes[i]);
     for (unsigned i = 0; i < look->workers; i++)
         look_at_worker(l, attached, now, &look->worker[i]);
     if (look->queued > 0)

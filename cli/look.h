@@ -19,13 +19,20 @@ enum look_state {
 
 extern const char *const look_state_names[LOOK_STATES];
 
+/* What an age is, beside the truth. */
+enum look_bound {
+    LOOK_EXACT = 0, /* or an eighth too long at most */
+    LOOK_AT_LEAST,  /* it was there at the first look, and nobody says since when */
+    LOOK_AT_MOST    /* it began between two looks, or was submitted then */
+};
+
 struct look_call {
     uint32_t slot, generation;
-    int64_t age_ns;   /* since its submit; of one that runs, since it began, to the time between two
-                         looks */
-    bool at_least;    /* it is older than anybody knows: it was there at the first look */
-    char *function;   /* "module:name" */
-    const char *kind; /* "call", "batch", ... */
+    int64_t age_ns; /* since its submit; of one that runs, since it began, to the time between two
+                       looks */
+    enum look_bound bound;
+    char *function;       /* "module:name" */
+    const char *kind;     /* "call", "batch", ... */
     uint32_t done, items; /* of a batch's chunk; items 0: it is none */
 };
 
@@ -43,6 +50,12 @@ struct look_worker {
     uint32_t deaths, incarnation;
 };
 
+/* Nanoseconds; all 0 where there were no calls. Of short calls a sample is timed: histogram.h. */
+struct look_times {
+    uint64_t count; /* calls and items */
+    int64_t p50, p90, p99, p999, max;
+};
+
 struct look {
     double interval_s; /* that rates are over; 0: the first look */
     unsigned workers, states[LOOK_STATES], asleep;
@@ -50,6 +63,9 @@ struct look {
     double calls_per_s, errors_per_s,
         busy; /* busy: the workers' together, 1 for one whole worker */
     uint64_t memory_used, memory_max, resident;
+    struct look_times times[PC_TIMES],
+        recent[PC_TIMES]; /* since the crew began; since the last look */
+    uint64_t outcomes[PC_OUTCOMES];
     bool closing;
     struct look_worker *worker;
     int oldest;               /* the worker that has had a call for longest; -1: none has one */

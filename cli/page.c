@@ -88,7 +88,7 @@ static const char *call_in_words(struct buffer *to, const struct look_call *call
     buffer_text(to, call->function);
     if (strcmp(call->kind, "call") != 0)
         buffer_print(to, " (%s)", call->kind);
-    if (call->items > 0)
+    if (call->items > 1)
         buffer_print(to, " %" PRIu32 "/%" PRIu32, call->done, call->items);
     if (held > 1)
         buffer_print(to, " and %u more", held - 1);
@@ -97,8 +97,8 @@ static const char *call_in_words(struct buffer *to, const struct look_call *call
 
 static const char *age_in_words(char *text, const struct look_call *call)
 {
-    text[0] = '>';
-    short_time(text + call->at_least, call->age_ns);
+    text[0] = call->bound == LOOK_AT_LEAST ? '>' : '<';
+    short_time(text + (call->bound != LOOK_EXACT), call->age_ns);
     return text;
 }
 
@@ -158,6 +158,28 @@ static void write_memory(struct page *page, const struct look *look)
     line(page, LINE_PLAIN, "Memory   %s of %s of the segment in use, %s resident",
          short_size(used, look->memory_used), short_size(max, look->memory_max),
          short_size(resident, look->resident));
+}
+
+static const char *const time_names[PC_TIMES] = {"run", "wait", "total"};
+
+/* Of the calls that ended between the two looks; where none did, of all since the crew began. */
+static void write_times(struct page *page, const struct look *look)
+{
+    char p50[SHORT], p90[SHORT], p99[SHORT], p999[SHORT], max[SHORT];
+    bool recent = look->recent[PC_TIME_TOTAL].count > 0;
+    line(page, LINE_PLAIN, "Latency  %8s %8s %8s %8s %8s   %s", "p50", "p90", "p99", "p99.9", "max",
+         recent ? "of the calls that ended just now" : "of all calls so far");
+    for (unsigned i = 0; i < PC_TIMES; i++) {
+        const struct look_times *t = recent ? &look->recent[i] : &look->times[i];
+        if (t->count == 0) {
+            line(page, LINE_PLAIN, "  %-6s %8s %8s %8s %8s %8s", time_names[i], "-", "-", "-", "-",
+                 "-");
+            continue;
+        }
+        line(page, LINE_PLAIN, "  %-6s %8s %8s %8s %8s %8s", time_names[i], short_time(p50, t->p50),
+             short_time(p90, t->p90), short_time(p99, t->p99), short_time(p999, t->p999),
+             short_time(max, t->max));
+    }
 }
 
 static void write_oldest(struct page *page, const struct look *look)
@@ -237,7 +259,7 @@ static void write_worker(struct page *page, const struct look_worker *w, struct 
     if (w->held > 0)
         age_in_words(age, &w->call);
     buffer_clear(words);
-    line(page, styles[w->state], "%4u %7s %-11s %8s %8s %4.0f%% %7s %6" PRIu32 "  %s", w->number,
+    line(page, styles[w->state], "%3u %7s %-11s %7s %7s %3.0f%% %6s %4" PRIu32 "  %s", w->number,
          pid, w->asleep ? "asleep" : look_state_names[w->state], age,
          short_rate(rate, w->calls_per_s), w->busy * 100, rss, w->deaths,
          w->held > 0 ? call_in_words(words, &w->call, w->held) : "");
@@ -253,12 +275,13 @@ void page_write(struct page *page, const struct page_about *about, const struct 
     write_states(page, look);
     write_calls(page, look);
     write_memory(page, look);
+    write_times(page, look);
     write_oldest(page, look);
     line(page, about->note != NULL ? LINE_BAD : LINE_PLAIN, "%s",
          about->note != NULL ? about->note : "");
     page->head = page->count;
-    line(page, LINE_HEAD, "%4s %7s %-11s %8s %8s %5s %7s %6s  %s", "NR", "PID", "STATE", "FOR",
-         "CALLS/S", "BUSY", "RSS", "DEATHS", "FUNCTION");
+    line(page, LINE_HEAD, "%3s %7s %-11s %7s %7s %4s %6s %4s  %s", "NR", "PID", "STATE", "FOR",
+         "CALLS/S", "BUSY", "RSS", "DIED", "FUNCTION");
     sort_workers(page, look, order);
     for (unsigned i = 0; i < look->workers; i++)
         write_worker(page, &look->worker[page->worker[i]], &words);
@@ -287,15 +310,16 @@ static void add_text(struct buffer *to, const char *name, const char *text)
 /* The call's fields; all null where there is none. */
 static void add_call(struct buffer *to, const struct look_call *call)
 {
+    static const char *const bounds[] = {"exact", "at least", "at most"};
     bool known = call->function != NULL;
     add_text(to, "function", call->function);
     buffer_text(to, ", ");
     add_text(to, "kind", known ? call->kind : NULL);
     if (known)
-        buffer_print(to, ", \"for_s\": %.6f, \"for_at_least\": %s", (double)call->age_ns / 1e9,
-                     call->at_least ? "true" : "false");
+        buffer_print(to, ", \"for_s\": %.6f, \"for_is\": \"%s\"", (double)call->age_ns / 1e9,
+                     bounds[call->bound]);
     else
-        buffer_text(to, ", \"for_s\": null, \"for_at_least\": null");
+        buffer_text(to, ", \"for_s\": null, \"for_is\": null");
     if (call->items > 0)
         buffer_print(to, ", \"items_done\": %" PRIu32 ", \"items\": %" PRIu32, call->done,
                      call->items);
@@ -363,11 +387,49 @@ static void add_counts(struct buffer *to, const struct look *look)
                  look->memory_used, look->memory_max, look->resident);
 }
 
+static void add_seconds(struct buffer *to, const char *name, bool known, int64_t ns)
+{
+    if (known)
+        buffer_print(to, ", \"%s\": %.9f", name, (double)ns / 1e9);
+    else
+        buffer_print(to, ", \"%s\": null", name);
+}
+
+static void add_times(struct buffer *to, const char *name, const struct look_times *times)
+{
+    buffer_print(to, ", \"%s\": {", name);
+    for (unsigned i = 0; i < PC_TIMES; i++) {
+        const struct look_times *t = &times[i];
+        buffer_print(to, "%s\"%s\": {\"count\": %" PRIu64, i > 0 ? ", " : "", time_names[i],
+                     t->count);
+        add_seconds(to, "p50_s", t->count > 0, t->p50);
+        add_seconds(to, "p90_s", t->count > 0, t->p90);
+        add_seconds(to, "p99_s", t->count > 0, t->p99);
+        add_seconds(to, "p999_s", t->count > 0, t->p999);
+        add_seconds(to, "max_s", t->count > 0, t->max);
+        buffer_text(to, "}");
+    }
+    buffer_text(to, "}");
+}
+
+static void add_outcomes(struct buffer *to, const struct look *look)
+{
+    static const char *const names[PC_OUTCOMES] = {"raised",    "died",   "timed_out",
+                                                   "cancelled", "failed", "retried"};
+    for (unsigned i = 0; i < PC_OUTCOMES; i++)
+        buffer_print(to, "%s\"%s\": %" PRIu64, i > 0 ? ", " : ", \"outcomes\": {", names[i],
+                     look->outcomes[i]);
+    buffer_text(to, "}");
+}
+
 void page_json(struct buffer *to, const struct page_about *about, const struct look *look,
                bool with_stack, const char *stack, const char *problem)
 {
     add_crew(to, about, look);
     add_counts(to, look);
+    add_outcomes(to, look);
+    add_times(to, "latency", look->times);
+    add_times(to, "latency_recent", look->recent);
     add_number_or_null(to, "oldest", look->oldest >= 0, (uint64_t)look->oldest);
     buffer_text(to, ", \"waiting\": {");
     add_call(to, &look->waiting);

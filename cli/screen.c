@@ -6,6 +6,7 @@
 
 #include <curses.h>
 #include <locale.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,9 +84,17 @@ static void draw(int row, const char *text, attr_t attributes)
     attrset(A_NORMAL);
 }
 
+/* Of the lines about the crew so many that the table has its rows. */
+static int top_rows(const struct screen *s)
+{
+    enum { TABLE_ROWS = 6, LEAST = 3 };
+    int head = (int)s->page.head, room = LINES - TABLE_ROWS - 1;
+    return room >= head ? head : room > LEAST ? room : LEAST;
+}
+
 static int body_rows(const struct screen *s)
 {
-    int rows = LINES - (int)s->page.head - 2;
+    int rows = LINES - top_rows(s) - 2;
     return rows > 1 ? rows : 1;
 }
 
@@ -94,12 +103,11 @@ static void draw_keys(const struct screen *s)
     char text[160];
     if (s->shows_stack)
         snprintf(text, sizeof text,
-                 "s: the stack anew  up, down: more of it  any other key: back  q: quit");
+                 "q quit   s the stack anew   up, down more of it   any other key: back");
     else
         snprintf(text, sizeof text,
-                 "q: quit  s: stack of the %s  up, down: choose  sort: n t c b m d (%s)",
-                 s->selected < 0 ? "oldest call" : "chosen worker's call",
-                 page_order_names[s->order]);
+                 "q quit   s stack of the %s   up, down choose   sort by n t c b m d: %s",
+                 s->selected < 0 ? "oldest" : "chosen", page_order_names[s->order]);
     draw(LINES - 1, text, A_DIM);
 }
 
@@ -139,7 +147,7 @@ static void scroll_to_selection(struct screen *s)
 
 static void draw_table(struct screen *s)
 {
-    int top = (int)s->page.head;
+    int top = top_rows(s);
     draw(top, page_line(&s->page, s->page.head), attributes_of(LINE_HEAD));
     scroll_to_selection(s);
     clamp_first(s, page_rows(&s->page));
@@ -160,7 +168,7 @@ static void draw_stack(struct screen *s)
     for (size_t i = 0; i < s->stack.size; i++)
         rows += copy[i] == '\n';
     clamp_first(s, rows);
-    int row = (int)s->page.head, last = row + body_rows(s);
+    int row = top_rows(s), last = row + body_rows(s);
     while ((text = strsep(&rest, "\n")) != NULL && row <= last)
         if (number++ >= s->first || number == 1)
             draw(row++, text, number == 1 ? A_REVERSE : A_NORMAL);
@@ -172,8 +180,8 @@ static void draw_stack(struct screen *s)
 static void draw_all(struct screen *s)
 {
     erase();
-    for (size_t i = 0; i < s->page.head && i < s->page.count; i++)
-        draw((int)i, page_line(&s->page, i), attributes_of(s->page.lines[i].style));
+    for (int i = 0; i < top_rows(s); i++)
+        draw(i, page_line(&s->page, (size_t)i), attributes_of(s->page.lines[i].style));
     if (s->shows_stack)
         draw_stack(s);
     else
@@ -257,10 +265,11 @@ static void wait_and_hear(struct screen *s, int64_t until)
         take_key(s, key);
 }
 
-/* Input that has ended, as when the terminal went, can be read for ever. */
+/* A terminal that was hung up can be read for ever. */
 static bool input_is_there(void)
 {
-    return tcgetpgrp(STDIN_FILENO) >= 0;
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    return poll(&input, 1, 0) <= 0 || (input.revents & (POLLHUP | POLLERR | POLLNVAL)) == 0;
 }
 
 static void run(struct screen *s)
