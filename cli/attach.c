@@ -210,6 +210,7 @@ static int find_in(pid_t pid, struct crew_places *places)
         ssize_t size = readlinkat(dirfd(directory), entry->d_name, link, sizeof link - 1);
         link[size > 0 ? size : 0] = '\0';
         if (size > 0 && is_segment_name(link) && read_place(&place) &&
+            place.layout != 0 && /* 0: it is being made */
             (place.host_pid == number || place.layout != PC_LAYOUT_HASH) &&
             !is_known(places, &place))
             add_place(places, &place);
