@@ -136,7 +136,7 @@ static void write_states(struct page *page, const struct look *look)
             buffer_print(&text, " (%u asleep)", look->asleep);
         comma = ", ";
     }
-    buffer_print(&text, "; %" PRIu32 " deaths", look->deaths);
+    buffer_print(&text, "; %" PRIu32 " death%s", look->deaths, look->deaths == 1 ? "" : "s");
     line(page, look->states[LOOK_BACKING_OFF] > 0 ? LINE_BAD : LINE_PLAIN, "%s",
          buffer_string(&text));
     buffer_free(&text);
