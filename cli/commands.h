@@ -8,5 +8,6 @@ int command_call(const struct options *options);
 int command_map(const struct options *options);
 int command_stubs(const struct options *options);
 int command_doctor(const struct options *options);
+int command_top(const struct options *options);
 
 #endif

@@ -3,6 +3,7 @@
 bin_PROGRAMS += cli/pycrew
 cli_pycrew_SOURCES = \
 	cli/again.c cli/again.h \
+	cli/attach.c cli/attach.h \
 	cli/buffer.c cli/buffer.h \
 	cli/call.c \
 	cli/checkpoint.c cli/checkpoint.h \
@@ -18,18 +19,24 @@ cli_pycrew_SOURCES = \
 	cli/inflight.c cli/inflight.h \
 	cli/json.c cli/json.h \
 	cli/keep.c \
+	cli/look.c cli/look.h \
 	cli/main.c \
 	cli/map.c cli/map.h \
 	cli/options.c cli/options.h \
 	cli/output.c cli/output.h \
+	cli/page.c cli/page.h \
 	cli/progress.c cli/progress.h \
 	cli/reader.c cli/reader.h \
 	cli/report.c cli/report.h \
 	cli/rows.c cli/rows.h \
+	cli/screen.c cli/screen.h \
 	cli/signals.c cli/signals.h \
 	cli/source.c cli/source.h \
 	cli/spread.c cli/spread.h \
 	cli/stubs.c \
+	cli/top.c \
 	cli/writer.c cli/writer.h
 cli_pycrew_LDFLAGS = $(base_link_flags)
-cli_pycrew_LDADD = lib/libpycrew.la $(CSV_LIBS) $(ZLIB_LIBS)
+# pycrew top reads other processes' crews by the protocol's own code.
+cli_pycrew_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CPPFLAGS)
+cli_pycrew_LDADD = lib/libpycrew.la lib/libpcshm.la $(CSV_LIBS) $(ZLIB_LIBS) $(NCURSES_LIBS)

@@ -27,6 +27,7 @@ static int run(int command, int argc, char **argv)
         code = command == COMMAND_CALL     ? command_call(&options)
                : command == COMMAND_MAP    ? command_map(&options)
                : command == COMMAND_DOCTOR ? command_doctor(&options)
+               : command == COMMAND_TOP    ? command_top(&options)
                                            : command_stubs(&options);
     }
     options_free(&options);
@@ -45,6 +46,8 @@ int main(int argc, char **argv)
         return run(COMMAND_STUBS, argc - 1, argv + 1);
     if (strcmp(command, "doctor") == 0)
         return run(COMMAND_DOCTOR, argc - 1, argv + 1);
+    if (strcmp(command, "top") == 0)
+        return run(COMMAND_TOP, argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0 || strcmp(command, "-V") == 0) {
         printf("pycrew %s\n", pycrew_version());
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
@@ -54,9 +57,9 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? EXIT_ALL_WELL : EXIT_FAILED;
     }
     if (argc > 1)
-        say("'%s' is no command: call, map, doctor and stubs are (pycrew --help tells more)",
+        say("'%s' is no command: call, map, top, doctor and stubs are (pycrew --help tells more)",
             command);
     else
-        say("which command? call, map, doctor or stubs (pycrew --help tells more)");
+        say("which command? call, map, top, doctor or stubs (pycrew --help tells more)");
     return EXIT_USAGE;
 }

@@ -209,6 +209,7 @@ enum {
     STUBS = COMMAND_STUBS,
     BOTH = CALL | MAP,
     ALL = BOTH | STUBS,
+    TOP = COMMAND_TOP,
     DOCTOR = COMMAND_DOCTOR /* takes what both call and map take */
 };
 
@@ -283,6 +284,15 @@ static const struct option_row {
      "str as pointer and size, so that a NUL may be in it"},
     {"crew", 0, STUBS, "NAME", set_text, FIELD(crew),
      "the functions use this variable, and are not given the crew"},
+    {"once", 0, TOP, NULL, set_flag, FIELD(once), "print it once, as text, and end"},
+    {"json", 0, TOP, NULL, set_flag, FIELD(json),
+     "a JSON object; with --interval one each time, a line each"},
+    {"interval", 0, TOP, "TIME", set_duration, FIELD(interval_ns),
+     "between looks, which rates are over: 1s; for a single object or text 200ms"},
+    {"stack", 0, TOP, NULL, set_flag, FIELD(stack),
+     "with the Python stack of the call that has run for longest"},
+    {"crew", 0, TOP, "N", set_count, FIELD(crew_number),
+     "which of the process's crews, from 1, where it has several"},
     {"json", 0, DOCTOR, NULL, set_flag, FIELD(json), "each check as a JSON object, a line each"},
 
     {"workers", 'j', BOTH, "N", set_count, FIELD(workers),
@@ -320,8 +330,8 @@ static const struct option_row {
      "no progress, and no word about single failed records"},
     {"verbose", 'v', ALL, NULL, set_flag, FIELD(verbose),
      "every failed record with its traceback, and a summary"},
-    {"help", 'h', ALL, NULL, NULL, 0, "show this"},
-    {"version", 'V', ALL, NULL, NULL, 0, "show the version"},
+    {"help", 'h', ALL | TOP, NULL, NULL, 0, "show this"},
+    {"version", 'V', ALL | TOP, NULL, NULL, 0, "show the version"},
 #undef FIELD
 };
 
@@ -339,12 +349,14 @@ static const char *const synopsis[] = {
     [COMMAND_CALL] = "pycrew call [OPTION]... MODULE:FUNCTION [ARG]...",
     [COMMAND_MAP] = "pycrew map [OPTION]... MODULE:FUNCTION [FILE]...",
     [COMMAND_STUBS] = "pycrew stubs [OPTION]... MODULE",
-    [COMMAND_DOCTOR] = "pycrew doctor [OPTION]... [MODULE:FUNCTION]"};
+    [COMMAND_DOCTOR] = "pycrew doctor [OPTION]... [MODULE:FUNCTION]",
+    [COMMAND_TOP] = "pycrew top [OPTION]... [PID]"};
 
 static const char *const names_of_commands[] = {[COMMAND_CALL] = "call",
                                                 [COMMAND_MAP] = "map",
                                                 [COMMAND_STUBS] = "stubs",
-                                                [COMMAND_DOCTOR] = "doctor"};
+                                                [COMMAND_DOCTOR] = "doctor",
+                                                [COMMAND_TOP] = "top"};
 
 static const char *const about[] = {
     [COMMAND_CALL] =
@@ -362,7 +374,10 @@ static const char *const about[] = {
     [COMMAND_DOCTOR] =
         "Looks whether all is there that workers need, and says what to do where it is "
         "not: a line for\n"
-        "each check. MODULE is imported, FUNCTION is not called.\n"};
+        "each check. MODULE is imported, FUNCTION is not called.\n",
+    [COMMAND_TOP] =
+        "Shows what the crew of another process is doing: PID, or the only process of yours that "
+        "has one.\nIt is looked at, not touched. Where stdout is no terminal, as --once.\n"};
 
 static const char *const failures[] = {[COMMAND_CALL] = "the function raised",
                                        [COMMAND_MAP] = "some records failed",
@@ -373,10 +388,10 @@ static const char *const ends[] = {[COMMAND_CALL] = "4 the worker died, 124 the 
 
 void options_print_usage(void)
 {
-    printf("usage: %s\n       %s\n       %s\n       %s\n       pycrew COMMAND --help\n       "
+    printf("usage: %s\n       %s\n       %s\n       %s\n       %s\n       pycrew COMMAND --help\n       "
            "pycrew --version\n",
-           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_DOCTOR],
-           synopsis[COMMAND_STUBS]);
+           synopsis[COMMAND_CALL], synopsis[COMMAND_MAP], synopsis[COMMAND_TOP],
+           synopsis[COMMAND_DOCTOR], synopsis[COMMAND_STUBS]);
 }
 
 static void print_row(const struct option_row *row)
@@ -397,6 +412,12 @@ static void print_help(int command)
             print_row(&table[i]);
     if (command == COMMAND_DOCTOR) {
         printf("\nExit status: 0 no check failed, 1 one did, 2 usage.\nMore in the manual: man "
+               "pycrew\n");
+        return;
+    }
+    if (command == COMMAND_TOP) {
+        printf("\nExit status: 0 all well, 1 there is no such crew, or it cannot be looked at, 2 usage or "
+               "several\ncrews, 130 interrupted, 141 stdout was closed.\nMore in the manual: man "
                "pycrew\n");
         return;
     }
@@ -506,6 +527,18 @@ static const char *check_stubs(const struct options *options)
     return NULL;
 }
 
+static const char *check_top(const struct options *options)
+{
+    char *end;
+    uint64_t pid;
+    if (options->arguments.count > 0)
+        return "one PID at a time";
+    if (options->function != NULL &&
+        (!read_number(options->function, &end, INT32_MAX, &pid) || *end != '\0' || pid == 0))
+        return "PID is a process's number";
+    return NULL;
+}
+
 static int check(const struct options *options)
 {
     const char *problem = NULL;
@@ -514,6 +547,8 @@ static int check(const struct options *options)
         problem = check_stubs(options);
     else if (options->command == COMMAND_DOCTOR)
         problem = options->arguments.count > 0 ? "one MODULE:FUNCTION at a time" : NULL;
+    else if (options->command == COMMAND_TOP)
+        problem = check_top(options);
     else if (options->function == NULL)
         problem = "MODULE:FUNCTION is missing";
     else if (options->star && options->kwargs)

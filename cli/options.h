@@ -13,7 +13,7 @@
 #include "cli/progress.h"
 #include "cli/reader.h"
 
-enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_STUBS = 4, COMMAND_DOCTOR = 8 };
+enum { COMMAND_CALL = 1, COMMAND_MAP = 2, COMMAND_STUBS = 4, COMMAND_DOCTOR = 8, COMMAND_TOP = 16 };
 
 struct list {
     char **items; /* NULL behind the last, also when there are none */
@@ -60,15 +60,20 @@ struct options {
     int64_t checkpoint_every_ns; /* 0: a second, and more where one takes long */
     bool resume, dry_run;
 
-    /* doctor */
+    /* doctor, top */
     bool json;
+
+    /* top */
+    bool once, stack;
+    int64_t interval_ns; /* 0: not given */
+    unsigned crew_number; /* 0: not given */
 
     /* stubs; NULL: not given */
     const char *prefix, *c_header, *c_source, *cpp_header, *depfile, *int_type, *crew;
     bool sized_str;
     struct list only;
 
-    const char *function;  /* of stubs the module */
+    const char *function;  /* of stubs the module, of top the PID */
     struct list arguments; /* behind the function: ARGs or FILEs */
 };
 

@@ -36,10 +36,12 @@ _pycrew() {
         --cpp-header | --depfile) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     --env) mapfile -t COMPREPLY < <(compgen -e -- "$word") ;;
     -j | --workers | --whole | --timeout | --grace | --retries | --memory | --max-calls | --max-rss | --nice | \
-        --cpus | --preload | --init | --checkpoint-every | -k | --keyword | --prefix | --only | --crew) ;; # nothing to propose
+        --cpus | --preload | --init | --checkpoint-every | -k | --keyword | --prefix | --only | --crew | --interval) ;; # nothing to propose
     *)
         if [[ $word == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$(_pycrew_options "$program" "$command")" -- "$word")
+        elif [[ $command == top ]]; then
+            mapfile -t COMPREPLY < <(compgen -W "$(ps -u "$UID" -o pid= 2>/dev/null)" -- "$word")
         else
             mapfile -t COMPREPLY < <(_pycrew_words "$word")
             [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null

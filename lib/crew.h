@@ -828,6 +828,11 @@ void pc_supervisor_stop(pycrew_crew *crew);
 void pc_worker_kill(pc_host_worker *w); /* more of it: supervisor.h */
 bool pc_worker_owns_a_call(const pycrew_crew *crew, unsigned worker);
 
+/* ---- show.c ---- */
+
+/* The supervisor: writes what an onlooker is to know of each worker, where that has changed. */
+void pc_show_workers(pycrew_crew *crew);
+
 /* ---- stats.c ---- */
 
 /* Under crew->lock, before a dead worker's record is used again: keeps what it has counted. */

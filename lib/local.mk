@@ -81,6 +81,7 @@ lib_libpccore_la_SOURCES = \
 	lib/reload.c \
 	lib/result.c lib/result.h \
 	lib/run.c \
+	lib/show.c \
 	lib/spawn.c \
 	lib/stats.c \
 	lib/stream.c \

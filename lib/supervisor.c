@@ -1025,6 +1025,7 @@ static void turn(pycrew_crew *crew, int64_t extra)
     move_successors(crew);
     next = least(next, fork_workers(crew, now));
     next = least(next, fork_successors(crew, now));
+    pc_show_workers(crew);
     pc_announce_arm(&crew->segment, PC_QUEUE_SUPERVISOR);
     pc_call_reclaim_released(crew);
     count = poll(crew->polls, set_polls(crew), any_lines(crew) ? 0 : poll_ms(next, pc_now()));

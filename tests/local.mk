@@ -274,6 +274,7 @@ SCRIPT_TESTS = \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/cli-resume.t \
+	tests/cli-top.t \
 	tests/completion.t \
 	tests/contributing.t \
 	tests/debug.t \
@@ -306,6 +307,7 @@ test_data = \
 	tests/py/call_ops.py \
 	tests/py/cli_ops.py \
 	tests/py/cli_tap.py \
+	tests/py/terminal.py tests/py/top_ops.py \
 	tests/py/debug_ops.py \
 	tests/py/dies_at_import.py \
 	tests/py/engine_ops.py \

@@ -17,6 +17,7 @@
 
 #define NAME_PREFIX "pycrew."
 #define PAGE ((size_t)4096)
+static_assert(sizeof PACKAGE_VERSION <= PC_VERSION_SIZE, "the version has its place in the header");
 enum { RESIDENCY_TRIES = 1000 };
 
 static size_t align_up(size_t size, size_t to)
@@ -243,6 +244,8 @@ int pc_segment_create(pc_segment *ret, const pc_config *config, bool prefer_memf
 void pc_segment_restore(pc_segment *segment)
 {
     segment->header->layout_hash = PC_LAYOUT_HASH;
+    memset(segment->header->version, 0, PC_VERSION_SIZE);
+    memcpy(segment->header->version, PACKAGE_VERSION, sizeof PACKAGE_VERSION - 1);
     segment->header->config = segment->config;
 }
 
@@ -313,6 +316,23 @@ int pc_segment_map(pc_segment *ret, int fd)
     set_pointers(&segment);
     *ret = segment;
     return 0;
+}
+
+enum { LIKELY_SLOTS = 1 << 20, LIKELY_QUEUES = 1 << 16 };
+
+bool pc_segment_is_likely(const pc_config *config, uint64_t size)
+{
+    return config->workers > 0 && config->workers <= PC_WORKERS_MAX && config->slots > 0 &&
+           config->slots <= LIKELY_SLOTS && (config->slots & (config->slots - 1)) == 0 &&
+           config->queues > 0 && config->queues <= LIKELY_QUEUES &&
+           size == pc_segment_fixed_size(config) + config->spans * PC_SPAN_SIZE;
+}
+
+void pc_segment_at_copy(pc_segment *ret, const pc_config *config, void *base)
+{
+    *ret = (pc_segment){.config = *config, .base = base, .fd = -1};
+    ret->size = pc_segment_fixed_size(config) + config->spans * PC_SPAN_SIZE;
+    set_pointers(ret);
 }
 
 void pc_segment_unmap(pc_segment *segment)

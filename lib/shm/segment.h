@@ -44,8 +44,12 @@ typedef struct pc_config {
     uint64_t spin_ns;     /* how long an idle worker spins before it sleeps */
 } pc_config;
 
+enum { PC_VERSION_SIZE = 24 };
+
 typedef struct pc_header {
+    /* These two stay where they are in every layout: an onlooker of another version names both. */
     uint64_t layout_hash;
+    char version[PC_VERSION_SIZE];
     pc_config config;
     _Atomic uint32_t closing; /* workers end when idle */
     _Atomic uint32_t shortages; /* of memory, counted: see pc_idle_call_for_memory */
@@ -70,10 +74,19 @@ typedef struct pc_header {
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t outcomes[PC_OUTCOMES];
 } pc_header;
 
+enum pc_stage { PC_STAGE_GONE = 0, PC_STAGE_STARTING, PC_STAGE_READY, PC_STAGE_LEAVING };
+
 typedef struct pc_worker_record {
     _Alignas(PC_CACHE_LINE) sem_t semaphore;
     _Atomic uint32_t sleeps; /* how often it went to sleep */
     _Atomic uint32_t posted; /* the sleep it was last woken from */
+
+    /* The host's word to onlookers (pycrew top), who have it from nowhere else; nobody decides by it. */
+    _Atomic uint32_t pid; /* as the host sees it; 0: there is no process */
+    _Atomic uint32_t incarnation;
+    _Atomic uint32_t deaths;
+    _Atomic uint32_t stage;   /* enum pc_stage */
+    _Atomic int64_t admitted; /* CLOCK_MONOTONIC */
 
     /* The interrupt asked for: generation << 32 | slot, and the chunk's item. */
     _Alignas(PC_CACHE_LINE) _Atomic uint64_t interrupt;
@@ -149,7 +162,7 @@ typedef struct pc_segment {
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770007) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770017) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
      sizeof(pc_worker_times) << 36 ^                                                               \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
@@ -170,6 +183,13 @@ void pc_segment_remove_leftovers(void);
 
 /* Worker: maps what a host created. 0, -EPROTO or a negated errno. The descriptor stays open. */
 int pc_segment_map(pc_segment *ret, int fd);
+
+/* Onlooker: the header's counts are such as some host could have chosen, and add up to size bytes. */
+bool pc_segment_is_likely(const pc_config *config, uint64_t size);
+
+/* Onlooker: a segment whose memory is base, of pc_segment_fixed_size(config) bytes, where a copy of the
+ * fixed part stands; of the spans there is none. */
+void pc_segment_at_copy(pc_segment *ret, const pc_config *config, void *base);
 
 /* Host: whether fd is still the segment, and not closed or something else. */
 bool pc_segment_fd_is_ours(const pc_segment *segment);
