@@ -372,6 +372,7 @@ SCRIPT_LIMIT_S = 300
 AM_TESTS_ENVIRONMENT = \
 	PYCREW_WORKER='$(abs_top_builddir)/worker/pycrew-worker'; \
 	PYCREW_PYTHON_PATH='$(abs_top_srcdir)/python'; \
+	PYCREW_LIBRARY='$(abs_top_builddir)/lib/.libs/libpycrew.so'; \
 	PYTHON='$(PYTHON)'; \
 	PYTHONDONTWRITEBYTECODE=1; \
 	top_srcdir='$(abs_top_srcdir)'; \

@@ -16,6 +16,7 @@ PyObject *pc_engine_module; /* pycrew._engine */
 
 static PyObject *remote_error; /* its type */
 static int64_t looked;         /* at the width, when */
+static const pc_segment *segment;
 
 /* ---- start and end ---- */
 
@@ -60,11 +61,26 @@ static PyObject *make_executor(PyObject *module, const pc_worker_options *o, int
     return width;
 }
 
+/* How often the call whose function is called now may be given again. */
+static PyObject *retries(PyObject *self, PyObject *unused)
+{
+    uint32_t slot = (uint32_t)pc_current_call.call;
+    unsigned flags = slot < segment->config.slots ? segment->slots[slot].flags : 0;
+
+    (void)self;
+    (void)unused;
+    return PyLong_FromLong((flags & PC_REQUEST_RETRIES) >> PC_REQUEST_RETRIES_SHIFT);
+}
+
+static PyMethodDef methods[] = {{"_retries", retries, METH_NOARGS, "of the call that is given now"},
+                                {NULL, NULL, 0, NULL}};
+
 int pc_engine_start(const pc_worker *worker, int fault_fd)
 {
     PyObject *module = PyImport_ImportModule("pycrew._engine");
 
-    if (module == NULL)
+    segment = &worker->segment;
+    if (module == NULL || PyModule_AddFunctions(module, methods) < 0)
         return -1;
     remote_error = PyObject_GetAttrString(module, "RemoteError");
     if (remote_error == NULL ||

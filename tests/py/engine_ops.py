@@ -10,7 +10,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 bridge = None
 ready = None
 _lock = threading.Lock()
-_inside = _most = 0
+_thread = threading.local()
+_runs = {}
 
 
 # ---- engines ----
@@ -36,25 +37,37 @@ class Counting(ThreadPoolExecutor):
 
 
 class Losing(ThreadPoolExecutor):
-    """Loses single tasks."""
+    """Loses single tasks: those that is_lost runs in, the first so many times; and those with a poison."""
+
+    def __init__(self, count, times):
+        super().__init__(count)
+        self.times = times
 
     def pycrew_is_task_lost(self, error):
         return isinstance(error, LookupError)
 
     def submit(self, task, payload):
-        if task.__name__ == "engine_ops:is_lost":
+        if task.__name__ == "engine_ops:is_lost" and self.times > 0:
+            self.times -= 1
             future = Future()
             future.set_exception(LookupError("its machine went away"))
             return future
-        return super().submit(task, payload)
+        return super().submit(self.run, task, payload)
+
+    def run(self, task, payload):
+        _thread.poisoned = False
+        ends = task(payload)
+        if _thread.poisoned:
+            raise LookupError("its machine was killed")
+        return ends
 
 
 def threads(count=4):
     return Counting(count)
 
 
-def losing():
-    return Losing(2)
+def losing(times=1000):
+    return Losing(2, times)
 
 
 def processes(count=2, **options):
@@ -199,6 +212,18 @@ def die_at(number, at):
 
 def is_lost():
     return 1
+
+
+def poison_at(number, at):
+    """Kills its machine there."""
+    _runs[number] = _runs.get(number, 0) + 1
+    if number == at:
+        _thread.poisoned = True
+    return number
+
+
+def runs_of(number):
+    return _runs.get(number, 0)
 
 
 def make_array(number):
