@@ -377,7 +377,7 @@ AM_TESTS_ENVIRONMENT = \
 	PYTHONDONTWRITEBYTECODE=1; \
 	top_srcdir='$(abs_top_srcdir)'; \
 	top_builddir='$(abs_top_builddir)'; \
-	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
+	export PYCREW_WORKER PYCREW_PYTHON_PATH PYCREW_LIBRARY PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
 
 # Negative controls: some minutes, and so not part of make check.
 # Which lines no test reaches: builds in build-coverage/ of the source tree, needs gcovr.

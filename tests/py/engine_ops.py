@@ -251,3 +251,22 @@ def set_ready():
 
 def is_ready_here():
     return ready == os.getpid() and "queue_ops" in sys.modules
+
+
+def pid_slowly(_):
+    time.sleep(0.002)
+    return os.getpid()
+
+
+def echo_or_die(value):
+    if value == -1:
+        die()
+    return value
+
+
+def steady(value):
+    """Some fail."""
+    time.sleep(0.001)
+    if value % 50 == 7:
+        raise ValueError(f"no good: {value}")
+    return value
