@@ -191,6 +191,14 @@ KILLS = 100
 check-kills: all tests/cli/libcut.la
 	$(AM_TESTS_ENVIRONMENT) PYCREW_KILLS=$(KILLS) $(PYTHON) $(top_srcdir)/tests/cli-resume.t
 
+# Engines over hosts that are network namespaces, cut off in the middle: needs root, iproute2 and Dask.
+.PHONY: check-namespaces
+check-namespaces: all
+	$(AM_TESTS_ENVIRONMENT) $(PYTHON) $(top_srcdir)/tests/namespaces.t | tee tests/namespaces.log
+	@! grep '^not ok' tests/namespaces.log >/dev/null
+CLEANFILES += tests/namespaces.log
+EXTRA_DIST += tests/namespaces.t
+
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
 # make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
