@@ -26,7 +26,7 @@ _setup = None
 _fault_fd = -1
 _ending = False
 _width = 1
-_parts = 1  # of a batch that a machine's process runs at a time
+_parts = 1  # of a batch that a task has at least, where there are so many
 
 
 class RemoteError(Exception):
@@ -63,7 +63,7 @@ def _take_nested(keywords):
         return None
     if type(count) is not int or not 0 < count <= 1024:
         raise TypeError(f"engine_options: nested is to be a number of workers, from 1 to 1024, and is {count!r}")
-    _parts = count
+    _parts = 2 * count  # so that a worker that has ended does not wait for the slowest one
     with open(os.path.join(os.path.dirname(__file__), "_nested.py"), encoding="utf-8") as file:
         return count, file.read()
 
@@ -219,7 +219,7 @@ class Function:
         self.call_s = None  # how long one takes
 
     def __call__(self, *arguments, **keywords):
-        return self.call(self.many([(arguments, keywords)], True))
+        return self.call(self.many([[arguments, keywords] if keywords else arguments], True))
 
     async def call(self, many):
         values, failures, _ = await many
@@ -228,9 +228,9 @@ class Function:
         return values[0]
 
     def many(self, calls, alone):
-        """calls: (arguments, keywords) each; None: is not to be run. Returns an awaitable of values; exceptions,
-        by place; and how many nanoseconds it took. alone: in a task of its own, at once. Arguments are pickled
-        now: arrays are the host's again when this returns."""
+        """calls: a tuple of arguments each, or [arguments, keywords]; None: is not to be run. Returns an awaitable of
+        values; exceptions, by place; and how many nanoseconds it took. alone: in a task of its own, at once.
+        Arguments are pickled now: arrays are the host's again when this returns."""
         written = list(_task.writable(calls[0])) if len(calls) == 1 and calls[0] is not None else ()
         return self.end_many(_task.dumps(calls, _as_it_is), len(calls), written, alone or len(written) > 0,
                              _retries())

@@ -80,17 +80,18 @@ class Task:
         written = list(writable(calls[0])) if len(calls) == 1 and calls[0] is not None else []
         ends, failures = [], {}
         for place, call in enumerate(calls):
-            value = None
-            if call is not None:
-                try:
-                    value = function(*call[0], **call[1])
-                    if hasattr(type(value), "__await__"):
-                        value = _await(value)
-                    if len(call) > 2 and value is None:  # a map's slice was filled in place
+            try:
+                if type(call) is tuple:
+                    value = function(*call)
+                else:
+                    value = call and function(*call[0], **call[1])
+                    if call and len(call) > 2 and value is None:  # a map's slice was filled in place
                         value = call[1]["out"]
-                except BaseException as error:
-                    failures[place] = _describe(error, EXCEPTION)
-                    value = None
+                if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                    value = _await(value)
+            except BaseException as error:
+                failures[place] = _describe(error, EXCEPTION)
+                value = None
             ends.append(value)
         ends = _dump(ends, failures)
         return time.monotonic_ns() - start, ends, failures, dumps(written) if written else None
@@ -141,7 +142,7 @@ def writable(value):
 
 def _dump(ends, failures):
     """All in one pickle, if that cannot fail; else a pickle for each."""
-    if all(type(value) in _PLAIN for value in ends):
+    if _PLAIN.issuperset(map(type, ends)):
         return pickle.dumps(ends, 5)
     each = []
     for place, value in enumerate(ends):
