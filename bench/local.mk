@@ -20,6 +20,13 @@ bench_growth_SOURCES = bench/growth.c bench/common.c bench/common.h
 bench_growth_CPPFLAGS = $(bench_cppflags)
 bench_growth_LDADD = lib/libpycrew.la
 
+# What an engine costs: run by engines.py.
+noinst_PROGRAMS += bench/engines
+bench_engines_SOURCES = bench/engines.c bench/common.c bench/common.h
+bench_engines_CPPFLAGS = $(bench_cppflags)
+bench_engines_LDADD = lib/libpycrew.la
+EXTRA_DIST += bench/engines.py bench/bench_engines.py
+
 # What pycrew.hpp costs on top of pycrew.h.
 noinst_PROGRAMS += bench/hpp
 bench_hpp_SOURCES = bench/hpp.cpp

@@ -543,6 +543,13 @@ static void leave_mark(pycrew_call *call, uint32_t sampling)
     memcpy(call->slot->result, &mark, sizeof mark);
 }
 
+static inline unsigned retry_flags(const pycrew_call *call)
+{
+    return __builtin_expect(call->retries > 0, 0)
+               ? pc_engine_retries(call) << PC_REQUEST_RETRIES_SHIFT
+               : 0;
+}
+
 static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
@@ -552,7 +559,7 @@ static inline void fill_request(pycrew_call *call)
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
-                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0));
+                             (call->timeout_ns >= 0 ? PC_REQUEST_DEADLINE : 0) | retry_flags(call));
     if (call->timeout_ns >= 0)
         slot->deadline = call->deadline;
     slot->arguments_block = call->arguments_block;
@@ -783,6 +790,8 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     pc_error_set(error, code, pc_text_of(function_name(call)), type, text, trace);
     error->public.may_have_run = ran || ran_before(call);
     error->public.attempts = pc_call_attempts(call) + 1;
+    if (kind == PC_RESULT_LOST)
+        error->public.attempts += pc_engine_retries(call);
 }
 
 static int set_lost(pycrew_call *call, int code, const char *message, bool may_have_run)

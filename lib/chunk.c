@@ -110,6 +110,7 @@ int pc_chunk_submit(pycrew_call *call)
         chunk->results = (sizeof *shared + items + 15) & ~(uint64_t)15;
     set_run(call);
     call->flags |= PC_REQUEST_BATCH;
+    call->retries = call->chunk->retries; /* an engine is told */
     return pycrew_submit(call);
 }
 
@@ -295,7 +296,8 @@ static void describe_failure(pycrew_call *call, uint32_t item, uint32_t kind, pc
         pc_crew_suspect(call->crew); /* as for a single call */
     if (kind == PC_RESULT_INTERRUPTED)
         space->public.code = stopped_code(call, item);
-    space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0);
+    space->public.attempts = 1 + (item == chunk->blamed ? chunk->blamed_deaths : 0) +
+                             (kind == PC_RESULT_LOST ? pc_engine_retries(call) : 0);
     /* Of this item: another's worker may have died, which the call counts. */
     space->public.may_have_run = ran || space->public.attempts > 1;
 }

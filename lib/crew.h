@@ -445,6 +445,9 @@ int pc_engine_refuse(const pycrew_crew *crew, const char *feature);
 /* Whether a chunk was a task, all of whose items may have run though none has ended. */
 bool pc_engine_may_have_run(const pycrew_call *call);
 
+/* How often the bridge gives a call's task again that a machine was lost with; 0 without an engine. */
+unsigned pc_engine_retries(const pycrew_call *call);
+
 /* How long a worker may take to leave: an engine's machines are to be told that it does, and the ranks of an
  * MPI job to end. */
 int64_t pc_engine_leaving_ns(const pycrew_crew *crew);

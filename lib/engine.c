@@ -6,7 +6,7 @@
 
 #include "lib/crew.h"
 
-enum { WIDTH_MAX = 4096 };
+enum { WIDTH_MAX = 4096, RETRIES_MAX = PC_REQUEST_RETRIES >> PC_REQUEST_RETRIES_SHIFT };
 #define LEAVING_NS ((int64_t)10 * 1000 * 1000 * 1000)
 
 void pc_engine_from_environment(pycrew_options *o)
@@ -45,6 +45,13 @@ bool pc_engine_may_have_run(const pycrew_call *call)
 {
     return call->crew->engine != NULL &&
            atomic_load(&call->slot->entered) == atomic_load(&call->generation);
+}
+
+unsigned pc_engine_retries(const pycrew_call *call)
+{
+    if (call->crew->engine == NULL)
+        return 0;
+    return call->retries < RETRIES_MAX ? call->retries : RETRIES_MAX;
 }
 
 int64_t pc_engine_leaving_ns(const pycrew_crew *crew)

@@ -58,9 +58,12 @@ def same(words, how):
 
 
 def jobs(how):
-    """The founding example but for its crash, the main job and the digits."""
-    lines = found(how(BRIDGE))
+    """The founding example, whose crash is one call's end, the main job and the linear one."""
+    lines, expected = found(how(BRIDGE)), found(execute(BRIDGE))
     equal(lines[:2], ["add(3, 5) = 8", "divide(1, 0) raised ZeroDivisionError: integer division or modulo by zero"])
+    crash = "crash() lost its worker"
+    equal([line for line in lines if not line.startswith(crash)], [line for line in expected if not line.startswith(crash)])
+    equal([line.startswith(crash) for line in lines].count(True), 1)
     same(STDLIB, how)
     if importlib.util.find_spec("scipy") is not None and os.path.exists(SOLVE[0]):
         same(SOLVE, how)
@@ -95,6 +98,63 @@ def the_command_has_engines():
     check(run("call", "--engine", "no_such:thing", "math:hypot", 3, 4), 3, "", "No module named 'no_such'")
 
 
+# ---- crews on the machines ----
+
+def pool(**options):
+    return "--engine", "pycrew.engines.local:pool", "--engine-options", json.dumps({"max_workers": 1, **options})
+
+
+def processes_of(*engine):
+    ended = check(run("map", *engine, "engine_ops:pid_slowly", give="0\n" * 600), 0)
+    return len(set(ended.out.split()))
+
+
+@test
+def a_nested_crew_runs_the_parts_of_a_machines_tasks():
+    equal(processes_of(*pool()), 1)
+    equal(processes_of(*pool(nested=3)), 3)
+    numbers = "".join(f"{i}\n" for i in range(3000))
+    check(run("map", *pool(nested=2), ":echo", give=numbers), 0, numbers)
+    check(run("call", *pool(nested=2), "math:sqrt", -1), 1, "", ["ValueError: math domain error", "On host "])
+    check(run("call", *pool(nested=2), "no_such_module:f"), 1, "", "No module named 'no_such_module'")
+
+
+@test
+def a_worker_of_a_nested_crew_that_dies_costs_the_record_that_killed_it():
+    check(run("call", *pool(nested=2), ":die"), 4, "", ["lost the task", "killed by signal"])
+    numbers = [*range(300), -1, *range(300, 600)]
+    ended = run("map", *pool(nested=2), "--retries", 2, "engine_ops:echo_or_die", give="".join(f"{i}\n" for i in numbers))
+    check(ended, 1, "".join(f"{i}\n" for i in range(600)), "died")
+
+
+@test
+def a_machine_without_pycrew_says_what_to_install():
+    without = {**os.environ, "PYCREW_LIBRARY": "/nowhere/libpycrew.so.0"}
+    check(run("call", *pool(nested=2), "math:hypot", 3, 4, env=without), 1, "",
+          ["install the Debian package pycrew", "/nowhere/libpycrew.so.0", "On host "])
+    check(run("call", *pool(nested=0), "math:hypot", 3, 4), 3, "", "nested is to be a number of workers")
+
+
+# ---- pycrew map ----
+
+@test
+def a_map_by_an_engine_has_progress_errors_and_a_resume():
+    words = ["map", *pool(), "--checkpoint", "check", "--checkpoint-every", "1ms", "--errors", "errors", "--output", "out",
+             "--progress", "json", "engine_ops:steady", write("in.jsonl", "".join(f"{i}\n" for i in range(3000)))]
+    process = start(*words)
+    wait_until(lambda: os.path.exists("out") and os.path.getsize("out") > 2000, "some results")
+    process.kill()
+    err = process.communicate()[1].decode()
+    assert 0 < len(read("out").splitlines()) < 2900
+    ended = check(run(*words, "--resume"), 1, None, "going on behind")
+    assert '"done"' in ended.err and '"done"' in err + ended.err, ended
+    good = [i for i in range(3000) if i % 50 != 7]
+    equal([int(line) for line in read("out").splitlines()], good)
+    errors = [json.loads(line) for line in read("errors").splitlines()]
+    equal([error["input"] for error in errors], [i for i in range(3000) if i % 50 == 7])
+    equal({(error["type"], error["message"] == f"no good: {error['input']}") for error in errors}, {("ValueError", True)})
+
+
 # ---- Dask ----
 
 def free_port():
@@ -123,8 +183,8 @@ class Dask:
         return self.start("dask-worker", "--nthreads", "1", "--no-dashboard", "--local-directory", os.getcwd(),
                           "--name", name, "--death-timeout", "60", self.address)
 
-    def execute(self, words):
-        return execute(words, "pycrew.engines.dask:cluster", {"address": self.address}, **QUIET)
+    def execute(self, words, **options):
+        return execute(words, "pycrew.engines.dask:cluster", {"address": self.address, **options}, **QUIET)
 
 
 @contextlib.contextmanager
@@ -151,6 +211,9 @@ def unchanged_programs_run_on_a_dask_cluster():
     with dask() as cluster:
         jobs(cluster.execute)
         digits(cluster.execute)
+        for words in STDLIB, DIGITS:  # each worker with a crew of its own
+            if words is STDLIB or importlib.util.find_spec("sklearn") is not None:
+                same(words, lambda words: cluster.execute(words, nested=2))
 
 
 @test

@@ -195,6 +195,14 @@ KILLS = 100
 check-kills: all tests/cli/libcut.la
 	$(AM_TESTS_ENVIRONMENT) PYCREW_KILLS=$(KILLS) $(PYTHON) $(top_srcdir)/tests/cli-resume.t
 
+# Engines over hosts that are network namespaces, cut off in the middle: needs root, iproute2 and Dask.
+.PHONY: check-namespaces
+check-namespaces: all
+	$(AM_TESTS_ENVIRONMENT) $(PYTHON) $(top_srcdir)/tests/namespaces.t | tee tests/namespaces.log
+	@! grep '^not ok' tests/namespaces.log >/dev/null
+CLEANFILES += tests/namespaces.log
+EXTRA_DIST += tests/namespaces.t
+
 # Each call that fails, in the library and in the worker: linked to the objects of both, with the calls
 # that can fail led to tests/fail/shim.c.
 # make check has a sample; with PYCREW_FAIL=all in its environment it is all of them, some minutes.
@@ -384,11 +392,12 @@ SCRIPT_LIMIT_S = 300
 AM_TESTS_ENVIRONMENT = \
 	PYCREW_WORKER='$(abs_top_builddir)/worker/pycrew-worker'; \
 	PYCREW_PYTHON_PATH='$(abs_top_srcdir)/python'; \
+	PYCREW_LIBRARY='$(abs_top_builddir)/lib/.libs/libpycrew.so'; \
 	PYTHON='$(PYTHON)'; \
 	PYTHONDONTWRITEBYTECODE=1; \
 	top_srcdir='$(abs_top_srcdir)'; \
 	top_builddir='$(abs_top_builddir)'; \
-	export PYCREW_WORKER PYCREW_PYTHON_PATH PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
+	export PYCREW_WORKER PYCREW_PYTHON_PATH PYCREW_LIBRARY PYTHON PYTHONDONTWRITEBYTECODE top_srcdir top_builddir;
 
 # Negative controls: some minutes, and so not part of make check.
 # Which lines no test reaches: builds in build-coverage/ of the source tree, needs gcovr.

@@ -420,8 +420,90 @@ TEST(a_single_lost_task_is_one_calls_end)
     GIVES(pycrew_run(crew, "engine_ops:is_lost", ""), PYCREW_EDIED);
     CONTAINS(pycrew_last_error()->message, "its machine went away");
     ASSERT(pycrew_last_error()->may_have_run);
+    ASSERT_INT(pycrew_last_error()->attempts, 1);
     OK(pycrew_run(crew, "engine_ops:add", "ii>i", 1, 2, &sum));
     ASSERT_INT(bridge_pid(crew), before);
+    pycrew_close(crew);
+}
+
+/* An engine that loses this function's tasks, the first so many times. */
+static pycrew_crew *open_losing(unsigned retries, const char *keywords)
+{
+    pycrew_options options = engine_options("engine_ops:losing", keywords);
+
+    options.retries = retries;
+    return open_with(&options);
+}
+
+TEST(a_single_lost_task_is_given_again_where_its_call_has_retries)
+{
+    pycrew_crew *crew = open_losing(2, "{\"times\": 2}");
+    int before = bridge_pid(crew), result = 0;
+    pycrew_call *call;
+
+    OK(pycrew_run(crew, "engine_ops:is_lost", ">i", &result));
+    ASSERT_INT(result, 1);
+    ASSERT_INT(bridge_pid(crew), before);
+    pycrew_close(crew);
+
+    crew = open_losing(2, "{\"times\": 3}");
+    GIVES(pycrew_run(crew, "engine_ops:is_lost", ""), PYCREW_EDIED);
+    ASSERT_INT(pycrew_last_error()->attempts, 3);
+    ASSERT(pycrew_last_error()->may_have_run);
+    pycrew_close(crew);
+
+    crew = open_losing(2, "{\"times\": 1}"); /* a call's own word goes before the crew's */
+    OK(pycrew_prepare(crew, function_of(crew, "engine_ops:is_lost"), BOUND, &call));
+    OK(pycrew_set_retries(call, 0));
+    OK(pycrew_submit(call));
+    GIVES(pycrew_wait(call, BOUND), PYCREW_EDIED);
+    ASSERT_INT(pycrew_call_error(call)->attempts, 1);
+    pycrew_release(call);
+    pycrew_close(crew);
+}
+
+/* How many of the batch's items were lost; the others have their results. */
+static int lose_items(pycrew_crew *crew, int count, int poison, unsigned attempts)
+{
+    pycrew_batch *batch = open_batch(crew, "engine_ops:poison_at", 0);
+    int lost = 0, result;
+
+    for (int i = 0; i < count; i++)
+        OK(pycrew_batch_add(batch, "ii", i, poison));
+    OK(pycrew_batch_end(batch));
+    for (int i = 0; i < count; i++) {
+        ASSERT_INT(pycrew_batch_next(batch, BOUND), 1);
+        if (pycrew_batch_error(batch) == NULL) {
+            OK(pycrew_batch_result(batch, "i", &result));
+            ASSERT_INT(result, i);
+            ASSERT(i != poison);
+            continue;
+        }
+        ASSERT_INT(pycrew_batch_error(batch)->code, PYCREW_EDIED);
+        CONTAINS(pycrew_batch_error(batch)->message, "its machine was killed");
+        ASSERT(pycrew_batch_error(batch)->may_have_run);
+        ASSERT_INT(pycrew_batch_error(batch)->attempts, attempts);
+        lost++;
+    }
+    ASSERT_INT(pycrew_batch_next(batch, BOUND), 0);
+    pycrew_batch_close(batch);
+    return lost;
+}
+
+TEST(a_record_that_kills_its_machine_takes_no_other_with_it_where_there_are_retries)
+{
+    enum { COUNT = 1000, POISON = 600 };
+    pycrew_crew *crew = open_losing(2, NULL);
+    int runs;
+
+    ASSERT_INT(lose_items(crew, COUNT, POISON, 3), 1);
+    OK(pycrew_run(crew, "engine_ops:runs_of", "i>i", POISON, &runs));
+    ASSERT_INT(runs, 3);
+    pycrew_close(crew);
+    crew = open_losing(0, NULL);
+    ASSERT(lose_items(crew, COUNT, POISON, 1) >= 1);
+    OK(pycrew_run(crew, "engine_ops:runs_of", "i>i", POISON, &runs));
+    ASSERT_INT(runs, 1);
     pycrew_close(crew);
 }
 

@@ -16,6 +16,7 @@ PyObject *pc_engine_module; /* pycrew._engine */
 
 static PyObject *remote_error; /* its type */
 static int64_t looked;         /* at the width, when */
+static const pc_segment *segment;
 
 /* ---- start and end ---- */
 
@@ -60,11 +61,26 @@ static PyObject *make_executor(PyObject *module, const pc_worker_options *o, int
     return width;
 }
 
+/* How often the call whose function is called now may be given again. */
+static PyObject *retries(PyObject *self, PyObject *unused)
+{
+    uint32_t slot = (uint32_t)pc_current_call.call;
+    unsigned flags = slot < segment->config.slots ? segment->slots[slot].flags : 0;
+
+    (void)self;
+    (void)unused;
+    return PyLong_FromLong((flags & PC_REQUEST_RETRIES) >> PC_REQUEST_RETRIES_SHIFT);
+}
+
+static PyMethodDef methods[] = {{"_retries", retries, METH_NOARGS, "of the call that is given now"},
+                                {NULL, NULL, 0, NULL}};
+
 int pc_engine_start(const pc_worker *worker, int fault_fd)
 {
     PyObject *module = PyImport_ImportModule("pycrew._engine");
 
-    if (module == NULL)
+    segment = &worker->segment;
+    if (module == NULL || PyModule_AddFunctions(module, methods) < 0)
         return -1;
     remote_error = PyObject_GetAttrString(module, "RemoteError");
     if (remote_error == NULL ||
@@ -167,19 +183,22 @@ static int set_keywords(PyObject *keywords, const pc_arguments *decoded)
     return 0;
 }
 
-/* ((arguments), {keywords}) of the first so many positional ones. */
-static PyObject *call_of(const pc_arguments *decoded, size_t positional)
+/* The arguments of the first so many positional ones; with keywords [arguments, {keywords}]. A plain tuple costs a
+ * quarter to be pickled and unpickled. */
+static PyObject *call_of(const pc_arguments *decoded, size_t positional, bool with_keywords)
 {
-    PyObject *arguments = PyTuple_New((Py_ssize_t)positional), *keywords = PyDict_New(),
-             *call = NULL;
+    PyObject *arguments = PyTuple_New((Py_ssize_t)positional), *keywords, *call = NULL;
 
     for (size_t i = 0; arguments != NULL && i < positional; i++) {
         Py_INCREF(decoded->items[i]);
         PyTuple_SET_ITEM(arguments, (Py_ssize_t)i, decoded->items[i]);
     }
-    if (arguments != NULL && keywords != NULL && set_keywords(keywords, decoded) == 0)
-        call = PyTuple_Pack(2, arguments, keywords);
-    Py_XDECREF(arguments);
+    if (arguments == NULL || (!with_keywords && decoded->positional >= decoded->count))
+        return arguments;
+    keywords = PyDict_New();
+    if (keywords != NULL && set_keywords(keywords, decoded) == 0)
+        call = Py_BuildValue("[OO]", arguments, keywords);
+    Py_DECREF(arguments);
     Py_XDECREF(keywords);
     return call;
 }
@@ -193,7 +212,7 @@ static PyObject *decode(pc_execution *e, pc_cursor at)
     rc = e->shape != 0 ? pc_decode_record((const uint64_t *)(const void *)at.at, e->shape, &decoded)
                        : pc_decode_arguments(at, pc_run_publish_entered, e, &decoded);
     if (rc == 0)
-        call = call_of(&decoded, decoded.positional);
+        call = call_of(&decoded, decoded.positional, false);
     pc_arguments_clear(&decoded);
     return call;
 }
@@ -436,21 +455,18 @@ static void end_whole(pc_async_call *call, PyObject *result)
     close_task(call, t, o.took);
 }
 
-/* (inputs, {out: the output's slice}, True): Task returns what `out` is then, if the function
+/* The inputs; or [inputs, {out: the output's slice}, True]: Task returns what `out` is then, if the function
  * returns nothing. */
 static PyObject *call_of_slice(const pc_arguments *decoded, bool out, PyObject *output)
 {
-    PyObject *call = call_of(decoded, decoded->count - 1), *with_out;
+    PyObject *call = call_of(decoded, decoded->count - 1, out);
 
     if (call == NULL || !out)
         return call;
-    if (PyDict_SetItemString(PyTuple_GET_ITEM(call, 1), "out", output) < 0) {
-        Py_DECREF(call);
-        return NULL;
-    }
-    with_out = PyTuple_Pack(3, PyTuple_GET_ITEM(call, 0), PyTuple_GET_ITEM(call, 1), Py_True);
-    Py_DECREF(call);
-    return with_out;
+    if (PyDict_SetItemString(PyList_GET_ITEM(call, 1), "out", output) < 0 ||
+        PyList_Append(call, Py_True) < 0)
+        Py_CLEAR(call);
+    return call;
 }
 
 static PyObject *decode_slice(pc_execution *e, task *t)

@@ -145,8 +145,11 @@ enum pc_request_flags {
     PC_REQUEST_BATCH = 2, /* the argument block is a chunk */
     PC_REQUEST_DEADLINE = 4, /* deadline is set */
     PC_REQUEST_TIMED = 8, /* a pc_time_mark (histogram.h) stands where the result will be */
-    PC_REQUEST_KIND = 0x70   /* enum pc_request_kind */
+    PC_REQUEST_KIND = 0x70,  /* enum pc_request_kind */
+    PC_REQUEST_RETRIES = 0x7f00 /* an engine's: how often a task that was lost is given again */
 };
+
+enum { PC_REQUEST_RETRIES_SHIFT = 8 };
 
 /* What is done with the function, where it is not just called. Objects that are kept are named by the
  * word of the call that made them, generation << 32 | slot: no two of a crew have the same. */

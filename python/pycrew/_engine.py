@@ -13,10 +13,12 @@ import pickle
 import sys
 
 from pycrew import _task
+from pycrew._task import LOST
 
-LOST = 12  # enum pc_result_kind in lib/shm/slot.h
 EXIT_LOST = 96  # PC_EXIT_ENGINE_LOST in lib/shm/control.h
 TASK_S = 0.06  # of a batch's tasks, as TASK_NS in lib/batch.c
+
+_retries = lambda: 0  # worker/engine.c puts its own here
 
 _executor = None
 _name = None
@@ -24,6 +26,7 @@ _setup = None
 _fault_fd = -1
 _ending = False
 _width = 1
+_parts = 1  # of a batch that a task has at least, where there are so many
 
 
 class RemoteError(Exception):
@@ -39,15 +42,30 @@ def start(name, options, path, preload, init, fault_fd):
     global _executor, _name, _setup, _fault_fd
     for variable in "PYCREW_ENGINE", "PYCREW_ENGINE_OPTIONS":
         os.environ.pop(variable, None)  # a crew in a task of ours is a local one
-    _name, _setup, _fault_fd = name, _task.Setup([os.path.abspath(folder) for folder in path], preload, init), fault_fd
     keywords = json.loads(options) if options else {}
     if not isinstance(keywords, dict):
         raise TypeError(f"engine_options is no JSON object, but {options}")
+    nested = _take_nested(keywords)
+    _name, _fault_fd = name, fault_fd
+    _setup = _task.Setup([os.path.abspath(folder) for folder in path], preload, init, nested)
     _executor = _find(name)(**keywords)
     if not callable(getattr(_executor, "submit", None)):
         raise TypeError(f"the engine {name} made no concurrent.futures.Executor, but an object of type "
                         f"{type(_executor).__name__}")
     return width()
+
+
+def _take_nested(keywords):
+    """The option that is ours and not the factory's: how many workers a crew of each machine has, and its text."""
+    global _parts
+    count = keywords.pop("nested", None)
+    if count is None:
+        return None
+    if type(count) is not int or not 0 < count <= 1024:
+        raise TypeError(f"engine_options: nested is to be a number of workers, from 1 to 1024, and is {count!r}")
+    _parts = 2 * count  # so that a worker that has ended does not wait for the slowest one
+    with open(os.path.join(os.path.dirname(__file__), "_nested.py"), encoding="utf-8") as file:
+        return count, file.read()
 
 
 def _find(name):
@@ -64,7 +82,7 @@ def width():
     own = getattr(_executor, "pycrew_width", None)
     count = own() if own is not None else getattr(_executor, "_max_workers", None)
     _width = count if isinstance(count, int) and count > 0 else os.cpu_count() or 1
-    return _width
+    return _width * _parts
 
 
 def end():
@@ -150,16 +168,44 @@ async def _send(task, payload):
         raise
     error = future.exception()
     if error is not None and _is_task_lost(error):
-        raise RemoteError(LOST, None, f"the engine {_name} lost the task: {_describe(error)}", None)
-    return future.result()
+        raise _lost(_describe(error))
+    return [pickle.loads(end) if type(end) is bytes else end for end in future.result()]
 
+
+def _as_it_is(data):
+    return data
+
+
+def _lost(why):
+    return RemoteError(LOST, None, f"the engine {_name} lost the task: {why}", None)
+
+
+def _decode(end, calls, written):
+    """Of what Task.run returned: values; exceptions, by place; nanoseconds."""
+    took, ends, failures, contents = end
+    if ends is None:
+        raise _lost(failures[2]) if failures[0] == LOST else RemoteError(*failures)
+    if contents is not None:
+        for array, content in zip(written, _task.loads(contents)):
+            array[...] = content
+    failures = {place: RemoteError(*failure) for place, failure in failures.items()}
+    if type(ends) is not list:
+        return pickle.loads(ends), failures, took
+    values = [None] * calls
+    for place in range(calls):
+        if place not in failures:
+            try:
+                values[place] = _task.loads(ends[place])
+            except Exception as error:
+                failures[place] = error
+    return values, failures, took
 
 
 class _Part:
-    """A chunk of a batch, that may share a task with others."""
+    """A chunk of a batch, that may share a task with others, unless it was lost with one."""
 
-    def __init__(self, payload, calls):
-        self.payload, self.calls = payload, calls
+    def __init__(self, payload, calls, shares=True):
+        self.payload, self.calls, self.shares = payload, calls, shares
         self.waiter = asyncio.get_running_loop().create_future()
         self.runner, self.others = None, ()
 
@@ -173,7 +219,7 @@ class Function:
         self.call_s = None  # how long one takes
 
     def __call__(self, *arguments, **keywords):
-        return self.call(self.many([(arguments, keywords)], True))
+        return self.call(self.many([[arguments, keywords] if keywords else arguments], True))
 
     async def call(self, many):
         values, failures, _ = await many
@@ -182,33 +228,40 @@ class Function:
         return values[0]
 
     def many(self, calls, alone):
-        """calls: (arguments, keywords) each; None: is not to be run. Returns an awaitable of values; exceptions,
-        by place; and how many nanoseconds it took. alone: in a task of its own, at once. Arguments are pickled
-        now: arrays are the host's again when this returns."""
+        """calls: a tuple of arguments each, or [arguments, keywords]; None: is not to be run. Returns an awaitable of
+        values; exceptions, by place; and how many nanoseconds it took. alone: in a task of its own, at once.
+        Arguments are pickled now: arrays are the host's again when this returns."""
         written = list(_task.writable(calls[0])) if len(calls) == 1 and calls[0] is not None else ()
-        return self.end_many(pickle.dumps(calls, 5), len(calls), written, alone or len(written) > 0)
+        return self.end_many(_task.dumps(calls, _as_it_is), len(calls), written, alone or len(written) > 0,
+                             _retries())
 
-    async def end_many(self, payload, calls, written, alone):
-        if alone:
-            took, ends, failures, contents = (await _send(self.task, [payload]))[0]
-        else:
-            took, ends, failures, contents = await self.share(_Part(payload, calls))
-        if ends is None:
-            raise RemoteError(*failures)
-        if contents is not None:
-            for array, content in zip(written, pickle.loads(contents)):
-                array[...] = content
-        failures = {place: RemoteError(*failure) for place, failure in failures.items()}
-        if type(ends) is not list:
-            return pickle.loads(ends), failures, took
-        values = [None] * calls
-        for place in range(calls):
-            if place not in failures:
-                try:
-                    values[place] = pickle.loads(ends[place])
-                except Exception as error:
-                    failures[place] = error
-        return values, failures, took
+    async def end_many(self, payload, calls, written, alone, retries):
+        """What is lost is given again, retries times."""
+        for left in range(retries, -1, -1):
+            try:
+                if alone:
+                    end = (await _send(self.task, [payload]))[0]
+                else:
+                    end = await self.share(_Part(payload, calls, left == retries))
+                return _decode(end, calls, written)
+            except RemoteError as error:
+                if error.kind != LOST or left == 0:
+                    raise
+            if left == 1 and calls > 1:
+                return await self.end_each(payload)
+
+    async def end_each(self, payload):
+        """The last time a task for each call: one that kills its machine takes no other with it."""
+        async def end(call):
+            try:
+                part = _Part(_task.dumps([call], _as_it_is), 1, False)
+                return _decode(await self.share(part), 1, ())
+            except RemoteError as error:
+                return [None], {0: error}, 0
+
+        ends = await asyncio.gather(*[end(call) for call in _task.loads(payload)])
+        failures = {place: failures[0] for place, (_, failures, _) in enumerate(ends) if failures}
+        return [values[0] for values, _, _ in ends], failures, sum(took for _, _, took in ends)
 
     # A task costs about a millisecond, and who adds to a batch faster than that makes small chunks. So there are two
     # tasks for each place of the engine's, and what comes meanwhile waits, and shares the next one.
@@ -235,18 +288,25 @@ class Function:
                 part.runner, part.others = runner, parts
 
     def take(self):
-        parts, left, most = [], TASK_S, -(-len(self.waiting) // _width)
-        while self.waiting and (not parts or (left > 0 and len(parts) < most and self.call_s is not None)):
+        """Of one task. With crews on the machines a part is a worker's, and others do not wait for it."""
+        parts, left, most = [], TASK_S * _parts, max(_parts, -(-len(self.waiting) // _width))
+        while self.waiting and (not parts or (left > 0 and len(parts) < most and self.shares_tasks())):
+            if parts and not (parts[0].shares and self.waiting[0].shares):
+                break
             part = self.waiting.popleft()
             if not part.waiter.done():
                 parts.append(part)
                 left -= part.calls * (self.call_s or 0)
         return parts
 
+    def shares_tasks(self):
+        return self.call_s is not None or _parts > 1
+
     async def run(self, parts):
         try:
             ends = await _send(self.task, [part.payload for part in parts])
-            self.call_s = sum(end[0] for end in ends) / sum(part.calls for part in parts) / 1e9
+            if all(end[1] is not None for end in ends):
+                self.call_s = sum(end[0] for end in ends) / sum(part.calls for part in parts) / 1e9
             for part, end in zip(parts, ends):
                 if not part.waiter.done():
                     part.waiter.set_result(end)

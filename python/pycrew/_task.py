@@ -12,7 +12,7 @@ import time
 import traceback
 
 # Kinds of what is no result: enum pc_result_kind in lib/shm/slot.h.
-EXCEPTION, NO_FUNCTION = 2, 5
+EXCEPTION, NO_FUNCTION, LOST = 2, 5, 12
 
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _lock = threading.Lock()
@@ -21,13 +21,14 @@ _prepared = {}
 
 
 class Setup:
-    """What is to be so in a process of the engine's before its first call; done once in each."""
+    """What is to be so in a process of the engine's before its first call; done once in each. nested: its calls run in
+    a crew of its own, of so many workers, by the text of _nested.py."""
 
-    def __init__(self, path=(), preload=(), init=None):
-        self.path, self.preload, self.init = tuple(path), tuple(preload), init
+    def __init__(self, path=(), preload=(), init=None, nested=None):
+        self.path, self.preload, self.init, self.nested = tuple(path), tuple(preload), init, nested
 
     def state(self):
-        return self.path, self.preload, self.init
+        return self.path, self.preload, self.init, self.nested
 
     def prepare(self):
         if self.state() in _prepared:
@@ -55,7 +56,17 @@ class Task:
         return builtins.eval, (_LOAD, {"boot": _BOOT, "text": _text(), "state": (self.__name__, self.source, self.setup.state())})
 
     def __call__(self, payloads):
+        if self.setup.nested is not None:
+            return self.run_nested(payloads)
         return [self.run(payload) for payload in payloads]
+
+    def run_nested(self, payloads):
+        """All at once, each by a worker of this process's crew. The ends are pickles, as they came."""
+        try:
+            crew = _load(self.setup.nested[1]).crew(self.setup, _text())
+        except BaseException as error:
+            return [(0, None, _describe(error, NO_FUNCTION), None)] * len(payloads)
+        return crew.run(self.__name__, self.source, payloads)
 
     def run(self, payload):
         """Nanoseconds; a pickle, or one for each call, or None; failures, by place; what was written to arrays."""
@@ -63,26 +74,58 @@ class Task:
         try:
             self.setup.prepare()
             function = _look_up(self.__name__, self.source)
-            calls = pickle.loads(payload)
+            calls = loads(payload)
         except BaseException as error:
             return time.monotonic_ns() - start, None, _describe(error, NO_FUNCTION), None
         written = list(writable(calls[0])) if len(calls) == 1 and calls[0] is not None else []
         ends, failures = [], {}
         for place, call in enumerate(calls):
-            value = None
-            if call is not None:
-                try:
-                    value = function(*call[0], **call[1])
-                    if hasattr(type(value), "__await__"):
-                        value = _await(value)
-                    if len(call) > 2 and value is None:  # a map's slice was filled in place
+            try:
+                if type(call) is tuple:
+                    value = function(*call)
+                else:
+                    value = call and function(*call[0], **call[1])
+                    if call and len(call) > 2 and value is None:  # a map's slice was filled in place
                         value = call[1]["out"]
-                except BaseException as error:
-                    failures[place] = _describe(error, EXCEPTION)
-                    value = None
+                if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                    value = _await(value)
+            except BaseException as error:
+                failures[place] = _describe(error, EXCEPTION)
+                value = None
             ends.append(value)
         ends = _dump(ends, failures)
-        return time.monotonic_ns() - start, ends, failures, pickle.dumps(written, 5) if written else None
+        return time.monotonic_ns() - start, ends, failures, dumps(written) if written else None
+
+
+class Buffer:
+    """What an array has in it, on its way: pickled without a copy by those who can, else as bytes."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return (memoryview, (pickle.PickleBuffer(self.data),)) if protocol >= 5 else (bytes, (bytes(self.data),))
+
+
+def dumps(value, wrap=Buffer):
+    """A pickle; or, with arrays, a tuple of one and what is in them, copied: they may be written to again."""
+    buffers = []
+    head = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    if not buffers:
+        return head
+    views = [buffer.raw() for buffer in buffers]
+    return head, *[wrap(bytes(view) if view.readonly else bytearray(view)) for view in views]
+
+
+def loads(pickled):
+    if type(pickled) is not tuple:
+        return pickle.loads(pickled)
+    return pickle.loads(pickled[0], buffers=[getattr(buffer, "data", buffer) for buffer in pickled[1:]])
+
+
+def run_pickled(name, source, payload):
+    """In a nested crew's worker."""
+    return pickle.dumps(Task(name, source, Setup()).run(pickle.loads(payload)), 5)
 
 
 def writable(value):
@@ -99,12 +142,12 @@ def writable(value):
 
 def _dump(ends, failures):
     """All in one pickle, if that cannot fail; else a pickle for each."""
-    if all(type(value) in _PLAIN for value in ends):
+    if _PLAIN.issuperset(map(type, ends)):
         return pickle.dumps(ends, 5)
     each = []
     for place, value in enumerate(ends):
         try:
-            each.append(pickle.dumps(value, 5))
+            each.append(dumps(value))
         except Exception as error:
             failures[place] = _describe(error, EXCEPTION)
             each.append(None)
@@ -197,6 +240,12 @@ def _offer_pycrew():
     module.DeadlineExceeded, module.host, module.empty = DeadlineExceeded, Host(), empty
     module.worker, module.deadline = None, lambda: None
     sys.modules["pycrew"] = module
+
+
+def _load(text):
+    """A module of this text, made once."""
+    scope = {"boot": _BOOT, "text": text}
+    return builtins.eval("exec(boot) or load(text)", scope)
 
 
 # How a task arrives where this module is not. Its name tells its text, so that two versions keep apart.

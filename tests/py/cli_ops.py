@@ -241,3 +241,10 @@ def init_once():
     """Raises in every worker but the first."""
     with open("initialized", "x"):
         pass
+
+
+def slow_host(number):
+    """And the address of the host that it ran on, as that host's network namespace has it."""
+    time.sleep(0.01)
+    with open("/proc/net/fib_trie") as file:
+        return [number, next(word for word in file.read().split() if word in ("10.77.0.3", "10.77.0.4"))]

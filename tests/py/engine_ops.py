@@ -10,7 +10,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 bridge = None
 ready = None
 _lock = threading.Lock()
-_inside = _most = 0
+_thread = threading.local()
+_runs = {}
 
 
 # ---- engines ----
@@ -36,25 +37,37 @@ class Counting(ThreadPoolExecutor):
 
 
 class Losing(ThreadPoolExecutor):
-    """Loses single tasks."""
+    """Loses single tasks: those that is_lost runs in, the first so many times; and those with a poison."""
+
+    def __init__(self, count, times):
+        super().__init__(count)
+        self.times = times
 
     def pycrew_is_task_lost(self, error):
         return isinstance(error, LookupError)
 
     def submit(self, task, payload):
-        if task.__name__ == "engine_ops:is_lost":
+        if task.__name__ == "engine_ops:is_lost" and self.times > 0:
+            self.times -= 1
             future = Future()
             future.set_exception(LookupError("its machine went away"))
             return future
-        return super().submit(task, payload)
+        return super().submit(self.run, task, payload)
+
+    def run(self, task, payload):
+        _thread.poisoned = False
+        ends = task(payload)
+        if _thread.poisoned:
+            raise LookupError("its machine was killed")
+        return ends
 
 
 def threads(count=4):
     return Counting(count)
 
 
-def losing():
-    return Losing(2)
+def losing(times=1000):
+    return Losing(2, times)
 
 
 def processes(count=2, **options):
@@ -201,6 +214,18 @@ def is_lost():
     return 1
 
 
+def poison_at(number, at):
+    """Kills its machine there."""
+    _runs[number] = _runs.get(number, 0) + 1
+    if number == at:
+        _thread.poisoned = True
+    return number
+
+
+def runs_of(number):
+    return _runs.get(number, 0)
+
+
 def make_array(number):
     import numpy
     return numpy.full(1000, float(number))
@@ -226,3 +251,22 @@ def set_ready():
 
 def is_ready_here():
     return ready == os.getpid() and "queue_ops" in sys.modules
+
+
+def pid_slowly(_):
+    time.sleep(0.002)
+    return os.getpid()
+
+
+def echo_or_die(value):
+    if value == -1:
+        die()
+    return value
+
+
+def steady(value):
+    """Some fail."""
+    time.sleep(0.001)
+    if value % 50 == 7:
+        raise ValueError(f"no good: {value}")
+    return value

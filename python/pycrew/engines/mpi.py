@@ -28,6 +28,33 @@ def _import():
     return MPI, mpi4py.futures
 
 
+# A message is a number and a pickle, which rank 0 passes on as it is.
+
+def _send(connection, number, data):
+    connection.send_bytes(number.to_bytes(8, "little"))
+    connection.send_bytes(data)
+
+
+def _receive(connection):
+    return int.from_bytes(connection.recv_bytes(), "little"), connection.recv_bytes()
+
+
+def _run_pickled(data):
+    """In a rank: the result and None, or None and the exception; pickled."""
+    try:
+        function, arguments, keywords = pickle.loads(data)
+        return _pickle_end(function(*arguments, **keywords), None)
+    except BaseException as error:
+        return _pickle_end(None, error)
+
+
+def _pickle_end(result, error):
+    try:
+        return pickle.dumps((result, error), 5)
+    except Exception as failure:
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error} ({failure})")), 5)
+
+
 # ---- in a bridge ----
 
 class _Executor(concurrent.futures.Executor):
@@ -43,20 +70,19 @@ class _Executor(concurrent.futures.Executor):
         with self._lock:
             self._futures[number] = future
         future.add_done_callback(lambda ended: self._cancel(number) if ended.cancelled() else None)
-        if not self._send((number, (function, arguments, keywords))):
+        if not self._send(number, pickle.dumps((function, arguments, keywords), 5)):
             raise concurrent.futures.BrokenExecutor("rank 0 of the MPI job is gone")
         return future
 
     def _cancel(self, number):
         with self._lock:
             self._futures.pop(number, None)
-        self._send((number, None))
+        self._send(number, b"")
 
-    def _send(self, message):
-        data = pickle.dumps(message, 5)
+    def _send(self, number, data):
         try:
             with self._lock:
-                self._connection.send_bytes(data)
+                _send(self._connection, number, data)
         except OSError:
             return False
         return True
@@ -64,11 +90,12 @@ class _Executor(concurrent.futures.Executor):
     def _receive(self):
         try:
             while True:
-                number, result, error = self._connection.recv()
+                number, data = _receive(self._connection)
                 with self._lock:
                     future = self._futures.pop(number, None)
                 if future is None or not future.set_running_or_notify_cancel():
                     continue
+                result, error = pickle.loads(data)
                 future.set_result(result) if error is None else future.set_exception(error)
         except Exception:  # it has ended, or speaks in words that are not understood
             with self._lock:
@@ -113,22 +140,18 @@ def _serve_crew(connection, executor):
         if futures.pop(number, None) is None or future.cancelled():
             return
         error = future.exception()
-        message = (number, None if error else future.result(), error)
-        try:
-            data = pickle.dumps(message, 5)
-        except Exception as failure:
-            data = pickle.dumps((number, None, RuntimeError(f"{type(error).__name__}: {error} ({failure})")), 5)
+        data = future.result() if error is None else _pickle_end(None, error)
         try:
             with lock:
-                connection.send_bytes(data)
+                _send(connection, number, data)
         except OSError:
             pass  # the crew is gone
 
     try:
         while True:
-            number, call = connection.recv()
-            if call is not None:
-                futures[number] = future = executor.submit(call[0], *call[1], **call[2])
+            number, call = _receive(connection)
+            if call:
+                futures[number] = future = executor.submit(_run_pickled, call)
                 future.add_done_callback(lambda ended, number=number: answer(number, ended))
             elif number in futures:
                 futures.pop(number).cancel()

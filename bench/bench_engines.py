@@ -1,0 +1,20 @@
+"""Functions for bench/engines."""
+
+
+def nothing(number):
+    return number
+
+
+def work(number):
+    """Some 10 us, always the same."""
+    total = 0
+    for i in range(WORK):
+        total += i ^ number
+    return total
+
+
+WORK = 400
+
+
+def same(array):
+    return array
