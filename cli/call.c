@@ -196,7 +196,7 @@ static int print_result(pycrew_call *call, const struct options *options)
     if (r == 0)
         return put(&out);
     if (options->raw && r == PYCREW_ETYPE)
-        say("the result is neither str nor bytes, which is all that -r prints");
+        say("the result is neither str nor bytes, which is all that -r prints; without -r it is JSON");
     else
         crew_say_error(pycrew_last_error(), NULL, true);
     return EXIT_FAILED;
@@ -221,7 +221,7 @@ static int print_item(pycrew_call *call, struct writer *out, bool raw)
 {
     int r = raw ? print_raw(call, out) : print_json(call, out);
     if (raw && r == PYCREW_ETYPE)
-        say("an item is neither str nor bytes, which is all that -r prints");
+        say("an item is neither str nor bytes, which is all that -r prints; without -r it is JSON");
     else if (r < 0)
         crew_say_error(pycrew_last_error(), NULL, true);
     return r;

@@ -34,7 +34,7 @@ static int check_apart(const struct map *map, const struct writer *writer)
         const char *path = input->files[i];
         bool known = strcmp(path, "-") == 0 ? fstat(0, &in) == 0 : stat(path, &in) == 0;
         if (known && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
-            say("%s: is input and output", path);
+            say("%s: is input and output; write to another file", path);
             return EXIT_USAGE;
         }
     }
@@ -66,7 +66,7 @@ static int check_names(const struct options *options)
         }
     for (size_t i = 0; i < options->arguments.count && options->checkpoint != NULL; i++)
         if (!options->files && same_path(names[0], options->arguments.items[i])) {
-            say("%s: is input and checkpoint", names[0]);
+            say("%s: is input and checkpoint; take another file for --checkpoint", names[0]);
             return EXIT_USAGE;
         }
     return 0;
@@ -74,7 +74,7 @@ static int check_names(const struct options *options)
 
 static int refuse_same(const char *path)
 {
-    say("%s: results and failed records cannot go to the same file", path);
+    say("%s: results and failed records cannot go to the same file (--output, --errors)", path);
     return EXIT_USAGE;
 }
 

@@ -55,7 +55,7 @@ static int read_checkpoint(struct map *map)
     if (r == 0)
         code = compare(map, buffer_slice(&then));
     else if (r == -EBADMSG)
-        code = refuse(path, "it is no checkpoint, or a damaged one");
+        code = refuse(path, "it is no checkpoint, or a damaged one; --force without --resume begins anew");
     else if (r != -ENOENT)
         code = refuse(path, strerror(-r));
     buffer_free(&then);
@@ -208,7 +208,7 @@ void keep_end(struct map *map)
 static int refuse_changed(const struct map *map, const char *path, int r)
 {
     if (r == -ESTALE) {
-        say("%s: is not what it was when %s was written", path, map->options->checkpoint);
+        say("%s: is not what it was when %s was written; --force without --resume begins anew", path, map->options->checkpoint);
         return EXIT_USAGE;
     }
     say("%s: %s", path, strerror(-r));

@@ -7,7 +7,7 @@
 #include "cli/json.h"
 
 static const char half_pair[] =
-    "the result has half a surrogate pair, which is no text; -o jsonl can say it";
+    "the record or its result has half a surrogate pair, which is no text; -o jsonl can say it";
 
 void output_open(struct output *output, const struct output_options *options, struct writer *writer)
 {
@@ -268,11 +268,11 @@ static const char *put_fields(struct output *output, bool *first)
 {
     bool columns = output->row_kind == '{';
     if (columns && output->item_count != output->header_count)
-        return "the result has not the same keys as the first one, which are the columns";
+        return "the result has not the same keys as the first one, which are the columns; -o jsonl can say it";
     for (size_t i = 0; i < output->item_count; i++) {
         const struct item *item = columns ? column_item(output, i) : &output->items[i];
         if (item == NULL)
-            return "the result has not the same keys as the first one, which are the columns";
+            return "the result has not the same keys as the first one, which are the columns; -o jsonl can say it";
         put_separator(output, first);
         if (!put_value(output, item->value))
             return half_pair;
@@ -286,7 +286,7 @@ static const char *put_row(struct output *output, const struct record *record, s
     bool is_first = output->row_kind == 0, first = true;
     const char *problem = is_first ? first_row(output, json, kind) : NULL;
     if (problem == NULL && kind != output->row_kind)
-        problem = "the result is no row like the first one (dict, list or value)";
+        problem = "the result is no row like the first one (dict, list or value); -o jsonl can say it";
     if (problem == NULL) {
         size_t start = output->writer->out.size;
         list_items(output, json);
@@ -351,7 +351,7 @@ const char *output_result(struct output *output, const struct record *record, st
         buffer_clear(&output->text);
         bool found = json_without_nan(&output->text, json);
         if (found && output->options.nan == NAN_ERROR)
-            return "the result holds NaN or Infinity, which JSON has not";
+            return "the result holds NaN or Infinity, which JSON has not; --nan null writes null";
         json = buffer_slice(&output->text);
     }
     struct buffer *out = &output->writer->out;

@@ -199,7 +199,7 @@ enum rows_result rows_line(struct rows *rows, struct slice line)
         if (csv_error(&rows->parser) != CSV_EPARSE)
             die(EXIT_FAILURE, "out of memory");
         forget_row(rows);
-        return bad(rows, "a quote out of place", parsed);
+        return bad(rows, "a quote out of place; in a field that is quoted whole, a quote is doubled", parsed);
     }
     if (!rows->row_ended)
         return ROWS_MORE;

@@ -220,7 +220,7 @@ int pycrew_actor_new(pycrew_call *call, pycrew_actor **ret)
     if (rc < 0 || (rc = pc_engine_refuse(crew, "actors")) < 0)
         return rc;
     if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
-        return pc_fail(-EALREADY, "the call was submitted already");
+        return pc_fail(-EALREADY, "pycrew_actor_new: the call was submitted already: prepare another");
     pc_crew_enter(crew);
     rc = make_and_release(call, ret);
     pc_crew_leave(crew);
@@ -240,7 +240,8 @@ static int open_inside(pycrew_crew *crew, pycrew_actor **ret, int64_t timeout_ns
     call->timeout_ns = timeout_ns < 0 || crew->debug ? PYCREW_FOREVER : timeout_ns;
     rc = pc_format_build(&call->builder, format, arguments, &result);
     if (rc == 0 && result[0] != '\0')
-        rc = pc_fail(-EINVAL, "pycrew_actor_open gives no result: \"%s\"", format);
+        rc = pc_fail(-EINVAL, "pycrew_actor_open gives no result, as the format \"%s\" asks: the object "
+                     "stays in its worker", format);
     if (rc == 0)
         return make_and_release(call, ret);
     pycrew_release(call);
@@ -274,7 +275,7 @@ static int find_method(const pycrew_actor *actor, const char *method, const pycr
     int rc;
 
     if (method == NULL || method[0] == '\0' || strchr(method, '.') != NULL)
-        return pc_fail(-EINVAL, "\"%s\" is no method's name", method == NULL ? "NULL" : method);
+        return pc_fail(-EINVAL, "\"%s\" is no method's name: one name, without dots", method == NULL ? "NULL" : method);
     if ((size_t)snprintf(name, sizeof name, "%s.%s", actor->class->name, method) < sizeof name)
         return pycrew_function_get(actor->crew, name, ret);
     if (asprintf(&long_name, "%s.%s", actor->class->name, method) < 0)
@@ -337,7 +338,7 @@ static int run(pycrew_actor *actor, const int64_t *timeout_ns, const char *metho
     int rc;
 
     if (actor == NULL || format == NULL)
-        return pc_fail(-EINVAL, "actor and format must not be NULL");
+        return pc_fail(-EINVAL, "pycrew_actor_run: actor and format must not be NULL");
     rc = pc_crew_check(actor->crew);
     if (rc < 0)
         return rc;
@@ -416,7 +417,7 @@ static int reopen(pycrew_actor *actor, int64_t timeout_ns)
 
     pthread_mutex_lock(&actor->making);
     if (is_alive(actor))
-        rc = pc_fail(-EALREADY, "the actor's worker lives");
+        rc = pc_fail(-EALREADY, "pycrew_actor_reopen: the actor's worker lives, and the object with it");
     else if (actor->arguments == NULL)
         rc = pc_fail(-EINVAL, "the actor was opened with arrays, which are not kept: open another");
     else

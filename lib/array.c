@@ -283,9 +283,10 @@ static int alloc(pycrew_crew *crew, size_t size, uint64_t *ret)
 static int fail_alloc(const pycrew_crew *crew, int rc, size_t size)
 {
     if (rc == -E2BIG)
-        return pc_fail(rc, "%zu bytes exceed the crew's shared memory (%zu bytes)", size,
+        return pc_fail(rc, "%zu bytes exceed the crew's shared memory (%zu bytes): raise options.memory", size,
                        crew->segment.size);
-    return pc_fail(rc, "no shared memory is left for %zu bytes", size);
+    return pc_fail(rc, "no shared memory is left for %zu bytes: release calls and arrays, or raise options.memory",
+                   size);
 }
 
 /* A block of the host's with one ref. */
@@ -363,7 +364,7 @@ void pycrew_free(pycrew_crew *crew, void *memory)
     settle(arrays, SETTLE_LOOKS);
     unlock(arrays);
     if (!known)
-        pc_fail(-EINVAL, "the memory is none that pycrew_alloc gave, or it was freed before");
+        pc_fail(-EINVAL, "pycrew_free: the memory is none that pycrew_alloc gave, or it was freed before");
 }
 
 /* ---- a call's lists ---- */
@@ -525,7 +526,7 @@ static const char *take_type(const pycrew_array *from, pc_array *to)
         return NULL;
     }
     if (from->format == NULL || from->format[0] == '\0')
-        return "its dtype is PYCREW_OTHER, and format has no text";
+        return "its dtype is PYCREW_OTHER, and format has no text that says which, as \"<M8[ns]\"";
     if (from->itemsize > INT32_MAX)
         return "its itemsize exceeds 2^31 - 1";
     if (is_text_of_objects(from->format))
@@ -560,7 +561,7 @@ static const char *take_layout(const pycrew_array *from, pc_array *to)
 static const char *check_flags(unsigned flags)
 {
     if (flags & ~(unsigned)ALL_FLAGS)
-        return "it has a flag that is none";
+        return "it has a flag that is none of PYCREW_WRITABLE, _COPY_BACK, _STRIDED and _FORTRAN";
     if ((flags & (PYCREW_WRITABLE | PYCREW_COPY_BACK)) == PYCREW_COPY_BACK)
         return "PYCREW_COPY_BACK is for arrays with PYCREW_WRITABLE";
     if ((flags & PYCREW_STRIDED) && (flags & PYCREW_FORTRAN))
@@ -1233,7 +1234,7 @@ void pycrew_array_drop(pycrew_crew *crew, pycrew_array *array)
     if (known)
         array->data = NULL;
     else
-        pc_fail(-EINVAL, "the array was not taken, or was dropped before");
+        pc_fail(-EINVAL, "pycrew_array_drop: the array was not taken, or was dropped before");
 }
 
 /* ---- the crew's ---- */

@@ -283,8 +283,9 @@ static int grow_item(pc_writer *writer, size_t need)
     if (rc < 0 && least < size)
         rc = pc_memory_alloc(batch->crew, least, &block);
     if (rc < 0)
-        return pc_fail(rc, rc == -E2BIG ? "the item (%zu bytes) exceeds the crew's shared memory"
-                                        : "no shared memory is left for %zu bytes of arguments",
+        return pc_fail(rc, rc == -E2BIG ? "the item (%zu bytes) exceeds the crew's shared memory: raise options.memory"
+                                        : "no shared memory is left for %zu bytes of arguments: release calls and "
+                                          "arrays, or raise options.memory",
                        need);
     if (old > 0)
         memcpy((pc_chunk *)pc_segment_at(segment, block) + 1, writer->data, writer->size);
@@ -321,7 +322,8 @@ static int take_call(pycrew_batch *batch, pycrew_call **ret)
         if (items_inside(batch) > 0)
             return pc_fail_static(-EAGAIN, "all calls are in use: take some items out first");
         if (!spare_a_call(batch))
-            return pc_fail_static(-ETIME, "others use all calls");
+            return pc_fail_static(-ETIME, "others use all calls: wait for one (pycrew_batch_add_within), or "
+                                          "raise options.calls");
     }
     return rc;
 }
@@ -490,7 +492,7 @@ static int check_open(const pycrew_batch *batch)
         return rc;
     if (batch->ended || batch->cancelled)
         return pc_fail(-ESHUTDOWN, batch->cancelled ? "the batch was cancelled"
-                                                    : "the batch takes no more input");
+                                                    : "the batch takes no more input: pycrew_batch_end was called");
     if (atomic_load_explicit(&batch->crew->ending, memory_order_relaxed) != 0)
         return pc_crew_refuse(batch->crew);
     if (items_inside(batch) >= batch->window)
@@ -593,7 +595,7 @@ int pycrew_batch_commit(pycrew_batch *batch)
     if (rc < 0)
         return rc;
     if (!batch->item_open)
-        return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun");
+        return pc_fail(-EINVAL, "pycrew_batch_commit: no item was begun: pycrew_batch_begin first");
     rc = pc_build_finish(builder);
     if (rc == 0 && alone && !filling_is_empty(batch))
         rc = move_item(batch);
@@ -768,10 +770,12 @@ static int wait_for_others(pycrew_batch *batch, int rc, int64_t until)
         return pc_fail_static(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives "
                                        "it back");
     if (rc == -ETIME && pc_call_holds_all(batch->crew, false))
-        return pc_fail(-ETIME, "this thread holds all %u calls itself", batch->crew->call_limit);
+        return pc_fail(-ETIME, "this thread holds all %u calls itself: release some, or raise options.calls",
+                       batch->crew->call_limit);
     if (pc_now() >= until)
-        return pc_fail_static(-ETIME, rc == -ETIME ? "others use all calls"
-                                                   : "others use the shared memory");
+        return pc_fail_static(-ETIME, rc == -ETIME ? "others use all calls: wait longer, or raise options.calls"
+                                                   : "others use the shared memory: wait longer, or "
+                                                     "raise options.memory");
     wait_a_little(batch, until);
     return atomic_load(&batch->crew->ending) == 2 ? pc_fail(-ECANCELED, "the crew was closed") : 0;
 }

@@ -213,7 +213,7 @@ static bool wait_changed(pycrew_crew *crew, int64_t until)
 
 static int fail_in_use(const pycrew_crew *crew)
 {
-    return pc_fail(-EAGAIN, "all %u calls are in use", crew->call_limit);
+    return pc_fail(-EAGAIN, "all %u calls are in use: release some, or raise options.calls", crew->call_limit);
 }
 
 static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
@@ -241,7 +241,8 @@ static int wait_free(pycrew_crew *crew, int64_t until, pycrew_call **ret)
         return fail_in_use(crew);
     if (atomic_load(&crew->ending) != 0)
         return pc_crew_refuse(crew);
-    return pc_fail(-ETIME, "all %u calls were in use", crew->call_limit);
+    return pc_fail(-ETIME, "all %u calls were in use until the timeout: release some, or raise options.calls",
+                   crew->call_limit);
 }
 
 static int await_free(pycrew_crew *crew, int64_t timeout_ns, pycrew_call **ret)
@@ -270,10 +271,11 @@ static int arguments_grow(pc_writer *writer, size_t need)
     if (rc < 0 && need < size)
         rc = pc_memory_alloc(crew, need, &block);
     if (rc == -E2BIG)
-        return pc_fail(rc, "the arguments (%zu bytes) exceed the crew's shared memory (%zu bytes)",
+        return pc_fail(rc, "the arguments (%zu bytes) exceed the crew's shared memory (%zu bytes): raise options.memory",
                        need, crew->segment.size);
     if (rc < 0)
-        return pc_fail(rc, "no shared memory is left for %zu bytes of arguments", need);
+        return pc_fail(rc, "no shared memory is left for %zu bytes of arguments: release calls and arrays, "
+                       "or raise options.memory", need);
     memcpy(pc_segment_at(&crew->segment, block), writer->data, writer->size);
     pc_memory_free(crew, call->arguments_block);
     call->arguments_block = block;
@@ -359,7 +361,7 @@ static int check_prepared(const pycrew_call *call)
     if (__builtin_expect(atomic_load_explicit(&call->phase, memory_order_relaxed) ==
                              PC_PHASE_PREPARED, 1))
         return 0;
-    return pc_fail(-EALREADY, "the call was submitted already");
+    return pc_fail(-EALREADY, "the call was submitted already, or as a batch's item committed: prepare another");
 }
 
 /* The body of a function that adds to a prepared call. */
@@ -492,7 +494,7 @@ int pycrew_set_queue(pycrew_call *call, pycrew_queue *queue)
     if (rc < 0)
         return rc;
     if (queue != NULL && queue->crew != call->crew)
-        return pc_fail(-EINVAL, "the queue belongs to another crew");
+        return pc_fail(-EINVAL, "pycrew_set_queue: the queue belongs to another crew");
     pc_queue_enter(call, queue);
     return 0;
 }
@@ -703,7 +705,7 @@ int pycrew_submit(pycrew_call *call)
     if (rc < 0)
         return rc;
     if (call->slot == NULL)
-        return pc_fail(-EINVAL, "a batch's item is committed, not submitted");
+        return pc_fail(-EINVAL, "pycrew_submit: a batch's item is committed, not submitted (pycrew_batch_commit)");
     rc = pc_build_finish(&call->builder);
     if (rc < 0)
         return rc;
@@ -780,9 +782,9 @@ void pc_call_set_fault(const pycrew_call *call, pc_error *error, uint32_t kind, 
     pc_text type = next_text(&message), text = next_text(&message), trace = next_text(&message);
 
     if (kind == PC_RESULT_NO_MEMORY)
-        text = pc_text_of("no shared memory is left for the result");
+        text = pc_text_of("no shared memory is left for the result: release calls and arrays, or raise options.memory");
     if (kind == PC_RESULT_TOO_BIG)
-        text = pc_text_of("the result exceeds the crew's shared memory");
+        text = pc_text_of("the result exceeds the crew's shared memory: raise options.memory");
     if (trace.size == 0)
         trace.data = NULL;
     if (type.size == 0)
@@ -1132,7 +1134,7 @@ static void note_hit(const pycrew_call *call, bool hit)
 
 static int fail_not_submitted(void)
 {
-    return pc_fail(-EINVAL, "the call was not submitted");
+    return pc_fail(-EINVAL, "the call was not submitted: pycrew_submit first");
 }
 
 static int outcome(const pycrew_call *call)
@@ -1144,7 +1146,7 @@ static int fail_not_ended(const pycrew_call *call)
 {
     if (atomic_load(&call->crew->ending) == 2)
         return pc_fail(-ECANCELED, "the crew was closed");
-    return pc_fail_static(-ETIME, "the call has not ended yet");
+    return pc_fail_static(-ETIME, "the call has not ended yet: wait again, cancel or release it");
 }
 
 static bool collect_noting(pycrew_call *call)
@@ -1160,10 +1162,11 @@ int pc_call_fail_locked(const pycrew_call *call)
     unsigned directed = atomic_load_explicit(&call->directed, memory_order_relaxed);
 
     if (directed == 0)
-        return pc_fail(-EDEADLK, "an exported function waits for a call, and all workers wait for exported functions");
+        return pc_fail(-EDEADLK, "an exported function waits for a call, and all workers wait for exported functions: "
+                       "more workers (options.workers), or no waiting in exported functions");
     return pc_fail(-EDEADLK,
                    "an exported function waits for a call that only worker %u can run, and that waits for "
-                   "exported functions",
+                   "exported functions: no waiting in exported functions for that worker's calls",
                    directed - 1);
 }
 
@@ -1274,7 +1277,7 @@ bool pc_call_end_regardless(pycrew_call *call, int code, const char *message, bo
 static const pc_error *stop_error(enum pc_stop why)
 {
     static const pc_error deadline = {
-        .public = {.message = "the deadline passed while the call was queued"}};
+        .public = {.message = "the deadline passed while the call was queued: no worker was free"}};
     static const pc_error cancel = {.public = {.message = "the call was cancelled"}};
 
     return why == PC_STOP_DEADLINE ? &deadline : &cancel;
@@ -1353,7 +1356,7 @@ int pycrew_cancel(pycrew_call *call)
     pthread_mutex_lock(&crew->lock);
     rc = pc_call_stop(call, PC_STOP_CANCEL);
     pthread_mutex_unlock(&crew->lock);
-    return rc < 0 ? pc_fail(rc, "the call has ended") : 0;
+    return rc < 0 ? pc_fail(rc, "pycrew_cancel: the call has ended already") : 0;
 }
 
 bool pc_call_requeue(pycrew_call *call, uint64_t word)
@@ -1414,7 +1417,7 @@ static int fail_no_item(const pycrew_call *call)
 {
     if (is_collected((pycrew_call *)(uintptr_t)call) && call->code < 0)
         return pc_fail_error(&call->error.public);
-    return pc_fail(-EALREADY, "the stream has no item at present: pycrew_next");
+    return pc_fail(-EALREADY, "the stream has no item at present: pycrew_next gives one");
 }
 
 /* The message of a call that returned, or why there is none; of a stream, its item's, which is *call
@@ -1433,7 +1436,7 @@ static int result_of(pycrew_call **of, pc_cursor *ret)
         call = *of;
     }
     if (!is_collected(call))
-        return pc_fail(-EALREADY, "the call has not ended");
+        return pc_fail(-EALREADY, "the call has not ended: pycrew_wait, pycrew_next or a queue first");
     if (call->code < 0)
         return pc_fail_error(&call->error.public);
     *ret = call->result;

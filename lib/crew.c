@@ -53,7 +53,7 @@ static int read_options(const pycrew_options *given, pycrew_options *ret)
     for (size_t i = sizeof *ret; i < given->size; i++)
         if (bytes[i] != 0)
             return pc_fail(-EINVAL, "options has a field, at byte %zu, that this version (%s) does "
-                           "not know", i, pycrew_version());
+                           "not know: the program was compiled with a newer pycrew.h", i, pycrew_version());
     memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
     return 0;
 }
@@ -116,7 +116,7 @@ static int check_python(const char *name)
     if (name == NULL)
         return 0;
     if (*name == '\0')
-        return pc_fail(-EINVAL, "options.python is an empty string");
+        return pc_fail(-EINVAL, "options.python is an empty string: a program's name or path, or NULL");
     path = find_program(name);
     if (path == NULL)
         return pc_fail(errno == ENOMEM ? -ENOMEM : PYCREW_ESTART, "options.python is %s: %s", name, pycrew_strerror(-errno));
@@ -141,7 +141,7 @@ static int check_options(const pycrew_options *o)
         return pc_fail(-EINVAL, "options.memory is %zu bytes; at least %zu, at most %zu", o->memory,
                        MEMORY_MIN, MEMORY_MAX);
     if (o->output < PYCREW_LOG || o->output > PYCREW_DISCARD)
-        return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, _INHERIT or _DISCARD", o->output);
+        return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, PYCREW_INHERIT or PYCREW_DISCARD", o->output);
     if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
         return rc;
     if (o->inflight > CALLS_MAX)
@@ -314,7 +314,7 @@ static int create_segment(pycrew_crew *crew, size_t memory)
         return pc_fail(rc, "no shared memory for the crew: %zu bytes (options.memory) are more than a file of this "
                        "process may have (RLIMIT_FSIZE, ulimit -f)", cap);
     if (rc < 0)
-        return pc_fail(rc, "no shared memory for the crew: %s", pycrew_strerror(rc));
+        return pc_fail(rc, "no shared memory for the crew: %s (pycrew doctor tells more)", pycrew_strerror(rc));
     pc_ring_reset(&crew->segment, pc_ring_first_ticket(&crew->segment));
     atomic_store(&crew->tail, pc_ring_first_ticket(&crew->segment));
     rc = pc_heap_init(&crew->heap, &crew->segment, PC_OWNER_HOST,
@@ -354,7 +354,7 @@ static int check_descriptors(const pycrew_crew *crew)
     if (open + needed <= limit.rlim_cur)
         return 0;
     return pc_fail(-EMFILE, "a crew of %u workers needs %u descriptors, and one for each open queue; "
-                   "of the %u that this process may have (RLIMIT_NOFILE) %u are open",
+                   "of the %u that this process may have (RLIMIT_NOFILE, ulimit -n) %u are open",
                    crew->workers, needed, (unsigned)limit.rlim_cur, open);
 }
 
@@ -475,7 +475,8 @@ static int await_first_worker(pycrew_crew *crew)
     code = crew->ready_code;
     pthread_mutex_unlock(&crew->lock);
     if (code == 0)
-        return pc_fail(-ETIMEDOUT, "no worker was ready within %.3g s (options.start_timeout_ns)",
+        return pc_fail(-ETIMEDOUT, "no worker was ready within %.3g s (options.start_timeout_ns): what is imported or run at the "
+                       "start may need longer",
                        (double)crew->start_timeout_ns / 1e9);
     return code < 0 ? pc_fail_error(&crew->start_error.public) : 0;
 }
@@ -524,7 +525,7 @@ int pc_crew_refuse(const pycrew_crew *crew)
 {
     if (atomic_load(&crew->lost))
         return pc_fail(PYCREW_ESTART, PC_LOST_TEXT);
-    return pc_fail(-ESHUTDOWN, "the crew takes no new calls");
+    return pc_fail(-ESHUTDOWN, "the crew takes no new calls: pycrew_drain or pycrew_close was called");
 }
 
 /* The supervisor sleeps on descriptors that this process has closed, and hears nothing through
@@ -602,7 +603,7 @@ static int drain(pycrew_crew *crew, int64_t until)
         if (atomic_load(&crew->ending) == 2)
             return pc_fail(-ECANCELED, "the crew was closed");
         if (pc_now() >= until)
-            return pc_fail(-ETIME, "calls are still in flight");
+            return pc_fail(-ETIME, "calls are still in flight: drain again to wait for them, or close the crew");
         sleep_ns(pause_ns);
         pause_ns = pause_ns < 5 * 1000 * 1000 ? pause_ns * 2 : pause_ns;
     }

@@ -88,7 +88,7 @@ static int build(tour *t, pycrew_call *call)
     rc = pc_format_build(&call->builder, t->format, &arguments, &result);
     va_end(arguments);
     if (rc == 0 && result[0] != '\0')
-        rc = pc_fail(-EINVAL, "pycrew_run_each gives no results: \"%s\"", t->format);
+        rc = pc_fail(-EINVAL, "pycrew_run_each gives no results, as the format \"%s\" asks", t->format);
     return rc;
 }
 
@@ -247,7 +247,7 @@ int pycrew_run_each_call(pycrew_call *call)
     if (rc < 0)
         return rc;
     if (atomic_load(&call->phase) != PC_PHASE_PREPARED)
-        return pc_fail(-EALREADY, "the call was submitted already");
+        return pc_fail(-EALREADY, "pycrew_run_each_call: the call was submitted already: prepare another");
     pc_crew_enter(crew);
     rc = pc_engine_refuse(crew, "pycrew_run_each_call");
     if (rc == 0 && pc_call_kind(call) != 0)
@@ -266,7 +266,7 @@ int pycrew_run_each(pycrew_crew *crew, const char *function, const char *format,
     int rc;
 
     if (crew == NULL || format == NULL)
-        return pc_fail(-EINVAL, "crew and format must not be NULL");
+        return pc_fail(-EINVAL, "pycrew_run_each: crew and format must not be NULL");
     rc = pc_crew_check(crew);
     if (rc < 0 || (rc = pc_engine_refuse(crew, "pycrew_run_each")) < 0)
         return rc;

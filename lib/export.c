@@ -506,8 +506,8 @@ int pycrew_export(pycrew_crew *crew, const char *name, pycrew_host_function func
         return pc_fail(-EINVAL, "pycrew_export: crew, name and function must not be NULL");
     if (!is_name(name))
         return pc_fail(-EINVAL,
-                       "pycrew_export: the name is no identifier of ASCII letters, digits and _, "
-                       "or begins with __");
+                       "pycrew_export: the name \"%s\" is no identifier of ASCII letters, digits and _, "
+                       "or begins with __", name);
     if ((rc = pc_crew_check(crew)) < 0 || (rc = pc_engine_refuse(crew, "exported functions")) < 0)
         return rc;
     if (atomic_load(&crew->ending) != 0)

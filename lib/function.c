@@ -119,7 +119,7 @@ static int write_block(pycrew_crew *crew, const char *name, const char *source, 
     int rc = pc_memory_alloc(crew, block_size(name, source), ret);
 
     if (rc < 0)
-        return pc_fail(rc, "no shared memory is left for a function's name and source");
+        return pc_fail(rc, "no shared memory is left for a function's name and source: release calls and arrays, or raise options.memory");
     fill_block(pc_segment_at(&crew->segment, *ret), name, source);
     return 0;
 }
@@ -134,7 +134,7 @@ static int find_place(pycrew_crew *crew, uint32_t number, uint64_t **ret)
         int rc = pc_memory_alloc(crew, PC_FUNCTION_PAGE * sizeof(uint64_t), &block);
 
         if (rc < 0)
-            return pc_fail(rc, "no shared memory is left for functions");
+            return pc_fail(rc, "no shared memory is left for functions: release calls and arrays, or raise options.memory");
         crew->function_pages[number / PC_FUNCTION_PAGE] = block;
         atomic_store_explicit(page, block, memory_order_release);
     }
@@ -151,7 +151,7 @@ static int insert(pycrew_crew *crew, uint32_t hash, const char *name, const char
     int rc;
 
     if (crew->function_count == PC_FUNCTION_PAGES * PC_FUNCTION_PAGE)
-        return pc_fail(-ENOMEM, "the crew has %u functions already", crew->function_count);
+        return pc_fail(-ENOMEM, "the crew has %u functions already, and can have no more: get each function once", crew->function_count);
     rc = find_place(crew, crew->function_count, &place);
     if (rc < 0 || (rc = write_block(crew, name, source, &block)) < 0)
         return rc;
@@ -180,7 +180,8 @@ static int get(pycrew_crew *crew, const char *name, const char *source, const py
     int rc;
 
     if (crew == NULL || ret == NULL)
-        return pc_fail(-EINVAL, "crew and ret must not be NULL");
+        return pc_fail(-EINVAL, "%s: crew and ret must not be NULL",
+                       source == NULL ? "pycrew_function_get" : "pycrew_function_source");
     rc = pc_crew_check(crew);
     if (rc < 0)
         return rc;

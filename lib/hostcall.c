@@ -23,10 +23,10 @@ static int answer_grow(pc_writer *writer, size_t need)
     if (rc < 0 && need < size)
         rc = pc_memory_alloc(crew, need, &block);
     if (rc == -E2BIG)
-        return pc_fail(rc, "the answer (%zu bytes) exceeds the crew's shared memory (%zu bytes)",
+        return pc_fail(rc, "the answer (%zu bytes) exceeds the crew's shared memory (%zu bytes): raise options.memory",
                        need, crew->segment.size);
     if (rc < 0)
-        return pc_fail(rc, "no shared memory is left for an answer of %zu bytes", need);
+        return pc_fail(rc, "no shared memory is left for an answer of %zu bytes: raise options.memory", need);
     memcpy(pc_segment_at(&crew->segment, block), writer->data, writer->size);
     pc_memory_free(crew, call->block);
     call->block = block;
@@ -233,7 +233,7 @@ int pycrew_host_return(pycrew_host_call *call, const char *format, ...)
     rc = pc_format_build(&call->builder, format, &arguments, &rest);
     va_end(arguments);
     if (rc == 0 && *rest != '\0')
-        rc = pc_build_invalid(&call->builder, "an answer has no '>'");
+        rc = pc_build_invalid(&call->builder, "an answer's format has no '>'");
     if (rc == 0 && call->builder.flags & PC_BUILD_NAMED)
         rc = pc_build_invalid(&call->builder, "an answer has no keywords");
     return rc;

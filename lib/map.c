@@ -102,9 +102,10 @@ static int read_options(const pycrew_map_options *given, pycrew_map_options *ret
                            i, pycrew_version());
     memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
     if (ret->flags & ~(unsigned)ALL_FLAGS)
-        return pc_fail(-EINVAL, "map options.flags 0x%x have one that is none", ret->flags);
+        return pc_fail(-EINVAL, "map options.flags 0x%x have one that is neither PYCREW_MAP_WHOLE nor PYCREW_MAP_OUT",
+                       ret->flags);
     if (ret->flags == PYCREW_MAP_OUT)
-        return pc_fail(-EINVAL, "PYCREW_MAP_OUT is for PYCREW_MAP_WHOLE");
+        return pc_fail(-EINVAL, "map options.flags: PYCREW_MAP_OUT is for PYCREW_MAP_WHOLE, and to be given with it");
     if (ret->chunk > PC_CHUNK_ITEMS_MAX)
         return pc_fail(-EINVAL, "map options.chunk is %u; at most %d", ret->chunk,
                        PC_CHUNK_ITEMS_MAX);
@@ -390,8 +391,8 @@ static uint64_t align(uint64_t size)
 
 static int fail_alloc(int rc)
 {
-    return rc == -E2BIG ? pc_fail(rc, "a single element exceeds the crew's shared memory")
-                        : pc_fail(rc, "no shared memory is left for the columns");
+    return rc == -E2BIG ? pc_fail(rc, "a single element exceeds the crew's shared memory: raise options.memory")
+                        : pc_fail(rc, "no shared memory is left for the columns: release calls and arrays, or raise options.memory");
 }
 
 /* Size of what stands before the staged columns: header, columns, and what tells of failures. */
@@ -917,7 +918,7 @@ static void report_if_due(pc_map *map)
     if (map->o.progress == NULL || map->stopping || pc_now() - map->reported < PC_LOOK_NS)
         return;
     if (report(map) != 0)
-        end(map, -ECANCELED, "the progress function ended the map");
+        end(map, -ECANCELED, "the progress function ended the map (it returned another value than 0)");
 }
 
 /* What was stopped and does not come to an end of its own. */

@@ -30,7 +30,7 @@ int pc_queues_init(pycrew_crew *crew)
     }
     crew->queues[0].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (crew->queues[0].fd < 0)
-        return pc_fail(-errno, "no descriptor is left for the supervisor");
+        return pc_fail(-errno, "no descriptor is left for the supervisor (RLIMIT_NOFILE, ulimit -n)");
     crew->queues[0].fd_id = pc_eventfd_id(crew->queues[0].fd);
     return 0;
 }
@@ -116,7 +116,7 @@ static int make_fd(pycrew_queue *queue)
     }
     queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->fd < 0)
-        return pc_fail(-errno, "no descriptor is left for the queue");
+        return pc_fail(-errno, "no descriptor is left for the queue (RLIMIT_NOFILE, ulimit -n)");
     queue->fd_id = pc_eventfd_id(queue->fd);
     for (unsigned i = 0; i < crew->workers; i++)
         if (crew->crew_workers[i].open_lifeline >= 0)
@@ -146,7 +146,7 @@ static int open_first(pycrew_crew *crew, pycrew_queue **ret)
         *ret = queue;
         return 0;
     }
-    return pc_fail(-EAGAIN, "all %u queues are open", crew->segment.config.queues - 1);
+    return pc_fail(-EAGAIN, "all %u queues are open: close one, or raise options.queues", crew->segment.config.queues - 1);
 }
 
 int pycrew_queue_open(pycrew_crew *crew, pycrew_queue **ret)

@@ -43,7 +43,7 @@ static int run(pycrew_crew *crew, const int64_t *timeout_ns, const char *name, c
     int rc;
 
     if (crew == NULL || format == NULL)
-        return pc_fail(-EINVAL, "crew and format must not be NULL");
+        return pc_fail(-EINVAL, "pycrew_run: crew and format must not be NULL");
     rc = pc_crew_check(crew);
     if (rc < 0)
         return rc;

@@ -178,7 +178,7 @@ static int fail_spawn(int rc)
                        "to where it is)", pc_worker_path(), pycrew_strerror(rc));
     if (rc == -EMFILE || rc == -ENFILE)
         return pc_fail(rc, "no descriptor is left to start the workers: a crew needs 8, 3 for each "
-                       "worker and 1 for each open queue");
+                       "worker and 1 for each open queue (RLIMIT_NOFILE, ulimit -n)");
     return pc_fail(rc == -ENOMEM ? rc : PYCREW_ESTART,
                    "the worker program %s cannot be started: %s%s", pc_worker_path(),
                    pycrew_strerror(rc), rc == -EAGAIN ? PC_FEW_PROCESSES : "");

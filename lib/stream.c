@@ -113,7 +113,8 @@ static int reserve(pc_stream *s)
 
         if (rc < 0) {
             free_spares(s);
-            return rc == -EAGAIN ? pc_fail(rc, "a stream needs three calls, and all are in use")
+            return rc == -EAGAIN ? pc_fail(rc, "a stream needs three calls, and all are in use: release some, or raise "
+                                          "options.calls")
                                  : rc;
         }
         s->spare_count++;
@@ -148,9 +149,9 @@ int pycrew_set_stream(pycrew_call *call, unsigned window)
     if (rc < 0 || (rc = pc_engine_refuse(crew, "streams")) < 0)
         return rc;
     if (call->slot == NULL || pc_call_kind(call) == PC_KIND_METHOD)
-        return pc_fail(-EINVAL, "only a call of a function can be a stream");
+        return pc_fail(-EINVAL, "pycrew_set_stream: only a call of a function can be a stream, and no actor's call or batch's item");
     if (atomic_load_explicit(&call->phase, memory_order_relaxed) != PC_PHASE_PREPARED)
-        return pc_fail(-EALREADY, "the call was submitted already");
+        return pc_fail(-EALREADY, "pycrew_set_stream: the call was submitted already: prepare another");
     if (window == 0)
         window = WINDOW;
     s = record_of(call);
@@ -472,7 +473,7 @@ static int fail_not_yet(const pycrew_crew *crew)
 {
     if (atomic_load(&crew->ending) == 2)
         return pc_fail(-ECANCELED, "the crew was closed");
-    return pc_fail_static(-ETIME, "the next item is not there yet");
+    return pc_fail_static(-ETIME, "the next item is not there yet: ask again, cancel or release the stream");
 }
 
 static int wait_next(pc_stream *s, pycrew_crew *crew, int64_t until)
@@ -499,9 +500,9 @@ int pycrew_next(pycrew_call *call, int64_t timeout_ns)
     if (rc < 0)
         return rc;
     if (s == NULL || s->call != call)
-        return pc_fail(-EINVAL, "the call is no stream: pycrew_set_stream");
+        return pc_fail(-EINVAL, "pycrew_next: the call is no stream: pycrew_set_stream makes it one, before its submit");
     if (atomic_load_explicit(&call->phase, memory_order_relaxed) == PC_PHASE_PREPARED)
-        return pc_fail(-EINVAL, "the call was not submitted");
+        return pc_fail(-EINVAL, "pycrew_next: the call was not submitted: pycrew_submit first");
     atomic_store_explicit(&call->thread, pc_this_thread(), memory_order_relaxed);
     rc = try_next(s, &unused);
     if (rc != -EAGAIN)

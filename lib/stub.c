@@ -93,7 +93,7 @@ int pycrew_stub_prepare(pycrew_crew *crew, pycrew_stub *stub, int64_t timeout_ns
     int rc;
 
     if (crew == NULL || stub == NULL)
-        return pc_fail(-EINVAL, "crew and stub must not be NULL");
+        return pc_fail(-EINVAL, "a stub's function: crew and stub must not be NULL");
     rc = function_of(crew, stub, &function); /* in a fork, too: what it reads is private memory */
     return rc < 0 ? rc : pycrew_prepare(crew, function, timeout_ns, ret);
 }
@@ -130,7 +130,7 @@ void *pycrew_call_alloc(pycrew_call *call, size_t count, size_t size)
     size_t bytes;
 
     if (of == NULL) {
-        pc_fail(-EALREADY, "the stream has no item");
+        pc_fail(-EALREADY, "the stream has no item at present: pycrew_next gives one");
         return NULL;
     }
     if (pc_crew_check(of->crew) < 0)

@@ -119,17 +119,19 @@ static void greet(pycrew_crew *crew, pc_zygote *z, const pc_message *message)
     if (message->value != PC_LAYOUT_HASH) {
         snprintf(text, sizeof text,
                  "the worker program is of another version: it is pycrew %.100s, "
-                 "this library is pycrew %s",
+                 "this library is pycrew %s; PYCREW_WORKER names one of the same version",
                  crew->text, pycrew_version());
         pc_start_failed(crew, z, PYCREW_ESTART, text, NULL);
         kill(z->pid, SIGKILL); /* it has just spoken to us, so it is ours */
         return;
     }
     size = config_text(crew, crew->text);
-    if (size > PC_MESSAGE_TEXT_MAX)
-        pc_start_failed(crew, z, -E2BIG, "the options path and preload are too long together",
-                        NULL);
-    else if ((rc = pc_control_send(z->control, &config, crew->text, size, NULL, 0)) < 0)
+    if (size > PC_MESSAGE_TEXT_MAX) {
+        snprintf(text, sizeof text,
+                 "the options path, preload, init, exit, loop and engine are %zu bytes together; at most %d", size,
+                 PC_MESSAGE_TEXT_MAX);
+        pc_start_failed(crew, z, -E2BIG, text, NULL);
+    } else if ((rc = pc_control_send(z->control, &config, crew->text, size, NULL, 0)) < 0)
         give_up(crew, z, rc);
 }
 
@@ -162,7 +164,8 @@ static void end_stranger(pycrew_crew *crew, pc_zygote *z)
 {
     char text[500];
 
-    snprintf(text, sizeof text, "%.400s does not answer as the worker program does",
+    snprintf(text, sizeof text, "%.400s does not answer as the worker program does; "
+             "PYCREW_WORKER names another",
              pc_worker_path());
     z->told = true;
     pc_start_failed(crew, z, PYCREW_ESTART, text, NULL);
@@ -221,7 +224,8 @@ static void death_in_words(const pc_zygote *z, const siginfo_t *info, char *text
     if (z->spoke)
         snprintf(text, capacity, "the process that starts the workers died (%s)", how);
     else
-        snprintf(text, capacity, "%.400s is no worker program: it ended without a word (%s)",
+        snprintf(text, capacity, "%.400s is no worker program: it ended without a word (%s); PYCREW_WORKER "
+                 "names another",
                  pc_worker_path(), how);
 }
 

@@ -87,6 +87,9 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-export \
 	tests/test-export-death \
 	tests/test-environment \
+	tests/test-errors \
+	tests/test-errors-arrays \
+	tests/test-errors-python \
 	tests/test-each \
 	tests/test-engine \
 	tests/test-host \
@@ -279,6 +282,7 @@ SCRIPT_TESTS = \
 	tests/bench-peers.t \
 	tests/cli-call.t \
 	tests/cli-doctor.t \
+	tests/cli-errors.t \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/cli-resume.t \
@@ -287,6 +291,7 @@ SCRIPT_TESTS = \
 	tests/contributing.t \
 	tests/debug.t \
 	tests/engines.t \
+	tests/errors.t \
 	tests/fail/symbols.t \
 	tests/man.t \
 	tests/symbols.t \
@@ -304,6 +309,8 @@ SCRIPT_TESTS = \
 test_data = \
 	tests/harness/arrays.h \
 	tests/harness/crew.h \
+	tests/harness/errors.h \
+	tests/errors-elsewhere \
 	tests/harness/hpp.h \
 	tests/big/big.h \
 	tests/py/actor_ops.py tests/py/together_ops.py \
@@ -321,6 +328,7 @@ test_data = \
 	tests/py/engine_ops.py \
 	tests/py/environment_ops.py \
 	tests/py/exits_at_import.py \
+	tests/py/error_ops.py tests/py/error_ops_thread.py tests/py/error_texts.py \
 	tests/py/fail_ops.py \
 	tests/py/fails_at_first.py \
 	tests/py/fails_at_import.py \

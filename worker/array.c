@@ -1080,7 +1080,7 @@ static int take_dimension(PyObject *object, int64_t *ret)
     if (*ret >= 0)
         return 0;
     if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "negative dimensions are not allowed");
+        PyErr_SetString(PyExc_ValueError, "pycrew.empty: negative dimensions are not allowed");
     return -1;
 }
 
@@ -1093,11 +1093,11 @@ static int take_shape(PyObject *shape, pc_array *array)
     array->ndim = 1;
     if (PyIndex_Check(shape))
         return take_dimension(shape, &array->shape[0]);
-    sequence = PySequence_Fast(shape, "shape must be an int, or a tuple of ints");
+    sequence = PySequence_Fast(shape, "pycrew.empty: shape must be an int, or a tuple of ints");
     if (sequence == NULL)
         return -1;
     if (PySequence_Fast_GET_SIZE(sequence) > PC_ARRAY_DIMS) {
-        PyErr_Format(PyExc_ValueError, "more than %d dimensions", PC_ARRAY_DIMS);
+        PyErr_Format(PyExc_ValueError, "pycrew.empty: more than %d dimensions", PC_ARRAY_DIMS);
         rc = -1;
     }
     array->ndim = rc == 0 ? (int)PySequence_Fast_GET_SIZE(sequence) : 0;
@@ -1116,7 +1116,7 @@ static bool has_objects(PyObject *dtype)
     if (is == 0)
         return false;
     if (is > 0)
-        PyErr_SetString(PyExc_TypeError, "an array of Python objects cannot be in shared memory");
+        PyErr_SetString(PyExc_TypeError, "pycrew.empty: an array of Python objects cannot be in shared memory");
     return true;
 }
 
@@ -1156,7 +1156,7 @@ static int take_name(PyObject *given, pc_array *array)
             return 0;
         }
     if (name != NULL)
-        PyErr_Format(PyExc_TypeError, "the dtype '%s' needs numpy, which is not installed", name);
+        PyErr_Format(PyExc_TypeError, "pycrew.empty: the dtype '%s' needs numpy, which is not installed", name);
     return -1;
 }
 
@@ -1168,7 +1168,7 @@ static pc_memory *new_own(pc_array *array)
     int rc = pc_run_alloc(blocks.worker, array->bytes, array->bytes, &base);
 
     if (rc < 0) {
-        PyErr_Format(PyExc_MemoryError, "%llu bytes %s the crew's shared memory",
+        PyErr_Format(PyExc_MemoryError, "pycrew.empty: %llu bytes %s the crew's shared memory: raise options.memory",
                      (unsigned long long)array->bytes, rc == -E2BIG ? "exceed" : "are not left in");
         return NULL;
     }
@@ -1201,7 +1201,7 @@ static PyObject *make_empty(PyObject *shape, PyObject *given, PyObject **dtype, 
         return NULL;
     }
     if (pc_array_set_strides(&array, false) != PC_ARRAY_GOOD) {
-        PyErr_SetString(PyExc_ValueError, "the product of shape and itemsize exceeds 2**63 - 1");
+        PyErr_SetString(PyExc_ValueError, "pycrew.empty: the product of shape and itemsize exceeds 2**63 - 1");
         return NULL;
     }
     if (array.bytes > 0 && (memory = new_own(&array)) == NULL)

@@ -260,7 +260,8 @@ static const char *become(const char *python, const answer *a)
     if (access(module, R_OK) < 0)
         return no_worker(python, a->abi);
     if (*a->library == '\0')
-        return say("%s has no shared libpython: there is no %s, which its sysconfig names", python,
+        return say("%s has no shared libpython: there is no %s, which its sysconfig names; use "
+                   "one that was built with --enable-shared", python,
                    a->wanted);
     execv(launch, arguments);
     return say("the worker program %s cannot be run: %s", launch, strerror(errno));

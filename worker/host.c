@@ -203,8 +203,8 @@ static int encode_arguments(pc_writer *writer, PyObject *const *arguments, size_
     }
     if (rc < -1)
         PyErr_SetString(PyExc_MemoryError, rc == -E2BIG
-                                               ? "the arguments exceed the crew's shared memory"
-                                               : "no shared memory is left for the arguments");
+                                               ? "the arguments exceed the crew's shared memory: raise options.memory"
+                                               : "no shared memory is left for the arguments (options.memory)");
     return rc < 0 ? -1 : 0;
 }
 
@@ -349,7 +349,7 @@ static PyObject *decode_answer(const pc_upcall *upcall)
         raise_answer((pc_cursor){at, at + size});
         break;
     case PC_UPCALL_NO_MEMORY:
-        PyErr_SetString(PyExc_MemoryError, "the host has no memory for the answer");
+        PyErr_SetString(PyExc_MemoryError, "the host has no memory for the answer: raise options.memory");
         break;
     default:
         PyErr_SetString(PyExc_LookupError, "the host exports no such function");

@@ -1,0 +1,4 @@
+#!/bin/sh
+'''':
+exec "${PYTHON:-/usr/bin/python3}" "$0" "$@"
+'''
