@@ -853,8 +853,8 @@ typedef struct pycrew_stats {
 #define PYCREW_STATS_INIT {.size = sizeof(pycrew_stats), .worker_size = sizeof(pycrew_worker_stats)}
 #endif
 
-/* What the crew is doing. Costs calls nothing; takes some microseconds itself, with worker 10 more
- * for each. Never sleeps, whatever state the workers are in. -EINVAL, -ENOMEM, PYCREW_EFORKED. */
+/* What the crew is doing. Costs calls nothing; takes some microseconds itself, one more for each worker,
+ * with worker 10 more for each. Never sleeps, whatever state the workers are in. -EINVAL, -ENOMEM, PYCREW_EFORKED. */
 PYCREW_API int pycrew_stats_get(pycrew_crew *crew, pycrew_stats *stats);
 
 /* What share (0 to 1) of the calls took at most: of one worker, or of all (worker < 0), right within an eighth; 0 if

@@ -10,8 +10,10 @@
  *
  * Not each call is timed. The host marks some when it queues them (PC_REQUEST_TIMED), and leaves in the slot
  * when that was and for how many the call stands (pc_time_mark): one of 2^n calls, n from the function's block,
- * where the worker leaves it (pc_sampling_next): 0 while its calls are long, so all of them count; with each
- * short one by one more, up to 6. Which ones is decided by a number that is the call's own (its ticket) and
+ * where the worker leaves it (pc_sampling_next): 0 at first and while its calls are long, so all of them count;
+ * with each short one by one more, up to 6, and fewer again with each long one, the longer the fewer. (Not 0 at
+ * once: of a short call's function whose worker the kernel has put aside for a moment, all that are in flight
+ * would be timed.) Which ones is decided by a number that is the call's own (its ticket) and
  * spread over 32 bits: as many as there should be, and in no step with anything that comes each second or
  * 64th time. That the share is known before the call runs, and is the weight it counts with, makes the
  * histogram right on average, however it moves. Chunks are all timed; their items count each, with the chunk's
@@ -95,7 +97,7 @@ uint64_t pc_histogram_below(const pc_histogram_sum *sum, uint64_t ns);
 enum { PC_SAMPLING_MAX = 6 }; /* one of 64 */
 
 /* From this on a call is long: two looks at the clock are nothing beside it. */
-#define PC_LONG_NS 10000
+#define PC_LONG_NS ((int64_t)10000)
 
 /* What the host leaves where the result will be. */
 typedef struct pc_time_mark {
@@ -117,8 +119,8 @@ static inline uint64_t pc_sampling_weight(uint32_t mask)
 /* Of the function, after a call that took so long. */
 static inline uint32_t pc_sampling_next(uint32_t mask, int64_t ns)
 {
-    if (ns >= PC_LONG_NS)
-        return 0;
+    if (ns >= PC_LONG_NS) /* 10 us, 100 us, 1 ms */
+        return mask << (1 + (ns >= 10 * PC_LONG_NS) + (ns >= 100 * PC_LONG_NS));
     return mask >> (32 - PC_SAMPLING_MAX) & 1 ? mask : mask >> 1 | UINT32_C(1) << 31;
 }
 

@@ -97,7 +97,13 @@ TEST(one_of_two_to_the_n_is_taken_whatever_the_step)
         }
     }
     ASSERT_INT(pc_sampling_weight(mask), 1 << PC_SAMPLING_MAX);
-    ASSERT_INT(pc_sampling_next(mask, PC_LONG_NS), 0);
+    ASSERT_INT(pc_sampling_weight(pc_sampling_next(mask, PC_LONG_NS)), 32);
+    ASSERT_INT(pc_sampling_weight(pc_sampling_next(mask, 10 * PC_LONG_NS)), 16);
+    mask = pc_sampling_next(mask, 100 * PC_LONG_NS);
+    ASSERT_INT(pc_sampling_weight(mask), 8);
+    mask = pc_sampling_next(mask, INT64_MAX);
+    ASSERT_INT(pc_sampling_weight(mask), 1);
+    ASSERT_INT(pc_sampling_next(mask, INT64_MAX), 0);
 }
 
 TAP_MAIN
