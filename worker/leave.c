@@ -84,7 +84,7 @@ static void serve(pc_loop *l, int64_t now)
     struct pc_leave *leave = &l->leave;
 
     look_at_generations(leave, now);
-    leave->serves_ring |= now - leave->ring_moved >= leave->patience;
+    leave->serves_ring |= now - leave->ring_moved >= lesser(leave->patience, PATIENCE_BLIND_NS);
     if (now < leave->serves_until)
         return;
     if (leave->generations < 2 &&
@@ -101,6 +101,12 @@ static void drain(pc_loop *l, int64_t now)
 
     if (ring || now - leave->own_moved >= leave->patience)
         begin_serving(l, now, ring);
+}
+
+/* After an interrupt it waits for none. */
+static bool streams_hold(int64_t now)
+{
+    return !pc_current_call.recycle && pc_object_holds(now);
 }
 
 /* Which calls are left to others, or to the worker's end, for now. */
@@ -122,14 +128,14 @@ static void choose(pc_loop *l)
         drain(l, now);
     drains = leave->serves_until == 0;
     l->leaving = drains || !leave->serves_ring;
-    l->refuses = drains && now - leave->over_since >= OWN_NS && !pc_object_holds(now);
+    l->refuses = drains && now - leave->over_since >= OWN_NS && !streams_hold(now);
 }
 
 bool pc_leave_goes_on(pc_loop *l)
 {
     if (l->worker->cut_off)
         return false;
-    if (pc_async_pending == 0 && (pc_current_call.recycle || !pc_object_holds(pc_now())))
+    if (pc_async_pending == 0 && !streams_hold(pc_now()))
         return false;
     choose(l);
     return true;
