@@ -101,6 +101,7 @@ TEST(a_new_segment_is_zero_but_for_what_it_says_of_itself)
     pc_header expected;
     memset(&expected, 0, sizeof expected);
     expected.layout_hash = PC_LAYOUT_HASH;
+    strcpy(expected.version, PACKAGE_VERSION);
     expected.config = segment.config;
     ASSERT_MEM(segment.base, &expected, sizeof expected);
     for (size_t i = sizeof expected; i < segment.size; i++)
@@ -186,6 +187,61 @@ TEST(another_layout_is_refused)
         expect_refused(segment.fd);
     }
     pc_segment_unmap(&segment);
+}
+
+TEST(layout_and_version_stand_where_an_onlooker_of_any_version_looks)
+{
+    pc_segment segment = segment_new(64, 1, 2);
+    uint64_t layout;
+
+    memcpy(&layout, segment.base, sizeof layout);
+    ASSERT(layout == PC_LAYOUT_HASH);
+    ASSERT(strcmp((const char *)segment.base + 8, PACKAGE_VERSION) == 0);
+    memset(segment.base + 8, 'x', PC_VERSION_SIZE);
+    pc_segment_restore(&segment);
+    ASSERT(strcmp((const char *)segment.base + 8, PACKAGE_VERSION) == 0);
+    pc_segment_unmap(&segment);
+}
+
+TEST(a_copy_of_the_fixed_part_has_the_same_parts)
+{
+    for (size_t i = 0; i < CONFIGS; i++) {
+        pc_segment segment = segment_of(&configs[i]), copy;
+        void *memory = malloc(segment.spans_offset);
+
+        ASSERT(memory != NULL);
+        memcpy(memory, segment.base, segment.spans_offset);
+        pc_segment_at_copy(&copy, &configs[i], memory);
+        ASSERT_INT(copy.size, segment.size);
+        ASSERT_INT(copy.spans_offset, segment.spans_offset);
+        ASSERT_INT((uint8_t *)copy.slots - copy.base, (uint8_t *)segment.slots - segment.base);
+        ASSERT_INT((uint8_t *)copy.workers - copy.base, (uint8_t *)segment.workers - segment.base);
+        ASSERT(pc_segment_intact(&copy));
+        free(memory);
+        pc_segment_unmap(&segment);
+    }
+}
+
+TEST(counts_that_no_host_chooses_are_unlikely)
+{
+    const pc_config good = {.slots = 64, .workers = 3, .queues = 2, .spans = 33};
+    const uint64_t size = pc_segment_fixed_size(&good) + 33 * PC_SPAN_SIZE;
+    const pc_config bad[] = {
+        {.slots = 65, .workers = 3, .queues = 2, .spans = 33},
+        {.slots = 0, .workers = 3, .queues = 2, .spans = 33},
+        {.slots = UINT32_C(1) << 31, .workers = 3, .queues = 2, .spans = 33},
+        {.slots = 64, .workers = 0, .queues = 2, .spans = 33},
+        {.slots = 64, .workers = PC_WORKERS_MAX + 1, .queues = 2, .spans = 33},
+        {.slots = 64, .workers = 3, .queues = 0, .spans = 33},
+        {.slots = 64, .workers = 3, .queues = UINT32_MAX, .spans = 33},
+    };
+
+    ASSERT(pc_segment_is_likely(&good, size));
+    ASSERT(!pc_segment_is_likely(&good, size + 1));
+    ASSERT(!pc_segment_is_likely(&good, 0));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        ASSERT(!pc_segment_is_likely(
+            &bad[i], pc_segment_fixed_size(&bad[i]) + bad[i].spans * PC_SPAN_SIZE));
 }
 
 TEST(a_size_that_does_not_follow_from_the_counts_is_refused)
