@@ -1,4 +1,5 @@
 """Functions for bench/engines."""
+import os
 
 
 def nothing(number):
@@ -13,7 +14,7 @@ def work(number):
     return total
 
 
-WORK = 400
+WORK = int(os.environ.get("BENCH_WORK", 400))
 
 
 def same(array):

@@ -211,9 +211,7 @@ def unchanged_programs_run_on_a_dask_cluster():
     with dask() as cluster:
         jobs(cluster.execute)
         digits(cluster.execute)
-        for words in STDLIB, DIGITS:  # each worker with a crew of its own
-            if words is STDLIB or importlib.util.find_spec("sklearn") is not None:
-                same(words, lambda words: cluster.execute(words, nested=2))
+        same(STDLIB, lambda words: cluster.execute(words, nested=2))  # each worker with a crew of its own
 
 
 @test

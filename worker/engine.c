@@ -183,8 +183,8 @@ static int set_keywords(PyObject *keywords, const pc_arguments *decoded)
     return 0;
 }
 
-/* The arguments of the first so many positional ones; with keywords [arguments, {keywords}]. A plain tuple costs a
- * quarter to be pickled and unpickled. */
+/* The first so many positional arguments; with keywords [arguments, {keywords}]. A plain tuple costs
+ * a fifth to be pickled and unpickled. */
 static PyObject *call_of(const pc_arguments *decoded, size_t positional, bool with_keywords)
 {
     PyObject *arguments = PyTuple_New((Py_ssize_t)positional), *keywords, *call = NULL;
