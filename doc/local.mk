@@ -1,4 +1,5 @@
-# doc/: captures (of terminals, made by doc/captures/make), guide.md, design.md, invariants.md, languages.md, reliability.md, performance.md, and man pages: the command's, the
+# doc/: captures (of terminals, made by doc/captures/make), guide.md, errors.md, design.md, invariants.md,
+# languages.md, reliability.md, performance.md, and man pages: the command's, the
 # worker's, and the library's, where each exported function stands in the NAME section of one page.
 
 function_pages = \
@@ -40,7 +41,7 @@ man_pages = \
 	doc/man/pycrew_stub_prepare.3 \
 	doc/man/pycrew_value_type.3
 dist_man_MANS += $(man_pages)
-EXTRA_DIST += doc/design.md doc/engines.md doc/guide.md doc/invariants.md doc/languages.md doc/performance.md \
+EXTRA_DIST += doc/design.md doc/engines.md doc/errors.md doc/guide.md doc/invariants.md doc/languages.md doc/performance.md \
 	doc/reliability.md doc/scaling.md doc/man/links \
 	doc/performance/single.svg doc/performance/many.svg doc/performance/tail.svg \
 	doc/captures/make doc/captures/bar.svg doc/captures/doctor.svg doc/captures/top.svg doc/captures/top-stack.svg \

@@ -48,8 +48,8 @@ def rows(*table):
 @test
 def wrong_command_lines():
     rows(
-        Row(2, "which command? call, map, *more* (pycrew --help tells more)", lambda: bare()),
-        Row(2, "'*word*' is no command: call, map, *more* are (pycrew --help tells more)", lambda: bare("mop")),
+        Row(2, "which command? *commands* (pycrew --help tells more)", lambda: bare()),
+        Row(2, "'*word*' is no command: *commands* are (pycrew --help tells more)", lambda: bare("mop")),
         Row(2, "unknown option *option*" + HELP, "call", "--no-such", ":add"),
         Row(2, "unknown option -*letter*" + HELP, "call", "-%", ":add"),
         Row(2, "*option* needs an argument" + HELP, "call", ":add", "-j"),
@@ -347,12 +347,21 @@ def annotations_without_a_c_type():
         Row(1, "--prefix: *text* is too little", "stubs", "stubbed", "--path", ".", "--prefix", "_"),
         Row(1, "*name* would be the name of *function* and of *function*: --only or another --prefix helps",
             clashing_stubs),
+        Row(1, "*file*:*line*: *name* is a class of *module* and of *module*: their structs would have one name",
+            clashing_classes),
     )
 
 
 def clashing_stubs():
     write("clashing.py", "def a(x: int) -> int: ...\ndef a_prepare(x: int) -> int: ...\n")
     return run("stubs", "clashing", "--path", ".")
+
+
+def clashing_classes():
+    for name in "first", "second":
+        write(name + ".py", "import typing\nclass P(typing.NamedTuple):\n    x: int\n")
+    write("both.py", "import first, second\ndef a(x: first.P) -> int: ...\ndef b(x: second.P) -> int: ...\n")
+    return run("stubs", "both", "--path", ".")
 
 
 def import_here():

@@ -37,19 +37,24 @@ ROWS(descriptions_of_arrays)
 {
     ERROR(-EINVAL, "pycrew_array_init: array and shape must not be NULL",
           pycrew_array_init(NULL, elements, PYCREW_F64, 0, NULL, 0));
-    ERROR(-EINVAL, "the dtype *number* is none of PYCREW_BOOL to PYCREW_OTHER", init_with((pycrew_dtype)99, 1, 1, 0));
+    ERROR(-EINVAL, "the dtype *number* is none of PYCREW_BOOL to PYCREW_OTHER",
+          init_with((pycrew_dtype)99, 1, 1, 0));
     ERROR(-EINVAL, "ndim is *number*, and not 0 to 32", init_with(PYCREW_F64, 33, 1, 0));
-    ERROR(-EINVAL, "the array: a dimension of its shape is negative", init_with(PYCREW_F64, 1, -1, 0));
+    ERROR(-EINVAL, "the array: a dimension of its shape is negative",
+          init_with(PYCREW_F64, 1, -1, 0));
     ERROR(-E2BIG, "the array: the product of its shape and itemsize exceeds 2^63 - 1",
           init_with(PYCREW_F64, 2, INT64_C(1) << 40, 0));
     ERROR(-EINVAL,
-          "the array, with flags 0x*flags*: it has a flag that is none of PYCREW_WRITABLE, _COPY_BACK, _STRIDED and "
+          "the array, with flags 0x*flags*: it has a flag that is none of PYCREW_WRITABLE, "
+          "_COPY_BACK, _STRIDED and "
           "_FORTRAN",
           init_with(PYCREW_F64, 1, 1, 64));
-    ERROR(-EINVAL, "the array, with flags 0x*flags*: PYCREW_COPY_BACK is for arrays with PYCREW_WRITABLE",
+    ERROR(-EINVAL,
+          "the array, with flags 0x*flags*: PYCREW_COPY_BACK is for arrays with PYCREW_WRITABLE",
           init_with(PYCREW_F64, 1, 1, PYCREW_COPY_BACK));
     ERROR(-EINVAL,
-          "the array, with flags 0x*flags*: with PYCREW_STRIDED it is the strides that say the order: no "
+          "the array, with flags 0x*flags*: with PYCREW_STRIDED it is the strides that say the "
+          "order: no "
           "PYCREW_FORTRAN",
           init_with(PYCREW_F64, 1, 1, PYCREW_STRIDED | PYCREW_FORTRAN));
 }
@@ -59,29 +64,37 @@ ROWS(arrays_as_arguments)
     pycrew_crew *crew = open_crew(1);
 
     ERROR(-EINVAL, "*place*: the pointer to the array is NULL", give(crew, NULL));
-    ERROR(-EINVAL, "*place*: the array: its size is not set: it was not made by PYCREW_ARRAY_INIT or pycrew_array_init",
+    ERROR(-EINVAL,
+          "*place*: the array: its size is not set: it was not made by PYCREW_ARRAY_INIT or "
+          "pycrew_array_init",
           GIVE(size = 0));
     ERROR(-EINVAL, "*place*: the array: its data is NULL", GIVE(data = NULL));
     ERROR(-EINVAL, "*place*: the array: its dtype is none of PYCREW_BOOL to PYCREW_OTHER",
           GIVE(dtype = (pycrew_dtype)99));
     ERROR(-EINVAL, "*place*: the array: its itemsize is not that of its dtype", GIVE(itemsize = 3));
-    ERROR(-EINVAL, "*place*: the array: its dtype is PYCREW_OTHER, and format has no text that says which, as \"<M8[ns]\"",
+    ERROR(-EINVAL,
+          "*place*: the array: its dtype is PYCREW_OTHER, and format has no text that says which, "
+          "as \"<M8[ns]\"",
           GIVE(dtype = PYCREW_OTHER));
     ERROR(-EINVAL, "*place*: the array: its itemsize exceeds 2^31 - 1",
           GIVE(dtype = PYCREW_OTHER, array.format = "|S1", array.itemsize = SIZE_MAX / 2));
     ERROR(-EINVAL,
-          "*place*: the array: an array of Python objects holds addresses, and cannot be given to another process",
+          "*place*: the array: an array of Python objects holds addresses, and cannot be given to "
+          "another process",
           GIVE(dtype = PYCREW_OTHER, array.format = "|O", array.itemsize = 8));
     ERROR(-EINVAL, "*place*: the array: its format is not UTF-8 of less than 64 KiB",
           GIVE(dtype = PYCREW_OTHER, array.format = "|S1\xff", array.itemsize = 1));
-    ERROR(-EINVAL, "*place*: the array: it has fewer than 0 or more than 32 dimensions", GIVE(ndim = 33));
+    ERROR(-EINVAL, "*place*: the array: it has fewer than 0 or more than 32 dimensions",
+          GIVE(ndim = 33));
     ERROR(-EINVAL, "*place*: the array: its strides lead further than 2^63 - 1",
           GIVE(flags = PYCREW_STRIDED, array.strides[0] = INT64_MAX / 2));
     ERROR(-EINVAL,
-          "*place*: the array: it is writable, and its data is neither in memory of pycrew_alloc nor to be copied back "
+          "*place*: the array: it is writable, and its data is neither in memory of pycrew_alloc "
+          "nor to be copied back "
           "(PYCREW_COPY_BACK)",
           GIVE(flags = PYCREW_WRITABLE));
-    ERROR(-EINVAL, "*place*: the array: it is writable, and a stride of 0 makes elements stand in one place",
+    ERROR(-EINVAL,
+          "*place*: the array: it is writable, and a stride of 0 makes elements stand in one place",
           GIVE(flags = PYCREW_WRITABLE | PYCREW_COPY_BACK | PYCREW_STRIDED, array.strides[0] = 0));
     pycrew_close(crew);
 }
@@ -142,23 +155,31 @@ ROWS(memory_of_arrays)
 {
     pycrew_crew *crew = open_crew(1);
 
-    ERROR(-EINVAL, "pycrew_alloc: crew must not be NULL", (pycrew_alloc(NULL, 1), pycrew_last_error()->code));
+    ERROR(-EINVAL, "pycrew_alloc: crew must not be NULL",
+          (pycrew_alloc(NULL, 1), pycrew_last_error()->code));
     ERROR(-EINVAL, "pycrew_free: the memory is none that pycrew_alloc gave, or it was freed before",
           free_any(crew, elements));
-    ERROR(-EINVAL, "pycrew_array_drop: the array was not taken, or was dropped before", drop_any(crew));
+    ERROR(-EINVAL, "pycrew_array_drop: the array was not taken, or was dropped before",
+          drop_any(crew));
     ERROR(-EINVAL,
-          "*place*: the array: its data is in the crew's shared memory, but in no array's: it was freed, dropped or "
-          "released, or is a str or bytes of a result, or was never given by pycrew_alloc or pycrew_array_take",
+          "*place*: the array: its data is in the crew's shared memory, but in no array's: it was "
+          "freed, dropped or "
+          "released, or is a str or bytes of a result, or was never given by pycrew_alloc or "
+          "pycrew_array_take",
           give_freed(crew));
-    ERROR(-EINVAL, "*place*: the array: its shape and strides lead out of the block that its data is in",
-          give_more_than_is_there(crew));
-    ERROR(-EINVAL, "*place*: the array: its data is in the shared memory of another crew", give_anothers(crew));
     ERROR(-EINVAL,
-          "*place*: the array: it is writable, and overlaps another array of the call, or by its strides might share "
+          "*place*: the array: its shape and strides lead out of the block that its data is in",
+          give_more_than_is_there(crew));
+    ERROR(-EINVAL, "*place*: the array: its data is in the shared memory of another crew",
+          give_anothers(crew));
+    ERROR(-EINVAL,
+          "*place*: the array: it is writable, and overlaps another array of the call, or by its "
+          "strides might share "
           "an element with it",
           give_two(crew, 0, PYCREW_WRITABLE));
     ERROR(-EINVAL,
-          "*place*: the array: it overlaps a writable array of the call, or by its strides might share an element with "
+          "*place*: the array: it overlaps a writable array of the call, or by its strides might "
+          "share an element with "
           "it",
           give_two(crew, PYCREW_WRITABLE, 0));
     pycrew_close(crew);
@@ -198,12 +219,15 @@ ROWS(arrays_as_results)
     pycrew_crew *crew = open_crew(1);
 
     ERROR(PYCREW_ETYPE,
-          "*place*: the array is not there any more: its call was released, or the batch has gone on to the next item; "
+          "*place*: the array is not there any more: its call was released, or the batch has gone "
+          "on to the next item; "
           "or something wrote over it",
           array_of_released(crew));
-    ERROR(-EINVAL, "the array's itemsize is *bytes*, but *type* has *bytes* bytes", wrong_itemsize(crew));
+    ERROR(-EINVAL, "the array's itemsize is *bytes*, but *type* has *bytes* bytes",
+          wrong_itemsize(crew));
 
-    ERROR(-EINVAL, "*place*: the array's size is not set (PYCREW_ARRAY_INIT)", result_without_size(crew));
+    ERROR(-EINVAL, "*place*: the array's size is not set (PYCREW_ARRAY_INIT)",
+          result_without_size(crew));
     pycrew_close(crew);
 }
 
@@ -275,14 +299,18 @@ ROWS(tensors)
           pycrew_array_to_dlpack(crew, NULL, &tensor));
     ERROR(-EINVAL, "the tensor's type (code *code*, *bits* bits, *lanes* lanes) is none of numpy's",
           TENSOR(0, dtype.lanes = 4));
-    ERROR(-EINVAL, "the tensor's strides lead further than 2^63 - 1 bytes", TENSOR(0, strides[0] = INT64_MAX));
-    ERROR(-EINVAL, "the tensor is not in the CPU's memory (device *device*)", TENSOR(0, device_type = 2));
-    ERROR(-EINVAL, "the tensor's layout is its own: no PYCREW_STRIDED or _FORTRAN", TENSOR(PYCREW_FORTRAN, ndim = 1));
+    ERROR(-EINVAL, "the tensor's strides lead further than 2^63 - 1 bytes",
+          TENSOR(0, strides[0] = INT64_MAX));
+    ERROR(-EINVAL, "the tensor is not in the CPU's memory (device *device*)",
+          TENSOR(0, device_type = 2));
+    ERROR(-EINVAL, "the tensor's layout is its own: no PYCREW_STRIDED or _FORTRAN",
+          TENSOR(PYCREW_FORTRAN, ndim = 1));
     ERROR(-EINVAL, "the tensor is of DLPack *version*, and not 1", from_versioned(2, 0, 0));
     ERROR(-EINVAL, "the tensor is read-only, and PYCREW_WRITABLE would write to it",
           from_versioned(1, PC_DL_READ_ONLY, PYCREW_WRITABLE));
     ERROR(-EINVAL, "DLPack has no type for *type*", to_tensor(crew, "numpy.array(['a'])"));
-    ERROR(-EINVAL, "the stride of dimension *number* is *bytes* bytes, and so no number of elements",
+    ERROR(-EINVAL,
+          "the stride of dimension *number* is *bytes* bytes, and so no number of elements",
           to_tensor(crew, "error_ops.odd_stride()"));
     ERROR(-EINVAL, "the array is none that was taken", untaken_to_tensor(crew));
     pycrew_close(crew);
@@ -293,8 +321,8 @@ ROWS(tensors)
 static double from[100], to[100];
 static int64_t large[100] = {300};
 
-static int map_with(pycrew_crew *crew, const char *function, const pycrew_array *input, const pycrew_array *output,
-                    const pycrew_map_options *options)
+static int map_with(pycrew_crew *crew, const char *function, const pycrew_array *input,
+                    const pycrew_array *output, const pycrew_map_options *options)
 {
     pycrew_array written = *output;
 
@@ -345,35 +373,50 @@ ROWS(maps)
     ERROR(-EINVAL, "pycrew_map: *number* inputs; at most 32", map_many(crew));
     ERROR(-EINVAL, "map options.size is *bytes*: start from PYCREW_MAP_OPTIONS_INIT",
           MAP("map_ops:same", options.size = 3));
-    ERROR(-EINVAL, "the map's options have a field, at byte *offset*, that this version (*version*) does not know",
+    ERROR(-EINVAL,
+          "the map's options have a field, at byte *offset*, that this version (*version*) does "
+          "not know",
           map_with_newer_options(crew));
-    ERROR(-EINVAL, "map options.flags 0x*flags* have one that is neither PYCREW_MAP_WHOLE nor PYCREW_MAP_OUT",
-          MAP("map_ops:same", options.flags = 8));
-    ERROR(-EINVAL, "map options.flags: PYCREW_MAP_OUT is for PYCREW_MAP_WHOLE, and to be given with it",
+    ERROR(
+        -EINVAL,
+        "map options.flags 0x*flags* have one that is neither PYCREW_MAP_WHOLE nor PYCREW_MAP_OUT",
+        MAP("map_ops:same", options.flags = 8));
+    ERROR(-EINVAL,
+          "map options.flags: PYCREW_MAP_OUT is for PYCREW_MAP_WHOLE, and to be given with it",
           MAP("map_ops:same", options.flags = PYCREW_MAP_OUT));
-    ERROR(-EINVAL, "map options.chunk is *number*; at most *most*", MAP("map_ops:same", options.chunk = 1u << 30));
-    ERROR(-EINVAL, "map options.on_error is *number*, and neither PYCREW_MAP_STOP nor PYCREW_MAP_FILL",
+    ERROR(-EINVAL, "map options.chunk is *number*; at most *most*",
+          MAP("map_ops:same", options.chunk = 1u << 30));
+    ERROR(-EINVAL,
+          "map options.on_error is *number*, and neither PYCREW_MAP_STOP nor PYCREW_MAP_FILL",
           MAP("map_ops:same", options.on_error = 7));
-    ERROR(-EINVAL, "*column*: its size is not set: it was not made by PYCREW_ARRAY_INIT or pycrew_array_init",
-          MAP("map_ops:same", input.size = 0));
-    ERROR(-EINVAL, "*column* has the shape *shape*, and the output *shape*: they are to be the same",
+    ERROR(
+        -EINVAL,
+        "*column*: its size is not set: it was not made by PYCREW_ARRAY_INIT or pycrew_array_init",
+        MAP("map_ops:same", input.size = 0));
+    ERROR(-EINVAL,
+          "*column* has the shape *shape*, and the output *shape*: they are to be the same",
           MAP("map_ops:same", input.shape[0] = 50));
-    ERROR(-EINVAL, "*column* has the shape *shape*, and the output *shape*: their first dimensions are to be the same",
+    ERROR(-EINVAL,
+          "*column* has the shape *shape*, and the output *shape*: their first dimensions are to "
+          "be the same",
           MAP("map_ops:whole_add", input.shape[0] = 50; options.flags = PYCREW_MAP_WHOLE));
     ERROR(-EINVAL, "the output has no dimension that PYCREW_MAP_WHOLE could cut",
           MAP("map_ops:whole_add", output.ndim = 0; options.flags = PYCREW_MAP_WHOLE));
     ERROR(-EINVAL,
-          "*column*: its dtype is PYCREW_OTHER (\"*format*\"); element by element there are bool, ints, floats and "
+          "*column*: its dtype is PYCREW_OTHER (\"*format*\"); element by element there are bool, "
+          "ints, floats and "
           "complex, with PYCREW_MAP_WHOLE all",
           MAP("map_ops:same", input.dtype = PYCREW_OTHER; input.format = "<M8[ns]"));
     ERROR(-EINVAL,
-          "inputs[*number*] overlaps the output; a function that changes rows in place is given them as the output "
+          "inputs[*number*] overlaps the output; a function that changes rows in place is given "
+          "them as the output "
           "alone, with PYCREW_MAP_OUT",
           MAP("map_ops:whole_add", input.data = to; options.flags = PYCREW_MAP_WHOLE));
     ERROR(-EINVAL, "inputs[*number*] overlaps the output; only the same elements may be both",
           MAP("map_ops:same", input.data = to + 1));
     ERROR(-EINVAL,
-          "inputs[*number*] is the output, too: then an element that died cannot be tried again, and options.retries "
+          "inputs[*number*] is the output, too: then an element that died cannot be tried again, "
+          "and options.retries "
           "is to be 0 or -1",
           MAP("map_ops:same", input.data = to; options.retries = 3));
     ERROR(-EINVAL, "*column*: its data is NULL", MAP("map_ops:same", input.data = NULL));
@@ -382,9 +425,11 @@ ROWS(maps)
     ERROR(PYCREW_ETYPE, "the result is of type *type*, which the output's *type* does not take",
           MAP("map_ops:constant_text", (void)0));
     ERROR(-ERANGE, "the result is out of range for the output's *type*",
-          MAP("map_ops:same", input = vector_of(large, PYCREW_I64, 100, 0); output.dtype = PYCREW_I8; output.itemsize = 1));
-    ERROR(PYCREW_ETYPE, "the function returned an array of shape *shape* for an output slice of shape *shape*",
-           MAP("map_ops:whole_wrong_shape", options.flags = PYCREW_MAP_WHOLE));
+          MAP("map_ops:same", input = vector_of(large, PYCREW_I64, 100, 0);
+              output.dtype = PYCREW_I8; output.itemsize = 1));
+    ERROR(PYCREW_ETYPE,
+          "the function returned an array of shape *shape* for an output slice of shape *shape*",
+          MAP("map_ops:whole_wrong_shape", options.flags = PYCREW_MAP_WHOLE));
     pycrew_close(crew);
 }
 
@@ -426,8 +471,11 @@ ROWS(maps_without_memory)
     options.memory = 16 << 20;
     options.calls = 16;
     crew = open_with(&options);
-    ERROR(-E2BIG, "a single element exceeds the crew's shared memory: raise options.memory", map_large_row(crew));
-    ERROR(-ENOMEM, "no shared memory is left for the columns: release calls and arrays, or raise options.memory",
+    ERROR(-E2BIG, "a single element exceeds the crew's shared memory: raise options.memory",
+          map_large_row(crew));
+    ERROR(-ENOMEM,
+          "no shared memory is left for the columns: release calls and arrays, or raise "
+          "options.memory",
           map_beside_others(crew));
     pycrew_close(crew);
 }

@@ -1,13 +1,14 @@
 /* Each error that a program can cause with pycrew.h: its code and its whole text, as doc/errors.md
-   has them. One row, one error; see tests/harness/errors.h. What the arrays' and maps' are, and what
-   Python code in the workers sees, is in test-errors-arrays.c and test-errors-python.c. */
+   has them. One row, one error; see tests/harness/errors.h. What the arrays' and maps' are, and
+   what Python code in the workers sees, is in test-errors-arrays.c and test-errors-python.c. */
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "lib/pycrew-stubs.h"
 #include "tests/harness/errors.h"
 
-/* ---- opening a crew --------------------------------------------------------------------------- */
+/* ---- opening a crew ---------------------------------------------------------------------------
+ */
 
 static const char *const *list_of(const char *text)
 {
@@ -41,31 +42,41 @@ ROWS(options_that_are_out_of_range)
     ERROR(-EINVAL, "options.workers is *number*; at most *most*", OPEN(workers = 1000000));
     ERROR(-EINVAL, "options.calls is *number*; at most *most*", OPEN(calls = 1u << 30));
     ERROR(-EINVAL, "options.queues is *number*; at most *most*", OPEN(queues = 5000));
-    ERROR(-EINVAL, "options.export_threads is *number*; at most *most*", OPEN(export_threads = 1000));
+    ERROR(-EINVAL, "options.export_threads is *number*; at most *most*",
+          OPEN(export_threads = 1000));
     ERROR(-EINVAL, "options.inflight is *number*; at most *most*", OPEN(inflight = 1u << 30));
-    ERROR(-EINVAL, "options.memory is *bytes* bytes; at least *least*, at most *most*", OPEN(memory = 5));
-    ERROR(-EINVAL, "options.memory is *bytes* bytes; *calls* calls and *workers* workers need *least*",
+    ERROR(-EINVAL, "options.memory is *bytes* bytes; at least *least*, at most *most*",
+          OPEN(memory = 5));
+    ERROR(-EINVAL,
+          "options.memory is *bytes* bytes; *calls* calls and *workers* workers need *least*",
           OPEN(memory = 8 << 20, options.calls = 100000));
-    ERROR(-EINVAL, "options.output is *number*; PYCREW_LOG, PYCREW_INHERIT or PYCREW_DISCARD", OPEN(output = 7));
+    ERROR(-EINVAL, "options.output is *number*; PYCREW_LOG, PYCREW_INHERIT or PYCREW_DISCARD",
+          OPEN(output = 7));
     ERROR(-EINVAL, "options.start_timeout_ns is *time*; 0, PYCREW_FOREVER or more",
           OPEN(start_timeout_ns = -2));
-    ERROR(-EINVAL, "options.timeout_ns is *time*; 0, PYCREW_FOREVER or more", OPEN(timeout_ns = -2));
+    ERROR(-EINVAL, "options.timeout_ns is *time*; 0, PYCREW_FOREVER or more",
+          OPEN(timeout_ns = -2));
     ERROR(-EINVAL, "options.grace_ns is *time*; 0 or more", OPEN(grace_ns = -1));
     ERROR(-EINVAL, "options.env has \"*text*\": the form is NAME=value, or NAME",
           OPEN(env = list_of("=value")));
     ERROR(-EINVAL, "options.*name* is *value*; 0, or at least *least*", OPEN(limit_files = 3));
     ERROR(-EINVAL,
-          "options.limit_memory is *bytes* bytes; options.memory, which all workers map, and Python need *least*",
+          "options.limit_memory is *bytes* bytes; options.memory, which all workers map, and "
+          "Python need *least*",
           OPEN(limit_memory = 64 << 20, options.memory = 64 << 20));
     ERROR(-EINVAL, "options.nice is *value*; -20 to 19", OPEN(nice = 20));
     ERROR(-EINVAL, "options.cpus is \"*text*\"; \"one\", a list as \"0-3,8\", or \"one:0-3,8\"",
           OPEN(cpus = "all"));
-    ERROR(-EINVAL, "options.cpus has CPU *number*, which this process may not use", OPEN(cpus = "1000"));
+    ERROR(-EINVAL, "options.cpus has CPU *number*, which this process may not use",
+          OPEN(cpus = "1000"));
     ERROR(-EINVAL, "options.workers is *number*; with options.debug there is one",
           OPEN(debug = true, options.workers = 2));
-    ERROR(-EINVAL, "options.*name*: function name \"*name*\": it ends where a name should follow; the form is package.module:name",
+    ERROR(-EINVAL,
+          "options.*name*: function name \"*name*\": it ends where a name should follow; the form "
+          "is package.module:name",
           OPEN(init = "module:"));
-    ERROR(-EINVAL, "options.python is an empty string: a program's name or path, or NULL", OPEN(python = ""));
+    ERROR(-EINVAL, "options.python is an empty string: a program's name or path, or NULL",
+          OPEN(python = ""));
     ERROR(PYCREW_ESTART, "options.python is *path*: *reason*", OPEN(python = "/nowhere/python"));
 }
 
@@ -123,16 +134,21 @@ ROWS(what_the_system_refuses_an_open)
 {
     char *path = long_path();
 
-    ERROR(-E2BIG, "the options path, preload, init, exit, loop and engine are *bytes* bytes together; at most *most*",
+    ERROR(-E2BIG,
+          "the options path, preload, init, exit, loop and engine are *bytes* bytes together; at "
+          "most *most*",
           OPEN(path = list_of(path)));
     free(path);
-    ERROR(-ENOMEM, "no shared memory for the crew: *reason* (pycrew doctor tells more)", open_in_little_address_space());
+    ERROR(-ENOMEM, "no shared memory for the crew: *reason* (pycrew doctor tells more)",
+          open_in_little_address_space());
     ERROR(-EFBIG,
-          "no shared memory for the crew: *bytes* bytes (options.memory) are more than a file of this process may "
+          "no shared memory for the crew: *bytes* bytes (options.memory) are more than a file of "
+          "this process may "
           "have (RLIMIT_FSIZE, ulimit -f)",
           open_with_small_files());
     ERROR(-EMFILE,
-          "a crew of *workers* workers needs *number* descriptors, and one for each open queue; of the *most* that "
+          "a crew of *workers* workers needs *number* descriptors, and one for each open queue; of "
+          "the *most* that "
           "this process may have (RLIMIT_NOFILE, ulimit -n) *open* are open",
           open_with_few_descriptors());
 }
@@ -176,55 +192,72 @@ static const char *worker_that_sends(const char *message)
 
 ROWS(worker_programs_that_are_none)
 {
-    ERROR(PYCREW_ESTART, "the worker program *path* cannot be run: *reason* (set PYCREW_WORKER to where it is)",
-          open_worker_program("/nowhere/pycrew-worker"));
     ERROR(PYCREW_ESTART,
-          "*path* is no worker program: it ended without a word (*how*); PYCREW_WORKER names another",
-          open_worker_program("/bin/false"));
-    ERROR(PYCREW_ESTART, "*path* does not answer as the worker program does; PYCREW_WORKER names another",
+          "the worker program *path* cannot be run: *reason* (set PYCREW_WORKER to where it is)",
+          open_worker_program("/nowhere/pycrew-worker"));
+    ERROR(
+        PYCREW_ESTART,
+        "*path* is no worker program: it ended without a word (*how*); PYCREW_WORKER names another",
+        open_worker_program("/bin/false"));
+    ERROR(PYCREW_ESTART,
+          "*path* does not answer as the worker program does; PYCREW_WORKER names another",
           open_worker_program(worker_that_sends("b'hello'")));
     ERROR(PYCREW_ESTART,
-          "the worker program is of another version: it is pycrew *version*, this library is pycrew *version*; "
+          "the worker program is of another version: it is pycrew *version*, this library is "
+          "pycrew *version*; "
           "PYCREW_WORKER names one of the same version",
-          open_worker_program(worker_that_sends(
-              "struct.pack('=IIIiiIQ', 1, 0, 0, 0, 0, 5, 0xbad) + b'9.9.9'")));
+          open_worker_program(
+              worker_that_sends("struct.pack('=IIIiiIQ', 1, 0, 0, 0, 0, 5, 0xbad) + b'9.9.9'")));
 }
 
 ROWS(pythons_that_cannot_be_had)
 {
     ERROR(PYCREW_ESTART,
-          "*path* is Python *version*, and this pycrew has workers for Python *versions* (configure --with-pythons "
+          "*path* is Python *version*, and this pycrew has workers for Python *versions* "
+          "(configure --with-pythons "
           "adds others)",
           OPEN(python = write_program("python2.7", "#!/bin/sh\necho 2.7\n")));
+    ERROR(
+        PYCREW_ESTART,
+        "*path* has no shared libpython: there is no *file*, which its sysconfig names; use one "
+        "that was built with "
+        "--enable-shared",
+        OPEN(python = write_program(
+                 "static", "#!/bin/sh\necho $0\necho 3.11\necho\necho /nowhere.so\necho 3.11\n")));
     ERROR(PYCREW_ESTART,
-          "*path* has no shared libpython: there is no *file*, which its sysconfig names; use one that was built with "
-          "--enable-shared",
-          OPEN(python = write_program("static", "#!/bin/sh\necho $0\necho 3.11\necho\necho /nowhere.so\necho 3.11\n")));
-    ERROR(PYCREW_ESTART, "*path* does not run as a Python: asked for its version it did not say one",
+          "*path* does not run as a Python: asked for its version it did not say one",
           OPEN(python = "/bin/true"));
 }
 
 ROWS(starts_that_fail)
 {
-    static const char *const missing[] = {"no_such_module", NULL}, *const dies[] = {"dies_at_import", NULL};
+    static const char *const missing[] = {"no_such_module", NULL}, *const dies[] = {
+                                                                       "dies_at_import", NULL};
 
-    ERROR(PYCREW_ESTART, "Python workers cannot start: ModuleNotFoundError: No module named '*module*'",
+    ERROR(PYCREW_ESTART,
+          "Python workers cannot start: ModuleNotFoundError: No module named '*module*'",
           OPEN(preload = missing));
-    ERROR(PYCREW_ESTART, "a worker's start failed: AttributeError: module '*module*' has no attribute '*name*'",
+    ERROR(PYCREW_ESTART,
+          "a worker's start failed: AttributeError: module '*module*' has no attribute '*name*'",
           OPEN(init = "api_ops:not_there"));
     ERROR(PYCREW_ESTART, "the process that starts the workers died (*how*)", OPEN(preload = dies));
-    ERROR(PYCREW_ESTART, "a worker died while it was starting (*how* *number*)", OPEN(init = "api_ops:init_dies"));
-    ERROR(PYCREW_ESTART, "a worker's start failed: TypeError: *name* is not callable: it is of type *type*",
+    ERROR(PYCREW_ESTART, "a worker died while it was starting (*how* *number*)",
+          OPEN(init = "api_ops:init_dies"));
+    ERROR(PYCREW_ESTART,
+          "a worker's start failed: TypeError: *name* is not callable: it is of type *type*",
           OPEN(init = "os:name"));
     ERROR(-ETIMEDOUT,
-          "no worker was ready within *seconds* s (options.start_timeout_ns): what is imported or run at the start "
+          "no worker was ready within *seconds* s (options.start_timeout_ns): what is imported or "
+          "run at the start "
           "may need longer",
           OPEN(init = "open_ops:init_sleeps", options.start_timeout_ns = 300 * MS));
     ERROR(PYCREW_ESTART,
-          "a worker's start failed: OSError: options.*name* is *value*, which the system refuses: *reason*",
+          "a worker's start failed: OSError: options.*name* is *value*, which the system refuses: "
+          "*reason*",
           OPEN(limit_files = INT64_C(1) << 40));
     ERROR(PYCREW_ESTART,
-          "Python workers cannot start: TypeError: options.loop is *name*, which is not callable: it is of type *type*",
+          "Python workers cannot start: TypeError: options.loop is *name*, which is not callable: "
+          "it is of type *type*",
           OPEN(loop = "os:name"));
 }
 
@@ -243,7 +276,8 @@ ROWS(deaths_that_are_not_heard_of)
     static const char *const dies[] = {"dies_at_import", NULL};
 
     ERROR(PYCREW_ESTART,
-          "the process that starts the workers died (how is not known, because this process ignores SIGCHLD or waits "
+          "the process that starts the workers died (how is not known, because this process "
+          "ignores SIGCHLD or waits "
           "for all)",
           open_unheard(dies));
 }
@@ -252,12 +286,14 @@ ROWS(threads_that_the_preload_leaves)
 {
     static const char *const preload[] = {"error_ops_thread", NULL};
 
-    LOGGED("threads are alive after the preload; they do not exist in the workers, and locks they hold stay locked "
+    LOGGED("threads are alive after the preload; they do not exist in the workers, and locks they "
+           "hold stay locked "
            "there",
            OPEN(preload = preload));
 }
 
-/* ---- closing, draining, forks ------------------------------------------------------------------ */
+/* ---- closing, draining, forks ------------------------------------------------------------------
+ */
 
 static int prepare_any(pycrew_crew *crew, int64_t timeout_ns)
 {
@@ -275,7 +311,8 @@ static void in_child_of_the_host(pycrew_crew *crew)
     pid_t child = fork();
 
     if (child == 0) {
-        ERROR(PYCREW_EFORKED, "the crew was opened by the parent of this process; a fork has to open its own",
+        ERROR(PYCREW_EFORKED,
+              "the crew was opened by the parent of this process; a fork has to open its own",
               pycrew_drain(crew, 0));
         _exit(errors_wrong != 0);
     }
@@ -320,9 +357,11 @@ static void without_descriptors(void)
 
     OK(pycrew_queue_open(crew, &queue));
     closefrom(3);
-    ERROR(-EBADF, "this process has closed the queue's descriptor; close the queue and open another",
+    ERROR(-EBADF,
+          "this process has closed the queue's descriptor; close the queue and open another",
           pycrew_queue_reap(queue, &call, 1, 10 * MS));
-    ERROR(PYCREW_ESTART, "this process has closed the crew's descriptors; close the crew and open another",
+    ERROR(PYCREW_ESTART,
+          "this process has closed the crew's descriptors; close the crew and open another",
           pycrew_queue_open(crew, &queue));
 }
 
@@ -361,7 +400,8 @@ ROWS(reloads)
     options.preload = preload;
     setenv("PYTHONDONTWRITEBYTECODE", "1", 1);
     crew = open_with(&options);
-    ERROR(-ETIME, "the reload took too long and was given up: nothing has changed", pycrew_reload(crew, 0));
+    ERROR(-ETIME, "the reload took too long and was given up: nothing has changed",
+          pycrew_reload(crew, 0));
     ERROR(PYCREW_ESTART, "the crew was not reloaded, its workers are as before: *reason*",
           fail_reload(crew, "error_reloaded.py"));
     pycrew_close(crew);
@@ -383,12 +423,15 @@ ROWS(reloads_with_a_call_that_does_not_end)
 {
     pycrew_crew *crew = open_crew(2);
 
-    ERROR(-ETIME, "new modules are in use, and workers that still run a call with the old ones are replaced after it",
+    ERROR(-ETIME,
+          "new modules are in use, and workers that still run a call with the old ones are "
+          "replaced after it",
           reload_beside(crew));
     pycrew_close(crew);
 }
 
-/* ---- functions ---------------------------------------------------------------------------------- */
+/* ---- functions ----------------------------------------------------------------------------------
+ */
 
 static int get(pycrew_crew *crew, const char *name)
 {
@@ -410,27 +453,35 @@ ROWS(names_of_functions)
     char *name = long_path();
 
     ERROR(-EINVAL, "pycrew_function_get: crew and ret must not be NULL", get(NULL, "os:getpid"));
-    ERROR(-EINVAL, "pycrew_function_source: crew and ret must not be NULL", get_source(NULL, "f", "f = int"));
+    ERROR(-EINVAL, "pycrew_function_source: crew and ret must not be NULL",
+          get_source(NULL, "f", "f = int"));
     ERROR(-EINVAL, "pycrew_function_source: source must not be NULL", get_source(crew, "f", NULL));
     ERROR(-EINVAL, "the function's name is NULL", get(crew, NULL));
     ERROR(-EINVAL, "the function's name has *bytes* bytes; 4096 are allowed", get(crew, name));
     ERROR(-EINVAL, "the function's name is not UTF-8 at byte *offset*", get(crew, "os:get\xff"));
-    ERROR(-EINVAL, "function name \"*name*\": it ends where *part* should follow; the form is package.module:name",
+    ERROR(-EINVAL,
+          "function name \"*name*\": it ends where *part* should follow; the form is "
+          "package.module:name",
           get(crew, "math_ops"));
     ERROR(-EINVAL,
-          "function name \"*name*\": byte *offset*: '*character*' where *part* should stand; the form is "
+          "function name \"*name*\": byte *offset*: '*character*' where *part* should stand; the "
+          "form is "
           "package.module:name",
           get(crew, "math ops:add"));
-    RAISED("ModuleNotFoundError", "No module named '*module*'", pycrew_run(crew, "no_such_module:add", ""));
-    RAISED("AttributeError", "module '*module*' has no attribute '*name*'", pycrew_run(crew, "api_ops:no_such", ""));
-    RAISED("TypeError", "*name* is not callable: it is of type *type*", pycrew_run(crew, "os:name", ""));
+    RAISED("ModuleNotFoundError", "No module named '*module*'",
+           pycrew_run(crew, "no_such_module:add", ""));
+    RAISED("AttributeError", "module '*module*' has no attribute '*name*'",
+           pycrew_run(crew, "api_ops:no_such", ""));
+    RAISED("TypeError", "*name* is not callable: it is of type *type*",
+           pycrew_run(crew, "os:name", ""));
     RAISED("TypeError", "got multiple values for keyword argument '*name*'",
            pycrew_run(crew, "api_ops:nothing", "x=i,x=i", 1, 2));
     free(name);
     pycrew_close(crew);
 }
 
-/* ---- arguments and formats --------------------------------------------------------------------- */
+/* ---- arguments and formats ---------------------------------------------------------------------
+ */
 
 static int add_twice(pycrew_call *call)
 {
@@ -496,19 +547,24 @@ ROWS(arguments)
           WITH_CALL(crew, pycrew_add_name(call, "\xff")));
     ERROR(-EINVAL, "*place*: the pointer is NULL and the size *bytes*",
           WITH_CALL(crew, pycrew_add_bytes(call, NULL, 5)));
-    ERROR(-EINVAL, "*place*: the size is *bytes*", WITH_CALL(crew, pycrew_add_bytes(call, "", SIZE_MAX)));
+    ERROR(-EINVAL, "*place*: the size is *bytes*",
+          WITH_CALL(crew, pycrew_add_bytes(call, "", SIZE_MAX)));
     ERROR(-EINVAL, "*place*: the int has no digits", WITH_CALL(crew, pycrew_add_bigint(call, "")));
     ERROR(-EINVAL, "*place*: the int is not hexadecimal: byte *offset* is 0x*value*",
           WITH_CALL(crew, pycrew_add_bigint(call, "12g4")));
-    ERROR(-EINVAL, "an earlier argument failed: only release is left", WITH_CALL(crew, add_twice(call)));
+    ERROR(-EINVAL, "an earlier argument failed: only release is left",
+          WITH_CALL(crew, add_twice(call)));
     ERROR(-EINVAL, "*place*: a value without a keyword, behind one with a keyword",
           WITH_CALL(crew, add_behind_keyword(call)));
     ERROR(-EINVAL, "*place*: the keyword '*name*' has no value before the next keyword",
           WITH_CALL(crew, add_names(call)));
-    ERROR(-EINVAL, "*place*: the keyword '*name*' has no value", WITH_CALL(crew, submit_named(call)));
+    ERROR(-EINVAL, "*place*: the keyword '*name*' has no value",
+          WITH_CALL(crew, submit_named(call)));
     ERROR(-EINVAL, "*place*: the keyword is empty", WITH_CALL(crew, pycrew_add_name(call, "")));
-    ERROR(-EINVAL, "*place*: a keyword cannot stand in a list, tuple or dict", WITH_CALL(crew, name_in_list(call)));
-    ERROR(-EINVAL, "*place*: *number* is no kind of container", WITH_CALL(crew, pycrew_add_open(call, 7)));
+    ERROR(-EINVAL, "*place*: a keyword cannot stand in a list, tuple or dict",
+          WITH_CALL(crew, name_in_list(call)));
+    ERROR(-EINVAL, "*place*: *number* is no kind of container",
+          WITH_CALL(crew, pycrew_add_open(call, 7)));
     ERROR(-EINVAL, "*place*: nested deeper than *most*", WITH_CALL(crew, nest(call)));
     ERROR(-EINVAL, "*place*: there is no open list, tuple or dict to close",
           WITH_CALL(crew, pycrew_add_close(call)));
@@ -528,29 +584,47 @@ ROWS(formats)
     deep[0] = '>';
     deep[sizeof deep - 1] = '\0';
     ERROR(-EINVAL, "the format is NULL", ADD(NULL));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '*unit*' is no unit (*place*)", ADD("iq", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '\\x*value*' is no unit (*place*)", ADD("i\x01", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '*unit*' needs a '#' behind it, and takes a size (*place*)",
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '*unit*' is no unit (*place*)",
+          ADD("iq", 1));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '\\x*value*' is no unit (*place*)",
+          ADD("i\x01", 1));
+    ERROR(-EINVAL,
+          "format \"*format*\": byte *offset*: '*unit*' needs a '#' behind it, and takes a size "
+          "(*place*)",
           ADD("y", "bytes"));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '#' can only stand behind s, y, z and j (*place*)", ADD("i#", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '=' has no keyword before it (*place*)", ADD("=i", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '>' can stand only once, outside of brackets",
+    ERROR(-EINVAL,
+          "format \"*format*\": byte *offset*: '#' can only stand behind s, y, z and j (*place*)",
+          ADD("i#", 1));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: '=' has no keyword before it (*place*)",
+          ADD("=i", 1));
+    ERROR(-EINVAL,
+          "format \"*format*\": byte *offset*: '>' can stand only once, outside of brackets",
           ADD("i>i>i", 1));
     ERROR(-EINVAL, "format \"*format*\": byte *offset*: brackets are nested too deep", ADD(deep));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket that is not open", ADD("i>]", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket of another kind", ADD(">[i)"));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket that is not open",
+          ADD("i>]", 1));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket of another kind",
+          ADD(">[i)"));
     ERROR(-EINVAL, "format \"*format*\": byte *offset*: the bracket is not closed", ADD(">[i"));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the dict's last key has no value", ADD(">{i}"));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: 'j' must be the only unit of a result", ADD(">ij"));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket that is not open (*place*)",
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the dict's last key has no value",
+          ADD(">{i}"));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: 'j' must be the only unit of a result",
+          ADD(">ij"));
+    ERROR(-EINVAL,
+          "format \"*format*\": byte *offset*: closes a bracket that is not open (*place*)",
           ADD("i]", 1));
     ERROR(-EINVAL, "format \"*format*\": byte *offset*: closes a bracket of another kind (*place*)",
           ADD("[i)", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the bracket is not closed (*place*)", ADD("[i", 1));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the keyword has no value (*place*)", ADD("x="));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: *place*: the pointer is NULL; the unit z would make it None",
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the bracket is not closed (*place*)",
+          ADD("[i", 1));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: the keyword has no value (*place*)",
+          ADD("x="));
+    ERROR(-EINVAL,
+          "format \"*format*\": byte *offset*: *place*: the pointer is NULL; the unit z would make "
+          "it None",
           ADD("s", NULL));
-    ERROR(-EINVAL, "format \"*format*\": byte *offset*: *place*: the pointer is NULL", ADD("j", NULL));
+    ERROR(-EINVAL, "format \"*format*\": byte *offset*: *place*: the pointer is NULL",
+          ADD("j", NULL));
     pycrew_close(crew);
 }
 
@@ -563,7 +637,8 @@ ROWS(json_arguments)
     pycrew_close(crew);
 }
 
-/* ---- results ------------------------------------------------------------------------------------ */
+/* ---- results ------------------------------------------------------------------------------------
+ */
 
 #define RESULT(text, ...) WITH_RESULT(crew, text, pycrew_result(call, __VA_ARGS__))
 
@@ -595,17 +670,19 @@ ROWS(results)
     ERROR(-EINVAL, "*place*: the *type* has a NUL inside, so its size must be asked for",
           RESULT("'a\\0b'", "s", &text));
     ERROR(PYCREW_ETYPE,
-          "*place*: not readable: its call was released, or something wrote over it, or it is no value",
+          "*place*: not readable: its call was released, or something wrote over it, or it is no "
+          "value",
           value_of_released(crew));
     ERROR(-EINVAL, "*place*: the pointer to store it through is NULL", RESULT("1", "i", NULL));
     ERROR(PYCREW_ETYPE, "*place*: expected *kind* of *number*, got *kind* of *number*",
           RESULT("[1, 2, 3]", "ii", &pair[0], &pair[1]));
     ERROR(PYCREW_ETYPE, "*place*: expected dict of *number* pairs, got *type*",
           RESULT("1", "{sisi}", &text, &small, &text, &small));
-    ERROR(PYCREW_ETYPE,
-          "*place*: expected JSON text, got *type*; the call must be told before it is submitted, by "
-          "pycrew_set_json or a format with '>j'",
-          RESULT("1", "j", &text));
+    ERROR(
+        PYCREW_ETYPE,
+        "*place*: expected JSON text, got *type*; the call must be told before it is submitted, by "
+        "pycrew_set_json or a format with '>j'",
+        RESULT("1", "j", &text));
     ERROR(-EALREADY, "the call has not ended: pycrew_wait, pycrew_next or a queue first",
           WITH_CALL(crew, pycrew_result(call, "i", &small)));
     pycrew_close(crew);
@@ -617,8 +694,9 @@ static int items_of(pycrew_crew *crew, const char *text, const char *type, size_
 {
     pycrew_value first;
 
-    return WITH_RESULT(crew, text,
-                       pycrew_value_items(pycrew_result_value(call), PYCREW_LIST, type, &count, &first));
+    return WITH_RESULT(
+        crew, text,
+        pycrew_value_items(pycrew_result_value(call), PYCREW_LIST, type, &count, &first));
 }
 
 ROWS(results_of_typed_stubs)
@@ -641,11 +719,13 @@ ROWS(results_of_typed_stubs)
     ERROR(-ERANGE, "*value* is out of range: it is to be from *least* to *most*",
           WITH_RESULT(crew, "300", pycrew_value_int(pycrew_result_value(call), 0, 255, &number)));
     ERROR(-EINVAL, "the array is NULL", pycrew_array_expect(NULL, PYCREW_F64));
-    ERROR(PYCREW_ETYPE, "expected an array of *type*, got one of *type*", pycrew_array_expect(&array, PYCREW_F64));
+    ERROR(PYCREW_ETYPE, "expected an array of *type*, got one of *type*",
+          pycrew_array_expect(&array, PYCREW_F64));
     pycrew_close(crew);
 }
 
-/* ---- calls ---------------------------------------------------------------------------------------- */
+/* ---- calls
+ * ---------------------------------------------------------------------------------------- */
 
 static void *hold_all(void *data)
 {
@@ -700,20 +780,29 @@ ROWS(calls_used_in_the_wrong_order)
     options.calls = 4;
     crew = open_with(&options);
     running = SUBMIT(crew, "api_ops:sleep", "d", 60.0);
-    ERROR(-EINVAL, "pycrew_run: crew and format must not be NULL", pycrew_run(crew, "api_ops:nothing", NULL));
-    ERROR(-EINVAL, "pycrew_prepare: crew, function and ret must not be NULL", pycrew_prepare(crew, NULL, 0, &running));
-    ERROR(-EINVAL, "the call was not submitted: pycrew_submit first", WITH_CALL(crew, pycrew_wait(call, 0)));
-    ERROR(-ETIME, "the call has not ended yet: wait again, cancel or release it", pycrew_wait(running, 0));
+    ERROR(-EINVAL, "pycrew_run: crew and format must not be NULL",
+          pycrew_run(crew, "api_ops:nothing", NULL));
+    ERROR(-EINVAL, "pycrew_prepare: crew, function and ret must not be NULL",
+          pycrew_prepare(crew, NULL, 0, &running));
+    ERROR(-EINVAL, "the call was not submitted: pycrew_submit first",
+          WITH_CALL(crew, pycrew_wait(call, 0)));
+    ERROR(-ETIME, "the call has not ended yet: wait again, cancel or release it",
+          pycrew_wait(running, 0));
     OK(pycrew_cancel(running));
     pycrew_wait(running, BOUND);
     pycrew_release(running);
-    ERROR(-EALREADY, "the call was submitted already, or as a batch's item committed: prepare another",
+    ERROR(-EALREADY,
+          "the call was submitted already, or as a batch's item committed: prepare another",
           WITH_CALL(crew, submit_again(call)));
-    ERROR(-EALREADY, "pycrew_cancel: the call has ended already", WITH_CALL(crew, cancel_ended(call)));
-    ERROR(-EINVAL, "pycrew_set_queue: the queue belongs to another crew", WITH_CALL(crew, set_queue_of_another(call)));
-    ERROR(-ETIME, "all *number* calls were in use until the timeout: release some, or raise options.calls",
+    ERROR(-EALREADY, "pycrew_cancel: the call has ended already",
+          WITH_CALL(crew, cancel_ended(call)));
+    ERROR(-EINVAL, "pycrew_set_queue: the queue belongs to another crew",
+          WITH_CALL(crew, set_queue_of_another(call)));
+    ERROR(-ETIME,
+          "all *number* calls were in use until the timeout: release some, or raise options.calls",
           prepare_while_others_hold_all(crew));
-    ERROR(-EAGAIN, "all *number* calls are in use: release some, or raise options.calls", prepare_any(crew, 0));
+    ERROR(-EAGAIN, "all *number* calls are in use: release some, or raise options.calls",
+          prepare_any(crew, 0));
     pycrew_close(crew);
 }
 
@@ -765,16 +854,24 @@ ROWS(memory_that_is_too_small)
     options.memory = 16 << 20;
     options.calls = 128;
     crew = open_with(&options);
-    ERROR(-E2BIG, "the arguments (*bytes* bytes) exceed the crew's shared memory (*bytes* bytes): raise options.memory",
+    ERROR(-E2BIG,
+          "the arguments (*bytes* bytes) exceed the crew's shared memory (*bytes* bytes): raise "
+          "options.memory",
           run_large(crew, 40 << 20));
     ERROR(-ENOMEM,
-          "no shared memory is left for *bytes* bytes of arguments: release calls and arrays, or raise options.memory",
+          "no shared memory is left for *bytes* bytes of arguments: release calls and arrays, or "
+          "raise options.memory",
           fill_memory(crew, NULL));
-    ERROR(-ENOMEM, "no shared memory is left for *bytes* bytes: release calls and arrays, or raise options.memory",
+    ERROR(-ENOMEM,
+          "no shared memory is left for *bytes* bytes: release calls and arrays, or raise "
+          "options.memory",
           fill_memory(crew, alloc_any));
-    ERROR(-E2BIG, "*bytes* bytes exceed the crew's shared memory (*bytes* bytes): raise options.memory",
+    ERROR(-E2BIG,
+          "*bytes* bytes exceed the crew's shared memory (*bytes* bytes): raise options.memory",
           (pycrew_alloc(crew, 64 << 20), pycrew_last_error()->code));
-    ERROR(-ENOMEM, "no shared memory is left for the result: release calls and arrays, or raise options.memory",
+    ERROR(-ENOMEM,
+          "no shared memory is left for the result: release calls and arrays, or raise "
+          "options.memory",
           fill_memory(crew, result_any));
     ERROR(-E2BIG, "the result exceeds the crew's shared memory: raise options.memory",
           pycrew_run(crew, "api_ops:zeros", "i>", 40 << 20));
@@ -783,11 +880,11 @@ ROWS(memory_that_is_too_small)
 
 /* ---- ends of calls ---- */
 
-static int wait_after_cancel(pycrew_crew *crew, const char *function)
+static int wait_after_cancel(pycrew_crew *crew, bool stubborn)
 {
-    const char *started = scratch(function + sizeof "api_ops:" - 1);
-    pycrew_call *call = strcmp(function, "api_ops:sleep") == 0 ? SUBMIT(crew, function, "ds", 60.0, started)
-                                                                : SUBMIT(crew, function, "s", started);
+    const char *started = scratch(stubborn ? "stubborn" : "sleeping");
+    pycrew_call *call = stubborn ? SUBMIT(crew, "error_ops:stubborn", "s", started)
+                                 : SUBMIT(crew, "api_ops:sleep", "ds", 60.0, started);
     int rc;
 
     AWAIT(file_size(started) > 0);
@@ -800,7 +897,8 @@ static int wait_after_cancel(pycrew_crew *crew, const char *function)
 /* Behind one that has the only worker. */
 static int wait_queued(pycrew_crew *crew, bool cancel)
 {
-    pycrew_call *running = SUBMIT(crew, "api_ops:sleep", "d", 60.0), *queued = prepare(crew, "api_ops:nothing");
+    pycrew_call *running = SUBMIT(crew, "api_ops:sleep", "d", 60.0),
+                *queued = prepare(crew, "api_ops:nothing");
     int rc;
 
     OK(pycrew_set_timeout(queued, cancel ? PYCREW_FOREVER : 10 * MS));
@@ -820,15 +918,19 @@ ROWS(ends_of_calls_at_a_deadline_or_cancel)
 
     options.grace_ns = 50 * MS;
     crew = open_with(&options);
-    OK(pycrew_run(crew, "api_ops:nothing", ""));
-    ERROR(-ETIMEDOUT, "the call's deadline passed", pycrew_run_within(crew, 500 * MS, "api_ops:sleep", "d", 60.0));
-    ERROR(-ETIMEDOUT, "the deadline passed while the call was queued: no worker was free", wait_queued(crew, false));
+    OK(pycrew_run(crew, "error_ops:evaluate", "s",
+                  "1")); /* imported here, not in the others' time */
+    ERROR(-ETIMEDOUT, "the call's deadline passed",
+          pycrew_run_within(crew, 500 * MS, "api_ops:sleep", "d", 60.0));
+    ERROR(-ETIMEDOUT, "the deadline passed while the call was queued: no worker was free",
+          wait_queued(crew, false));
     ERROR(-ECANCELED, "the call was cancelled", wait_queued(crew, true));
-    ERROR(-ECANCELED, "the call was cancelled", wait_after_cancel(crew, "api_ops:sleep"));
+    ERROR(-ECANCELED, "the call was cancelled", wait_after_cancel(crew, false));
     ERROR(-ETIMEDOUT, "the deadline passed; the worker did not answer the interrupt and was killed",
-          pycrew_run_within(crew, 500 * MS, "api_ops:swallow", ""));
-    ERROR(-ECANCELED, "the call was cancelled; the worker did not answer the interrupt and was killed",
-          wait_after_cancel(crew, "api_ops:swallow"));
+          pycrew_run_within(crew, 500 * MS, "error_ops:stubborn", "s", scratch("deaf")));
+    ERROR(-ECANCELED,
+          "the call was cancelled; the worker did not answer the interrupt and was killed",
+          wait_after_cancel(crew, true));
     pycrew_close(crew);
 }
 
@@ -861,9 +963,10 @@ ROWS(ends_of_workers)
     LOGGED("worker *worker* (PID *pid*) exited with status *status* and is replaced",
            pycrew_run(crew, "api_ops:die_by", "s", "exit"));
     ERROR(PYCREW_EDIED, "worker *worker* (PID *pid*) ran another program (exec), and was ended",
-          pycrew_run(crew, "misuse_ops:leave", "s", "exec"));
+          pycrew_run(crew, "misuse_ops:leave", "s", "exec that stays"));
     ERROR(PYCREW_EDIED,
-          "worker *worker* (PID *pid*) was killed by signal *signal* (*name*) while it ran another call, of *name*",
+          "worker *worker* (PID *pid*) was killed by signal *signal* (*name*) while it ran another "
+          "call, of *name*",
           await_beside(crew));
     pycrew_close(crew);
 }
@@ -882,7 +985,8 @@ ROWS(results_that_cannot_come_back)
     RAISED("TypeError", "Object of type *type* is not JSON serializable",
            pycrew_run(crew, "api_ops:evaluate", "s>j", "object()", &(char *){NULL}));
     RAISED("TypeError",
-           "cannot pickle '*type*' object: a stream gives its items to the caller one by one (pycrew_set_stream)",
+           "cannot pickle '*type*' object: a stream gives its items to the caller one by one "
+           "(pycrew_set_stream)",
            PYTHON(crew, "(i for i in [1])"));
     pycrew_close(crew);
 }
@@ -923,15 +1027,21 @@ ROWS(runs_in_each_worker)
     pycrew_crew *crew = open_crew(1);
     int result;
 
-    ERROR(-EINVAL, "pycrew_run_each: crew and format must not be NULL", pycrew_run_each(crew, "api_ops:nothing", NULL));
-    ERROR(-EINVAL, "worker *worker*: pycrew_run_each gives no results, as the format \"*format*\" asks",
+    ERROR(-EINVAL, "pycrew_run_each: crew and format must not be NULL",
+          pycrew_run_each(crew, "api_ops:nothing", NULL));
+    ERROR(-EINVAL,
+          "worker *worker*: pycrew_run_each gives no results, as the format \"*format*\" asks",
           pycrew_run_each(crew, "api_ops:nothing", ">i", &result));
-    ERROR(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item", pycrew_run_each_call(NULL));
-    ERROR(-EINVAL, "pycrew_run_each_call: the call is an actor's, or a stream", each_call(crew, make_stream));
-    ERROR(-EINVAL, "pycrew_run_each_call: arrays cannot be given to each worker", each_call(crew, give_array));
+    ERROR(-EINVAL, "pycrew_run_each_call: call must not be NULL, nor a batch's item",
+          pycrew_run_each_call(NULL));
+    ERROR(-EINVAL, "pycrew_run_each_call: the call is an actor's, or a stream",
+          each_call(crew, make_stream));
+    ERROR(-EINVAL, "pycrew_run_each_call: arrays cannot be given to each worker",
+          each_call(crew, give_array));
     ERROR(-EALREADY, "pycrew_run_each_call: the call was submitted already: prepare another",
           WITH_CALL(crew, each_submitted(call)));
-    RAISED("NameError", "worker *worker*: *text*", pycrew_run_each(crew, "api_ops:evaluate", "s", "not_there"));
+    RAISED("NameError", "worker *worker*: *text*",
+           pycrew_run_each(crew, "api_ops:evaluate", "s", "not_there"));
     pycrew_close(crew);
 }
 
@@ -974,7 +1084,8 @@ ROWS(runs_without_workers)
     pycrew_close(crew);
 }
 
-/* ---- queues --------------------------------------------------------------------------------------- */
+/* ---- queues
+ * --------------------------------------------------------------------------------------- */
 
 ROWS(queues)
 {
@@ -986,10 +1097,12 @@ ROWS(queues)
     options.queues = 1;
     crew = open_with(&options);
     OK(pycrew_queue_open(crew, &queue));
-    ERROR(-EINVAL, "pycrew_queue_open: crew and ret must not be NULL", pycrew_queue_open(NULL, &second));
+    ERROR(-EINVAL, "pycrew_queue_open: crew and ret must not be NULL",
+          pycrew_queue_open(NULL, &second));
     ERROR(-EAGAIN, "all *number* queues are open: close one, or raise options.queues",
           pycrew_queue_open(crew, &second));
-    ERROR(-EINVAL, "pycrew_queue_reap: max must be 1 to *most*", pycrew_queue_reap(queue, calls, 0, 0));
+    ERROR(-EINVAL, "pycrew_queue_reap: max must be 1 to *most*",
+          pycrew_queue_reap(queue, calls, 0, 0));
     pycrew_close(crew);
 }
 
@@ -1011,11 +1124,13 @@ ROWS(queues_without_descriptors)
 {
     pycrew_crew *crew = open_crew(1);
 
-    ERROR(-EMFILE, "no descriptor is left for the queue (RLIMIT_NOFILE, ulimit -n)", open_queue_without_descriptors(crew));
+    ERROR(-EMFILE, "no descriptor is left for the queue (RLIMIT_NOFILE, ulimit -n)",
+          open_queue_without_descriptors(crew));
     pycrew_close(crew);
 }
 
-/* ---- statistics ------------------------------------------------------------------------------------ */
+/* ---- statistics
+ * ------------------------------------------------------------------------------------ */
 
 ROWS(statistics)
 {
@@ -1025,12 +1140,14 @@ ROWS(statistics)
 
     stats.worker = &worker;
     stats.worker_size = 0;
-    ERROR(-EINVAL, "pycrew_stats_get: stats must begin as PYCREW_STATS_INIT", pycrew_stats_get(crew, NULL));
+    ERROR(-EINVAL, "pycrew_stats_get: stats must begin as PYCREW_STATS_INIT",
+          pycrew_stats_get(crew, NULL));
     ERROR(-EINVAL, "pycrew_stats_get: stats->worker_size is 0", pycrew_stats_get(crew, &stats));
     pycrew_close(crew);
 }
 
-/* ---- batches ---------------------------------------------------------------------------------------- */
+/* ---- batches
+ * ---------------------------------------------------------------------------------------- */
 
 static pycrew_batch *batch_of(pycrew_crew *crew, const char *name, unsigned window, unsigned chunk)
 {
@@ -1070,10 +1187,14 @@ ROWS(options_of_batches)
 
     ERROR(-EINVAL, "pycrew_batch_open: crew, function and ret must not be NULL",
           pycrew_batch_open(crew, NULL, NULL, &batch));
-    ERROR(-EINVAL, "batch options.size is *bytes*: start from PYCREW_BATCH_OPTIONS_INIT", OPEN_BATCH(size = 1));
-    ERROR(-EINVAL, "the batch's options have a field, at byte *offset*, that this version (*version*) does not know",
+    ERROR(-EINVAL, "batch options.size is *bytes*: start from PYCREW_BATCH_OPTIONS_INIT",
+          OPEN_BATCH(size = 1));
+    ERROR(-EINVAL,
+          "the batch's options have a field, at byte *offset*, that this version (*version*) does "
+          "not know",
           open_newer_batch(crew));
-    ERROR(-EINVAL, "batch options.window is *number*; at most *most*", OPEN_BATCH(window = 1u << 30));
+    ERROR(-EINVAL, "batch options.window is *number*; at most *most*",
+          OPEN_BATCH(window = 1u << 30));
     ERROR(-EINVAL, "batch options.chunk is *number*; at most *most*", OPEN_BATCH(chunk = 1u << 30));
     pycrew_close(crew);
 }
@@ -1109,11 +1230,14 @@ ROWS(batches)
     pycrew_progress progress = {0};
 
     ERROR(-EINVAL, "the format is NULL", pycrew_batch_add(batch, NULL));
-    ERROR(-EINVAL, "pycrew_batch_commit: no item was begun: pycrew_batch_begin first", pycrew_batch_commit(batch));
-    ERROR(-EALREADY, "there is no item: pycrew_batch_next did not return 1", pycrew_batch_result(batch, ""));
+    ERROR(-EINVAL, "pycrew_batch_commit: no item was begun: pycrew_batch_begin first",
+          pycrew_batch_commit(batch));
+    ERROR(-EALREADY, "there is no item: pycrew_batch_next did not return 1",
+          pycrew_batch_result(batch, ""));
     ERROR(-EINVAL, "pycrew_batch_progress: set ret->size to sizeof(pycrew_progress)",
           pycrew_batch_progress(batch, &progress));
-    ERROR(-EINVAL, "pycrew_submit: a batch's item is committed, not submitted (pycrew_batch_commit)",
+    ERROR(-EINVAL,
+          "pycrew_submit: a batch's item is committed, not submitted (pycrew_batch_commit)",
           submit_item(batch));
     ERROR(-EAGAIN, "the batch's window is full: take some items out first", fill_window(batch));
     ERROR(-ETIME, "no item has ended yet", pycrew_batch_next(batch, 0));
@@ -1123,7 +1247,8 @@ ROWS(batches)
     pycrew_batch_close(batch);
     batch = batch_of(crew, "api_ops:echo", 0, 0);
     OK(pycrew_batch_end(batch));
-    ERROR(-ESHUTDOWN, "the batch takes no more input: pycrew_batch_end was called", pycrew_batch_add(batch, ""));
+    ERROR(-ESHUTDOWN, "the batch takes no more input: pycrew_batch_end was called",
+          pycrew_batch_add(batch, ""));
     pycrew_batch_close(batch);
     pycrew_close(crew);
 }
@@ -1137,7 +1262,7 @@ static int end_of_stubborn(pycrew_crew *crew, bool cancel)
     int rc;
 
     options.timeout_ns = cancel ? PYCREW_FOREVER : 300 * MS;
-    OK(pycrew_batch_open(crew, function_of(crew, "api_ops:swallow"), &options, &batch));
+    OK(pycrew_batch_open(crew, function_of(crew, "error_ops:stubborn"), &options, &batch));
     OK(pycrew_batch_add(batch, "s", started));
     OK(pycrew_batch_end(batch));
     while (cancel && file_size(started) <= 0)
@@ -1156,9 +1281,11 @@ ROWS(items_of_batches_that_do_not_answer)
 
     options.grace_ns = 50 * MS;
     crew = open_with(&options);
-    ERROR(-ETIMEDOUT, "the item's deadline passed; its worker did not answer the interrupt and was killed",
+    ERROR(-ETIMEDOUT,
+          "the item's deadline passed; its worker did not answer the interrupt and was killed",
           end_of_stubborn(crew, false));
-    ERROR(-ECANCELED, "the batch was cancelled; its worker did not answer the interrupt and was killed",
+    ERROR(-ECANCELED,
+          "the batch was cancelled; its worker did not answer the interrupt and was killed",
           end_of_stubborn(crew, true));
     pycrew_close(crew);
 }
@@ -1201,7 +1328,8 @@ ROWS(batches_that_use_all_themselves)
 
     ERROR(-E2BIG, "the item (*bytes* bytes) exceeds the crew's shared memory: raise options.memory",
           refuse(crew, 40 << 20, -1));
-    ERROR(-EAGAIN, "*bytes* bytes of arguments are in flight: take some items out first", refuse(crew, 700000, -1));
+    ERROR(-EAGAIN, "*bytes* bytes of arguments are in flight: take some items out first",
+          refuse(crew, 700000, -1));
     ERROR(-EAGAIN, "*number* chunks are in flight: take some items out first", refuse(crew, 1, -1));
     pycrew_close(crew);
 }
@@ -1213,13 +1341,16 @@ ROWS(batches_beside_those_who_hold_all_calls)
 
     ASSERT_INT(pthread_create(&thread, NULL, hold_all, crew), 0);
     pthread_join(thread, NULL);
-    ERROR(-ETIME, "others use all calls: wait for one (pycrew_batch_add_within), or raise options.calls",
+    ERROR(-ETIME,
+          "others use all calls: wait for one (pycrew_batch_add_within), or raise options.calls",
           refuse(crew, 1, -1));
-    ERROR(-ETIME, "others use all calls: wait longer, or raise options.calls", refuse(crew, 1, 10 * MS));
+    ERROR(-ETIME, "others use all calls: wait longer, or raise options.calls",
+          refuse(crew, 1, 10 * MS));
     pycrew_close(crew);
     crew = open_tight(8);
     hold_all(crew);
-    ERROR(-ETIME, "this thread holds all *number* calls itself: release some, or raise options.calls",
+    ERROR(-ETIME,
+          "this thread holds all *number* calls itself: release some, or raise options.calls",
           refuse(crew, 1, 10 * MS));
     pycrew_close(crew);
 }
@@ -1232,7 +1363,8 @@ static void *prepare_late(void *data)
 
 static bool somebody_waits(pycrew_batch *batch)
 {
-    return pycrew_batch_add(batch, "i", 1) == -EAGAIN && strstr(pycrew_last_error()->message, "others wait") != NULL;
+    return pycrew_batch_add(batch, "i", 1) == -EAGAIN &&
+           strstr(pycrew_last_error()->message, "others wait") != NULL;
 }
 
 ROWS(batches_beside_those_who_hold_most_calls)
@@ -1246,12 +1378,14 @@ ROWS(batches_beside_those_who_hold_most_calls)
         held[i] = prepare(crew, "api_ops:nothing");
     OK(pycrew_batch_add(batch, "d", 60.0));
     OK(pycrew_batch_add(batch, "d", 60.0));
-    ERROR(-EAGAIN, "all calls are in use: take some items out first", pycrew_batch_add(batch, "d", 60.0));
+    ERROR(-EAGAIN, "all calls are in use: take some items out first",
+          pycrew_batch_add(batch, "d", 60.0));
     ERROR(-EAGAIN, "the batch's own items use the calls or the memory: take some out first",
           pycrew_batch_add_within(batch, 10 * MS, "d", 60.0));
     ASSERT_INT(pthread_create(&thread, NULL, prepare_late, crew), 0);
     AWAIT(somebody_waits(batch));
-    ERROR(-EAGAIN, "others wait for calls: take some items out first", pycrew_batch_add(batch, "d", 60.0));
+    ERROR(-EAGAIN, "others wait for calls: take some items out first",
+          pycrew_batch_add(batch, "d", 60.0));
     pycrew_release(held[0]);
     pthread_join(thread, NULL);
     pycrew_batch_close(batch);
@@ -1302,7 +1436,8 @@ ROWS(batches_beside_those_who_hold_the_memory)
           fill_memory(crew, refuse_for_memory));
     ERROR(-EAGAIN, "no memory is left, and the batch's items hold some: take some items out first",
           refuse_second(crew));
-    ERROR(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives it back", refuse_beside_result(crew));
+    ERROR(-EAGAIN, "the last item's result holds memory: pycrew_batch_next gives it back",
+          refuse_beside_result(crew));
     pycrew_close(crew);
 }
 

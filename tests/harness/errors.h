@@ -84,7 +84,8 @@ static unsigned errors_line_count;
 TAP_FUNCTION void errors_log(void *data, int level, const char *line)
 {
     (void)data;
-    if (level == PYCREW_LOG_OUTPUT && strncmp(line, "pycrew: ", 8) != 0 && strstr(line, "] pycrew: ") == NULL)
+    if (level == PYCREW_LOG_OUTPUT && strncmp(line, "pycrew: ", 8) != 0 &&
+        strstr(line, "] pycrew: ") == NULL)
         return;
     pthread_mutex_lock(&errors_lock);
     if (errors_line_count < 32)
@@ -135,7 +136,8 @@ TAP_FUNCTION void errors_await_line(int line, const char *text)
     }                                                                                              \
     static void rows_##name(void)
 
-/* ---- causes ----------------------------------------------------------------------------------- */
+/* ---- causes -----------------------------------------------------------------------------------
+ */
 
 TAP_FUNCTION pycrew_options errors_options(void)
 {

@@ -103,3 +103,11 @@ def init_later():
         if how == "fail":
             raise RuntimeError("not today")
         time.sleep(60)
+
+
+def stubborn(path):
+    """Holds the GIL for ever. No bytecode is between the note that it has begun and that: it cannot be interrupted."""
+    import collections
+    import itertools
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    collections.deque(itertools.chain(map(os.write, [file], [b"x"]), itertools.repeat(0)), maxlen=0)
