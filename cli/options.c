@@ -264,6 +264,8 @@ static const struct option_row {
      "NaN and Infinity: literal (the default), null or error"},
     {"halt", 0, MAP, "WHEN", set_halt, FIELD(halt),
      "stop at a failed record: now, soon (finish what runs), now,fail=N"},
+    {"trace", 0, MAP, "FILE", set_text, FIELD(trace),
+     "what each worker did when, as Chrome trace JSON, for Perfetto"},
     {"progress", 0, MAP, "HOW", set_progress, FIELD(progress),
      "on stderr: auto (a bar on a terminal), bar, plain, json, none"},
 

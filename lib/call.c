@@ -11,6 +11,7 @@
 #include "lib/format.h"
 #include "lib/result.h"
 #include "lib/shm/announce.h"
+#include "lib/trace.h"
 
 enum { SPIN_LOOKS = 60, CLAIM_LOOKS = 40, SHORT_SPIN_NS = 5000, TRIES = 1000 };
 
@@ -556,6 +557,7 @@ static bool write_request(pycrew_call *call)
     uint32_t ticket;
 
     atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    pc_trace_submit(call);
     if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
         return false;
     atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
@@ -1175,6 +1177,8 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
 
     if (!pc_slot_end_by_host(call->slot, word, &ending))
         return false;
+    if (pc_word_is_queued(word))
+        pc_trace_unrun(call, code);
     call->host_ended = true;
     call->host_code = code;
     if (code < 0) {
@@ -1307,6 +1311,7 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
 
     /* The dead claimant may not have moved the head: a slot has one entry ahead of it at most. */
     pc_ring_passed(&crew->segment, call->ticket);
+    pc_trace_submit(call);
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
     atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and

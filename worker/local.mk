@@ -20,6 +20,7 @@ worker_sources = \
 	worker/object.c worker/object.h \
 	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
+	worker/trace.c worker/trace.h \
 	worker/worker.h \
 	worker/zygote.c
 

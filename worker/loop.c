@@ -18,6 +18,7 @@
 #include "worker/loop.h"
 #include "worker/object.h"
 #include "worker/stream.h"
+#include "worker/trace.h"
 
 /* ---- single calls ---- */
 
@@ -151,6 +152,8 @@ void pc_loop_finish(const pc_execution *e)
 {
     pc_ending ending;
 
+    if (__builtin_expect(e->traced, 0)) /* before its end is seen, so that a trace holds all that ended */
+        pc_trace_end(e);
     if (!pc_slot_finish(e->slot, e->word, &ending))
         pc_loop_await_death(e);
     pc_lifeline_tell(e->loop->worker, &ending, e->number);
@@ -165,8 +168,11 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
                       .function = slot->function,
                       .number = number,
                       .word = word};
-    bool ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_single(&e);
+    bool ended;
 
+    if (__builtin_expect(l->worker->segment.traces != NULL, 0))
+        pc_trace_begin(&e);
+    ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_single(&e);
     if (ended)
         pc_loop_finish(&e);
 }
