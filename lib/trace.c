@@ -14,16 +14,17 @@
 #include "lib/shm/trace.h"
 
 enum {
-    LOOK_MS = 20,            /* so often rings are emptied: */
-    RING_MOST = 16384,       /* one holds 8192 calls, 400 000 a second */
+    LOOK_MS = 20,      /* so often rings are emptied: */
+    RING_MOST = 16384, /* one holds 8192 calls, 400 000 a second */
     RING_LEAST = 512,
-    TEXT_MOST = 16 << 20,    /* bytes that wait for the disk */
-    EVENT_MOST = 2048,       /* of text */
-    NAME_MOST = 1000,        /* of a function's, as it is written */
-    LANES = 1024,            /* calls that a worker has at a time, with a track of their own */
+    TEXT_MOST = 16 << 20, /* bytes that wait for the disk */
+    EVENT_MOST = 2048,    /* of text */
+    NAME_MOST = 1000,     /* of a function's, as it is written */
+    LANES = 1024,         /* calls that a worker has at a time, with a track of their own */
     LANE_IDS = 10000,
     QUEUE_SHOWN_NS = 50 * 1000 /* who waited less gets no slice for it */
 };
+#define FUTURE_NS INT64_C(1000000000)
 #define RINGS_MOST ((size_t)32 << 20) /* bytes, of all */
 
 /* A call that began and has not ended; kept for its deaths until the slot's next life. */
@@ -50,12 +51,12 @@ struct pc_trace {
     int fd;
     dev_t device; /* of fd, to see whether it is still ours */
     ino_t inode;
-    int64_t origin; /* nothing is older */
-    running *calls; /* by slot */
-    lanes *lanes;   /* by worker */
-    uint32_t *read, *lost; /* by worker: of its ring */
+    int64_t origin;                    /* nothing is older */
+    running *calls;                    /* by slot */
+    lanes *lanes;                      /* by worker */
+    uint32_t *read, *lost;             /* by worker: of its ring */
     const pycrew_function **functions; /* by number, as found */
-    text writing; /* the thread's */
+    text writing;                      /* the thread's */
 
     pthread_mutex_t lock; /* what follows, and all above but fd and writing */
     pthread_cond_t wake;
@@ -93,13 +94,15 @@ static bool make_room(text *t, size_t size)
 /* One event, without the separator. False: there is no room, and it is counted. */
 static bool add(pc_trace *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The separator stands before an event, so that the array is whole but for its ']' at any moment. */
+/* The separator stands before an event, so that the array is whole but for its ']' at any moment.
+ */
 static bool add(pc_trace *t, const char *format, ...)
 {
     va_list arguments;
     int size;
 
-    if (atomic_load_explicit(&t->error, memory_order_relaxed) != 0 || !make_room(&t->text, EVENT_MOST)) {
+    if (atomic_load_explicit(&t->error, memory_order_relaxed) != 0 ||
+        !make_room(&t->text, EVENT_MOST)) {
         t->lost_events++;
         return false;
     }
@@ -161,15 +164,18 @@ static void name_track(pc_trace *t, unsigned worker, unsigned lane)
     if (lane > 0)
         snprintf(beside, sizeof beside, ", beside %u", lane);
     add(t,
-        "{\"ph\":\"M\",\"pid\":%d,\"tid\":%u,\"name\":\"thread_name\",\"args\":{\"name\":\"worker %u%s\"}}",
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":%u,\"name\":\"thread_name\",\"args\":{\"name\":\"worker "
+        "%u%s\"}}",
         pid_of(t), track(worker, lane), worker, beside);
     add(t,
-        "{\"ph\":\"M\",\"pid\":%d,\"tid\":%u,\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%u}}",
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":%u,\"name\":\"thread_sort_index\",\"args\":{\"sort_"
+        "index\":%u}}",
         pid_of(t), track(worker, lane), worker * LANES + lane + 1);
 }
 
 #define INSTANT                                                                                    \
-    "{\"ph\":\"i\",\"s\":\"t\",\"pid\":%d,\"tid\":%u,\"ts\":" US ",\"name\":\"%s\",\"cat\":\"%s\",\"args\":{"
+    "{\"ph\":\"i\",\"s\":\"t\",\"pid\":%d,\"tid\":%u,\"ts\":" US                                   \
+    ",\"name\":\"%s\",\"cat\":\"%s\",\"args\":{"
 
 /* ---- functions ---- */
 
@@ -178,7 +184,8 @@ static const pycrew_function *find_function(pc_trace *t, uint32_t number)
     if (number >= PC_FUNCTION_PAGES * PC_FUNCTION_PAGE)
         return NULL;
     for (unsigned i = 0; i < PC_FUNCTION_BUCKETS && t->functions[number] == NULL; i++)
-        for (const pycrew_function *f = atomic_load_explicit(&t->crew->functions[i], memory_order_acquire);
+        for (const pycrew_function *f =
+                 atomic_load_explicit(&t->crew->functions[i], memory_order_acquire);
              f != NULL; f = f->next)
             if (f->number == number)
                 t->functions[number] = f;
@@ -212,23 +219,33 @@ static int64_t within(int64_t value, int64_t least, int64_t most)
 static const char *result_text(uint32_t kind)
 {
     switch (kind) {
-    case PC_RESULT_VALUE: return "returned";
-    case PC_RESULT_BATCH: return "chunk";
-    case PC_RESULT_END: return "end";
-    case PC_RESULT_EXCEPTION: return "raised";
-    case PC_RESULT_INTERRUPTED: return "interrupted";
-    case PC_RESULT_LOST: return "lost";
-    case PC_RESULT_NO_FUNCTION: return "no function";
-    default: return "failed";
+    case PC_RESULT_VALUE:
+        return "returned";
+    case PC_RESULT_BATCH:
+        return "chunk";
+    case PC_RESULT_END:
+        return "end";
+    case PC_RESULT_EXCEPTION:
+        return "raised";
+    case PC_RESULT_INTERRUPTED:
+        return "interrupted";
+    case PC_RESULT_LOST:
+        return "lost";
+    case PC_RESULT_NO_FUNCTION:
+        return "no function";
+    default:
+        return "failed";
     }
 }
 
-static void add_queueing(pc_trace *t, const running *r, uint64_t call, const char *name, const char *end)
+static void add_queueing(pc_trace *t, const running *r, uint64_t call, const char *name,
+                         const char *end)
 {
     if (r->begin - r->submitted < QUEUE_SHOWN_NS && *end == '\0')
         return;
     if (!add(t,
-             "{\"ph\":\"b\",\"pid\":%d,\"tid\":0,\"ts\":" US ",\"name\":\"%s\",\"cat\":\"queue\",\"id\":\"0x%llx\"}",
+             "{\"ph\":\"b\",\"pid\":%d,\"tid\":0,\"ts\":" US
+             ",\"name\":\"%s\",\"cat\":\"queue\",\"id\":\"0x%llx\"}",
              pid_of(t), US_OF(r->submitted), name, (unsigned long long)call))
         return;
     add(t,
@@ -238,7 +255,8 @@ static void add_queueing(pc_trace *t, const running *r, uint64_t call, const cha
 }
 
 /* died: and not ended. */
-static void add_call(pc_trace *t, uint32_t slot, int64_t end, const char *result, uint32_t items, bool died)
+static void add_call(pc_trace *t, uint32_t slot, int64_t end, const char *result, uint32_t items,
+                     bool died)
 {
     running *r = &t->calls[slot];
     uint64_t call = (uint64_t)r->generation << 32 | slot;
@@ -302,8 +320,8 @@ static void hear(pc_trace *t, unsigned worker, const pc_trace_event *e)
     r = &t->calls[slot];
     if (!r->runs || r->worker != worker || r->generation != (uint32_t)(e->call >> 32))
         return;
-    add_call(t, slot, within(e->time, r->begin, t->now), result_text(e->what >> PC_TRACE_WHAT_BITS), e->items,
-             false);
+    add_call(t, slot, within(e->time, r->begin, t->now), result_text(e->what >> PC_TRACE_WHAT_BITS),
+             e->items, false);
     end_running(t, r);
 }
 
@@ -316,11 +334,16 @@ static void count_lost(pc_trace *t, unsigned worker, uint32_t lost)
     t->lost[worker] = lost;
     t->lost_calls += more;
     name_track(t, worker, 0);
-    add(t, INSTANT "\"calls\":%u}}", pid_of(t), track(worker, 0), US_OF(t->now), "not traced: too many calls",
-        "lost", more);
+    add(t, INSTANT "\"calls\":%u}}", pid_of(t), track(worker, 0), US_OF(t->now),
+        "not traced: too many calls", "lost", more);
 }
 
-/* Under lock: empties a worker's ring. */
+/* What is from the future: of this moment, a moment later, or a lie. */
+static bool is_for_later(const pc_trace *t, const pc_trace_event *e)
+{
+    return e->time > t->now && e->time - t->now < FUTURE_NS;
+}
+
 static void drain(pc_trace *t, unsigned worker)
 {
     const pc_segment *segment = &t->crew->segment;
@@ -329,13 +352,23 @@ static void drain(pc_trace *t, unsigned worker)
 
     if (written - t->read[worker] > segment->config.trace) /* scribbled over */
         t->read[worker] = written;
-    while (t->read[worker] != written) {
-        pc_trace_event event = *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]++);
+    for (; t->read[worker] != written; t->read[worker]++) {
+        pc_trace_event event = *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]);
 
+        if (is_for_later(t, &event))
+            break;
         hear(t, worker, &event);
     }
-    atomic_store_explicit(&ring->read, written, memory_order_release);
+    atomic_store_explicit(&ring->read, t->read[worker], memory_order_release);
     count_lost(t, worker, atomic_load_explicit(&ring->lost, memory_order_relaxed));
+}
+
+/* Under lock: empties the rings of what is older than now. A slot's lives may be different workers': what began
+ * by now is known to have ended before, if the slot has another life by now, whichever ring is read first. */
+static void drain_all(pc_trace *t)
+{
+    for (unsigned i = 0; i < t->crew->workers; i++)
+        drain(t, i);
 }
 
 /* ---- the host's own ---- */
@@ -360,8 +393,9 @@ void pc_trace_started(pycrew_crew *crew, unsigned worker)
         return;
     enter(t);
     name_track(t, worker, 0);
-    add(t, INSTANT "\"pid\":%d,\"incarnation\":%u,\"start_us\":" US "}}", pid_of(t), track(worker, 0),
-        US_OF(t->now), "worker starts", "worker", w->pid, w->incarnation, US_OF(t->now - w->started));
+    add(t, INSTANT "\"pid\":%d,\"incarnation\":%u,\"start_us\":" US "}}", pid_of(t),
+        track(worker, 0), US_OF(t->now), "worker starts", "worker", w->pid, w->incarnation,
+        US_OF(t->now - w->started));
     leave(t);
 }
 
@@ -386,23 +420,25 @@ void pc_trace_died(pycrew_crew *crew, unsigned worker, bool planned)
     if (t == NULL)
         return;
     enter(t);
-    drain(t, worker);
+    drain_all(t);
     end_all_of(t, worker);
     name_track(t, worker, 0);
-    add(t, INSTANT "\"pid\":%d,\"incarnation\":%u,\"signal\":%d,\"exit_status\":%d,\"killed\":%s}}", pid_of(t),
-        track(worker, 0), US_OF(t->now), planned ? "worker ends" : "worker dies", "worker", w->pid,
-        w->incarnation, w->signal, w->signal == 0 ? w->status : 0, w->killed ? "true" : "false");
+    add(t, INSTANT "\"pid\":%d,\"incarnation\":%u,\"signal\":%d,\"exit_status\":%d,\"killed\":%s}}",
+        pid_of(t), track(worker, 0), US_OF(t->now), planned ? "worker ends" : "worker dies",
+        "worker", w->pid, w->incarnation, w->signal, w->signal == 0 ? w->status : 0,
+        w->killed ? "true" : "false");
     leave(t);
 }
 
-static void add_of_call(pc_trace *t, const pycrew_call *call, unsigned worker, const char *what, const char *why)
+static void add_of_call(pc_trace *t, const pycrew_call *call, unsigned worker, const char *what,
+                        const char *why)
 {
     const pycrew_function *f = atomic_load(&call->function);
     char name[NAME_MOST];
 
     name_track(t, worker, 0);
-    add(t, INSTANT "\"function\":\"%s\",\"call\":\"0x%llx\"%s}}", pid_of(t), track(worker, 0), US_OF(t->now),
-        what, "worker", quote(f != NULL ? f->name : "?", name),
+    add(t, INSTANT "\"function\":\"%s\",\"call\":\"0x%llx\"%s}}", pid_of(t), track(worker, 0),
+        US_OF(t->now), what, "worker", quote(f != NULL ? f->name : "?", name),
         (unsigned long long)call->generation << 32 | call->index, why);
 }
 
@@ -414,7 +450,8 @@ void pc_trace_kill(const pycrew_call *call, unsigned worker)
         return;
     enter(t);
     add_of_call(t, call, worker, "kill",
-                atomic_load(&call->stop) == PC_STOP_CANCEL ? ",\"why\":\"cancelled\"" : ",\"why\":\"deadline\"");
+                atomic_load(&call->stop) == PC_STOP_CANCEL ? ",\"why\":\"cancelled\""
+                                                           : ",\"why\":\"deadline\"");
     leave(t);
 }
 
@@ -440,7 +477,8 @@ void pc_trace_unrun(const pycrew_call *call, int code)
         return;
     enter(t);
     r = (running){.begin = t->now,
-                  .submitted = within(atomic_load(&call->crew->segment.submits[call->index]), t->origin, t->now)};
+                  .submitted = within(atomic_load(&call->crew->segment.submits[call->index]),
+                                      t->origin, t->now)};
     snprintf(end, sizeof end, "\"code\":%d", code);
     add_queueing(t, &r, (uint64_t)call->generation << 32 | call->index,
                  quote(f != NULL ? f->name : "?", name), end);
@@ -491,8 +529,7 @@ static void flush(pc_trace *t)
     text taken;
 
     enter(t);
-    for (unsigned i = 0; i < t->crew->workers; i++)
-        drain(t, i);
+    drain_all(t);
     taken = t->text;
     t->text = t->writing;
     t->text.size = 0;
@@ -527,7 +564,8 @@ void pc_trace_say(pycrew_crew *crew)
     if (t == NULL || t->said || atomic_load(&t->error) == 0)
         return;
     t->said = true;
-    pc_crew_log(crew, PYCREW_LOG_ERROR, "the trace (options.trace) cannot be written, and ends here: %s",
+    pc_crew_log(crew, PYCREW_LOG_ERROR,
+                "the trace (options.trace) cannot be written, and ends here: %s",
                 pycrew_strerror(-atomic_load(&t->error)));
 }
 
@@ -544,8 +582,8 @@ uint32_t pc_trace_ring_size(const pycrew_crew *crew)
     return size;
 }
 
-/* A pipe that nobody reads is told of, and not waited for; one that is read blocks the thread that writes
- * it, and nobody else. */
+/* A pipe that nobody reads is told of, and not waited for; one that is read blocks the thread that
+ * writes it, and nobody else. */
 static int open_file(pc_trace *t, const char *path)
 {
     struct stat status;
@@ -593,11 +631,15 @@ static void add_header(pc_trace *t)
     }
     if (make_room(&t->text, EVENT_MOST))
         t->text.data[t->text.size++] = '[';
-    add(t, "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"process_name\",\"args\":{\"name\":\"%s\"}}", pid_of(t),
-        quote(program, name));
-    add(t, "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"thread_name\",\"args\":{\"name\":\"crew\"}}", pid_of(t));
     add(t,
-        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew\",\"args\":{\"version\":\"%s\",\"workers\":%u,"
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"process_name\",\"args\":{\"name\":\"%s\"}}",
+        pid_of(t), quote(program, name));
+    add(t,
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"thread_name\",\"args\":{\"name\":\"crew\"}}",
+        pid_of(t));
+    add(t,
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew\",\"args\":{\"version\":\"%s\","
+        "\"workers\":%u,"
         "\"clock\":\"CLOCK_MONOTONIC\",\"opened_unix\":%lld}}",
         pid_of(t), pycrew_version(), t->crew->workers, (long long)time(NULL));
 }
@@ -615,7 +657,8 @@ int pc_trace_start(pycrew_crew *crew)
     t->read = calloc(crew->workers, sizeof t->read[0]);
     t->lost = calloc(crew->workers, sizeof t->lost[0]);
     t->functions = calloc(PC_FUNCTION_PAGES * PC_FUNCTION_PAGE, sizeof t->functions[0]);
-    if (t->calls == NULL || t->lanes == NULL || t->read == NULL || t->lost == NULL || t->functions == NULL)
+    if (t->calls == NULL || t->lanes == NULL || t->read == NULL || t->lost == NULL ||
+        t->functions == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     add_header(t);
     sigfillset(&all); /* SIGPIPE and SIGXFSZ too: they are errors of write() then */
@@ -624,8 +667,8 @@ int pc_trace_start(pycrew_crew *crew)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     t->started = rc == 0;
     return rc == 0 ? 0
-                   : pc_fail(rc == EAGAIN ? PYCREW_ESTART : -rc, "the trace's thread cannot be started: %s",
-                             pycrew_strerror(-rc));
+                   : pc_fail(rc == EAGAIN ? PYCREW_ESTART : -rc,
+                             "the trace's thread cannot be started: %s", pycrew_strerror(-rc));
 }
 
 static void end_file(pc_trace *t)
@@ -639,7 +682,8 @@ static void end_file(pc_trace *t)
     enter(t);
     t->text.size = 0;
     add(t,
-        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew_end\",\"args\":{\"events\":%llu,\"lost_calls\":%llu,"
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew_end\",\"args\":{\"events\":%llu,"
+        "\"lost_calls\":%llu,"
         "\"lost_events\":%llu}}",
         pid_of(t), (unsigned long long)t->events + 1, (unsigned long long)t->lost_calls,
         (unsigned long long)t->lost_events);

@@ -1,14 +1,15 @@
 /* trace: options.trace, a file of what each worker did when, as Chrome trace JSON.
  *
- * Workers write events of their calls to rings in the segment (lib/shm/trace.h). A thread of the crew's
- * empties these each 20 ms, makes JSON of it, and writes the file. What the host does itself (deaths, kills,
- * retries) is added where it does it. Who adds waits for nothing but a short lock; what finds the buffer full, since
- * the disk is slow, or a ring, is counted, and the file says how much that was. Without options.trace
- * crew->trace is NULL, and a call's way has one compare more, of a word beside others that it reads.
+ * Workers write events of their calls to rings in the segment (lib/shm/trace.h). A thread of the
+ * crew's empties these each 20 ms, makes JSON of it, and writes the file. What the host does itself
+ * (deaths, kills, retries) is added where it does it. Who adds waits for nothing but a short lock;
+ * what finds the buffer full, since the disk is slow, or a ring, is counted, and the file says how
+ * much that was. Without options.trace crew->trace is NULL, and a call's way has one compare more,
+ * of a word beside others that it reads.
  *
- * The host believes nothing of an event: slots, functions and lanes are bounded, times are cut to what has passed
- * since the last look, and what began is in private records. So a scribbled ring spoils the picture, and
- * nothing else. */
+ * The host believes nothing of an event: slots, functions and lanes are bounded, times are cut to
+ * what has passed since the last look, and what began is in private records. So a scribbled ring
+ * spoils the picture, and nothing else. */
 #ifndef PC_TRACE_H
 #define PC_TRACE_H
 
@@ -26,9 +27,12 @@ void pc_trace_say(pycrew_crew *crew);
 /* ---- what the host knows; any thread, but of one call or worker one at a time ---- */
 
 void pc_trace_started(pycrew_crew *crew, unsigned worker); /* it was admitted */
-void pc_trace_died(pycrew_crew *crew, unsigned worker, bool planned); /* before its calls are swept */
-void pc_trace_kill(const pycrew_call *call, unsigned worker); /* it is killed because of this call */
-void pc_trace_retry(const pycrew_call *call, unsigned worker); /* that died, and the call runs again */
+void pc_trace_died(pycrew_crew *crew, unsigned worker,
+                   bool planned); /* before its calls are swept */
+void pc_trace_kill(const pycrew_call *call,
+                   unsigned worker); /* it is killed because of this call */
+void pc_trace_retry(const pycrew_call *call,
+                    unsigned worker);                   /* that died, and the call runs again */
 void pc_trace_unrun(const pycrew_call *call, int code); /* it was queued, and ended so */
 void pc_trace_note(pycrew_crew *crew, const char *what);
 

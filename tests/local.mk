@@ -106,6 +106,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-stubs-hpp \
 	tests/test-threads \
 	tests/test-together \
+	tests/test-trace \
 	tests/test-value-trip
 
 # pycrew.hpp's, in C++ and as pedantic as the header promises to bear.
@@ -319,6 +320,7 @@ test_data = \
 	tests/py/steps_array_ops.py tests/py/steps_async_ops.py \
 	tests/py/steps_ops.py \
 	tests/py/stub_ops.py \
+	tests/py/trace_check.py \
 	tests/shm/fixture.h
 
 # ---- How they are built and run ----
@@ -360,7 +362,8 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-stats \
 	tests/test-stream \
 	tests/test-stubs \
-	tests/test-threads
+	tests/test-threads \
+	tests/test-trace
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
 TEST_EXTENSIONS = .t

@@ -58,8 +58,9 @@ void pc_trace_end(const pc_execution *e)
                             .what = PC_TRACE_END | e->slot->result_kind << PC_TRACE_WHAT_BITS};
 
     if (chunk != NULL)
-        event.items = pc_chunk_finished(atomic_load_explicit(&chunk->progress, memory_order_relaxed)) -
-                      chunk->begin + 1;
+        event.items =
+            pc_chunk_finished(atomic_load_explicit(&chunk->progress, memory_order_relaxed)) -
+            chunk->begin + 1;
     unended--;
     write_event(&worker->segment, pc_trace_ring_of(&worker->segment, worker->number), &event);
 }

@@ -1,5 +1,6 @@
-/* trace: writes the beginnings and ends of calls to this worker's ring (lib/shm/trace.h), where the crew is
- * traced. What is not traced asks one pointer for NULL at the beginning, and at the end a flag of its own. */
+/* trace: writes the beginnings and ends of calls to this worker's ring (lib/shm/trace.h), where the
+ * crew is traced. What is not traced asks one pointer for NULL at the beginning, and at the end a
+ * flag of its own. */
 #ifndef PC_WORKER_TRACE_H
 #define PC_WORKER_TRACE_H
 
