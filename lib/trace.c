@@ -353,7 +353,8 @@ static void drain(pc_trace *t, unsigned worker)
     if (written - t->read[worker] > segment->config.trace) /* scribbled over */
         t->read[worker] = written;
     for (; t->read[worker] != written; t->read[worker]++) {
-        pc_trace_event event = *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]);
+        pc_trace_event event =
+            *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]);
 
         if (is_for_later(t, &event))
             break;
@@ -363,8 +364,9 @@ static void drain(pc_trace *t, unsigned worker)
     count_lost(t, worker, atomic_load_explicit(&ring->lost, memory_order_relaxed));
 }
 
-/* Under lock: empties the rings of what is older than now. A slot's lives may be different workers': what began
- * by now is known to have ended before, if the slot has another life by now, whichever ring is read first. */
+/* Under lock: empties the rings of what is older than now. A slot's lives may be different
+ * workers': what began by now is known to have ended before, if the slot has another life by now,
+ * whichever ring is read first. */
 static void drain_all(pc_trace *t)
 {
     for (unsigned i = 0; i < t->crew->workers; i++)

@@ -93,17 +93,18 @@ TEST(a_call_that_is_killed_at_its_deadline_is_marked)
     pycrew_crew *crew = open_traced(1, &path);
     pycrew_call *call = prepare(crew, "api_ops:swallow");
 
-    OK(pycrew_set_timeout(call, 50 * MS));
+    call_add(crew, 1); /* the module is imported */
+    OK(pycrew_set_timeout(call, 200 * MS));
     OK(pycrew_submit(call));
     GIVES(pycrew_wait(call, BOUND), -ETIMEDOUT);
     pycrew_release(call);
     pycrew_close(crew);
     check("", path,
-          "'[c[\"args\"][\"result\"] for c in calls] == [\"died\"]' "
+          "'[c[\"args\"][\"result\"] for c in calls] == [\"returned\", \"died\"]' "
           "'[k[\"args\"] for k in named(\"kill\")] == [{\"function\": \"api_ops:swallow\", "
-          "\"call\": calls[0][\"args\"][\"call\"], \"why\": \"deadline\"}]' "
+          "\"call\": calls[1][\"args\"][\"call\"], \"why\": \"deadline\"}]' "
           "'named(\"worker dies\")[0][\"args\"][\"killed\"]' "
-          "'calls[0][\"ts\"] < named(\"kill\")[0][\"ts\"] <= named(\"worker dies\")[0][\"ts\"]'");
+          "'calls[1][\"ts\"] < named(\"kill\")[0][\"ts\"] <= named(\"worker dies\")[0][\"ts\"]'");
 }
 
 TEST(a_call_that_waits_is_seen_to_queue)
