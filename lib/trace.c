@@ -24,16 +24,21 @@ enum {
     LANE_IDS = 10000,
     QUEUE_SHOWN_NS = 50 * 1000 /* who waited less gets no slice for it */
 };
-#define FUTURE_NS INT64_C(1000000000)
 #define RINGS_MOST ((size_t)32 << 20) /* bytes, of all */
 
-/* A call that began and has not ended; kept for its deaths until the slot's next life. */
+/* A call that a worker began, and has not ended. A slot may have several: its lives may be
+ * different workers', and of their rings the one that is read first tells of later ones. */
 typedef struct running {
+    struct running *next; /* of the slot, or free */
     uint32_t generation, function, items, deaths;
     int64_t begin, submitted;
     unsigned worker, lane;
-    bool runs;
 } running;
+
+typedef struct slot {
+    running *calls;
+    uint32_t generation, deaths; /* of the life that died last */
+} slot;
 
 typedef struct lanes {
     uint64_t used[LANES / 64], named[LANES / 64];
@@ -51,12 +56,14 @@ struct pc_trace {
     int fd;
     dev_t device; /* of fd, to see whether it is still ours */
     ino_t inode;
-    int64_t origin;                    /* nothing is older */
-    running *calls;                    /* by slot */
+    int64_t origin; /* nothing is older */
+    slot *slots;
+    running *unused;
     lanes *lanes;                      /* by worker */
     uint32_t *read, *lost;             /* by worker: of its ring */
     const pycrew_function **functions; /* by number, as found */
-    text writing;                      /* the thread's */
+    text writing;                      /* the thread's, as */
+    uint64_t position;                 /* in the file */
 
     pthread_mutex_t lock; /* what follows, and all above but fd and writing */
     pthread_cond_t wake;
@@ -255,11 +262,10 @@ static void add_queueing(pc_trace *t, const running *r, uint64_t call, const cha
 }
 
 /* died: and not ended. */
-static void add_call(pc_trace *t, uint32_t slot, int64_t end, const char *result, uint32_t items,
-                     bool died)
+static void add_call(pc_trace *t, const running *r, uint32_t number, int64_t end,
+                     const char *result, uint32_t items, bool died)
 {
-    running *r = &t->calls[slot];
-    uint64_t call = (uint64_t)r->generation << 32 | slot;
+    uint64_t call = (uint64_t)r->generation << 32 | number;
     char space[NAME_MOST], of_chunk[64] = "";
     const char *name = name_of(t, r->function, space);
 
@@ -279,50 +285,80 @@ static void add_call(pc_trace *t, uint32_t slot, int64_t end, const char *result
         r->deaths + 1, result, of_chunk);
 }
 
-static void end_running(pc_trace *t, running *r)
+/* Where the slot's call of this worker is linked; *NULL: it has none. */
+static running **find_running(slot *s, unsigned worker)
 {
+    running **link = &s->calls;
+
+    while (*link != NULL && (*link)->worker != worker)
+        link = &(*link)->next;
+    return link;
+}
+
+static void end_running(pc_trace *t, running **link)
+{
+    running *r = *link;
     lanes *l = &t->lanes[r->worker];
 
     l->used[r->lane / 64] &= ~(UINT64_C(1) << r->lane % 64);
-    r->runs = false;
+    *link = r->next;
+    r->next = t->unused;
+    t->unused = r;
 }
 
-static void hear_begin(pc_trace *t, unsigned worker, const pc_trace_event *e)
+static running *new_running(pc_trace *t)
 {
-    uint32_t generation = (uint32_t)(e->call >> 32);
-    running *r = &t->calls[(uint32_t)e->call];
+    running *r = t->unused;
 
-    if (r->runs) /* a lie, or the end of another lie */
-        end_running(t, r);
-    if (r->generation != generation)
-        r->deaths = 0;
-    r->generation = generation;
-    r->function = e->what >> PC_TRACE_WHAT_BITS;
-    r->items = e->items;
-    r->begin = within(e->time, t->origin, t->now);
+    if (r == NULL)
+        return calloc(1, sizeof *r);
+    t->unused = r->next;
+    return r;
+}
+
+static void hear_begin(pc_trace *t, unsigned worker, slot *s, const pc_trace_event *e)
+{
+    running **link = find_running(s, worker), *r;
+    uint32_t generation = (uint32_t)(e->call >> 32);
+
+    if (*link != NULL) /* a lie; so a slot has at most one for each worker */
+        end_running(t, link);
+    r = new_running(t);
+    if (r == NULL) {
+        t->lost_events++;
+        return;
+    }
+    *r = (running){.next = s->calls,
+                   .generation = generation,
+                   .function = e->what >> PC_TRACE_WHAT_BITS,
+                   .items = e->items,
+                   .deaths = s->generation == generation ? s->deaths : 0,
+                   .begin = within(e->time, t->origin, t->now),
+                   .worker = worker,
+                   .lane = take_lane(&t->lanes[worker])};
     r->submitted = within(e->submitted, t->origin, r->begin);
-    r->worker = worker;
-    r->lane = take_lane(&t->lanes[worker]);
-    r->runs = true;
+    s->calls = r;
 }
 
 static void hear(pc_trace *t, unsigned worker, const pc_trace_event *e)
 {
-    uint32_t slot = (uint32_t)e->call;
-    running *r;
+    uint32_t number = (uint32_t)e->call;
+    running **link;
+    slot *s;
 
-    if (slot >= t->crew->segment.config.slots)
+    if (number >= t->crew->segment.config.slots)
         return;
+    s = &t->slots[number];
     if ((e->what & 1) == PC_TRACE_BEGIN) {
-        hear_begin(t, worker, e);
+        hear_begin(t, worker, s, e);
         return;
     }
-    r = &t->calls[slot];
-    if (!r->runs || r->worker != worker || r->generation != (uint32_t)(e->call >> 32))
+    link = find_running(s, worker);
+    if (*link == NULL || (*link)->generation != (uint32_t)(e->call >> 32))
         return;
-    add_call(t, slot, within(e->time, r->begin, t->now), result_text(e->what >> PC_TRACE_WHAT_BITS),
-             e->items, false);
-    end_running(t, r);
+    add_call(t, *link, number, within(e->time, (*link)->begin, t->now),
+             result_text(e->what >> PC_TRACE_WHAT_BITS), e->items, false);
+    end_running(t, link);
 }
 
 static void count_lost(pc_trace *t, unsigned worker, uint32_t lost)
@@ -338,12 +374,7 @@ static void count_lost(pc_trace *t, unsigned worker, uint32_t lost)
         "not traced: too many calls", "lost", more);
 }
 
-/* What is from the future: of this moment, a moment later, or a lie. */
-static bool is_for_later(const pc_trace *t, const pc_trace_event *e)
-{
-    return e->time > t->now && e->time - t->now < FUTURE_NS;
-}
-
+/* Under lock: empties a worker's ring. */
 static void drain(pc_trace *t, unsigned worker)
 {
     const pc_segment *segment = &t->crew->segment;
@@ -352,25 +383,14 @@ static void drain(pc_trace *t, unsigned worker)
 
     if (written - t->read[worker] > segment->config.trace) /* scribbled over */
         t->read[worker] = written;
-    for (; t->read[worker] != written; t->read[worker]++) {
+    while (t->read[worker] != written) {
         pc_trace_event event =
-            *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]);
+            *(const volatile pc_trace_event *)pc_trace_at(segment, ring, t->read[worker]++);
 
-        if (is_for_later(t, &event))
-            break;
         hear(t, worker, &event);
     }
-    atomic_store_explicit(&ring->read, t->read[worker], memory_order_release);
+    atomic_store_explicit(&ring->read, written, memory_order_release);
     count_lost(t, worker, atomic_load_explicit(&ring->lost, memory_order_relaxed));
-}
-
-/* Under lock: empties the rings of what is older than now. A slot's lives may be different
- * workers': what began by now is known to have ended before, if the slot has another life by now,
- * whichever ring is read first. */
-static void drain_all(pc_trace *t)
-{
-    for (unsigned i = 0; i < t->crew->workers; i++)
-        drain(t, i);
 }
 
 /* ---- the host's own ---- */
@@ -404,13 +424,15 @@ void pc_trace_started(pycrew_crew *crew, unsigned worker)
 static void end_all_of(pc_trace *t, unsigned worker)
 {
     for (uint32_t i = 0; i < t->crew->segment.config.slots; i++) {
-        running *r = &t->calls[i];
+        slot *s = &t->slots[i];
+        running **link = find_running(s, worker);
 
-        if (!r->runs || r->worker != worker)
+        if (*link == NULL)
             continue;
-        add_call(t, i, t->now, "died", 0, true);
-        r->deaths++;
-        end_running(t, r);
+        add_call(t, *link, i, t->now, "died", 0, true);
+        s->generation = (*link)->generation;
+        s->deaths = (*link)->deaths + 1;
+        end_running(t, link);
     }
 }
 
@@ -422,7 +444,7 @@ void pc_trace_died(pycrew_crew *crew, unsigned worker, bool planned)
     if (t == NULL)
         return;
     enter(t);
-    drain_all(t);
+    drain(t, worker);
     end_all_of(t, worker);
     name_track(t, worker, 0);
     add(t, INSTANT "\"pid\":%d,\"incarnation\":%u,\"signal\":%d,\"exit_status\":%d,\"killed\":%s}}",
@@ -522,6 +544,48 @@ static void write_out(pc_trace *t, const char *data, size_t size)
         }
         data += written;
         size -= (size_t)written;
+        t->position += (uint64_t)written;
+    }
+}
+
+/* How much of it, whole events, may be written at once: to the end of the page in the file. */
+static size_t fit(const char *data, size_t size, size_t room)
+{
+    size_t whole = 0;
+
+    while (whole < size) {
+        const char *next =
+            size - whole < 2 ? NULL : memmem(data + whole + 2, size - whole - 2, ",\n", 2);
+        size_t end = next == NULL ? size : (size_t)(next - data);
+
+        if (end > room)
+            break;
+        whole = end;
+    }
+    return whole;
+}
+
+/* A process that is killed in a write has written whole pages of it. So no event lies over the end
+ * of one, which is filled up with blanks; then the file's last event is whole whenever that
+ * happens. */
+static void write_events(pc_trace *t, const char *data, size_t size)
+{
+    static const char blanks[] = "                                                                ";
+
+    while (size > 0 && atomic_load(&t->error) == 0) {
+        size_t room = PC_PAGE - (size_t)(t->position % PC_PAGE), whole = fit(data, size, room);
+
+        if (whole == 0 && room == PC_PAGE) /* there is no event as large */
+            whole = size;
+        if (whole == 0) {
+            size_t pad = room < sizeof blanks - 1 ? room : sizeof blanks - 1;
+
+            write_out(t, blanks, pad);
+            continue;
+        }
+        write_out(t, data, whole);
+        data += whole;
+        size -= whole;
     }
 }
 
@@ -531,13 +595,14 @@ static void flush(pc_trace *t)
     text taken;
 
     enter(t);
-    drain_all(t);
+    for (unsigned i = 0; i < t->crew->workers; i++)
+        drain(t, i);
     taken = t->text;
     t->text = t->writing;
     t->text.size = 0;
     t->writing = taken;
     leave(t);
-    write_out(t, taken.data, taken.size);
+    write_events(t, taken.data, taken.size);
 }
 
 static void *run(void *data)
@@ -654,12 +719,12 @@ int pc_trace_start(pycrew_crew *crew)
 
     if (t == NULL)
         return 0;
-    t->calls = calloc(crew->segment.config.slots, sizeof t->calls[0]);
+    t->slots = calloc(crew->segment.config.slots, sizeof t->slots[0]);
     t->lanes = calloc(crew->workers, sizeof t->lanes[0]);
     t->read = calloc(crew->workers, sizeof t->read[0]);
     t->lost = calloc(crew->workers, sizeof t->lost[0]);
     t->functions = calloc(PC_FUNCTION_PAGES * PC_FUNCTION_PAGE, sizeof t->functions[0]);
-    if (t->calls == NULL || t->lanes == NULL || t->read == NULL || t->lost == NULL ||
+    if (t->slots == NULL || t->lanes == NULL || t->read == NULL || t->lost == NULL ||
         t->functions == NULL)
         return pc_fail(-ENOMEM, "no memory is left");
     add_header(t);
@@ -690,9 +755,20 @@ static void end_file(pc_trace *t)
         pid_of(t), (unsigned long long)t->events + 1, (unsigned long long)t->lost_calls,
         (unsigned long long)t->lost_events);
     leave(t);
-    write_out(t, t->text.data, t->text.size);
+    write_events(t, t->text.data, t->text.size);
     write_out(t, "\n]\n", 3);
     pc_trace_say(t->crew);
+}
+
+static void free_running(pc_trace *t)
+{
+    for (uint32_t i = 0; t->slots != NULL && i < t->crew->segment.config.slots; i++)
+        while (t->slots[i].calls != NULL)
+            end_running(t, &t->slots[i].calls);
+    for (running *r = t->unused, *next; r != NULL; r = next) {
+        next = r->next;
+        free(r);
+    }
 }
 
 /* In a fork the lock may be another thread's, which is not there. */
@@ -710,7 +786,8 @@ void pc_trace_stop(pycrew_crew *crew, bool in_fork)
         pthread_cond_destroy(&t->wake);
         pthread_mutex_destroy(&t->lock);
     }
-    free(t->calls);
+    free_running(t);
+    free(t->slots);
     free(t->lanes);
     free(t->read);
     free(t->lost);

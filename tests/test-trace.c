@@ -62,8 +62,8 @@ TEST(each_call_is_once_in_its_workers_track)
         "'len(calls) == 151' 'len({c[\"args\"][\"call\"] for c in calls}) == 151' 'lost == 0' "
         "'[c[\"args\"][\"result\"] for c in calls if c[\"name\"] == \"api_ops:fail\"] == "
         "[\"raised\"]' "
-        "'all(c[\"args\"][\"attempt\"] == 1 for c in calls)' 'len(named(\"worker starts\")) == 2' "
-        "'len(named(\"worker ends\")) == 2' 'not named(\"worker dies\")'");
+        "'all(c[\"args\"][\"attempt\"] == 1 for c in calls)' '1 <= len(named(\"worker starts\")) <= 2' "
+        "'named(\"worker ends\")' 'not named(\"worker dies\")'");
 }
 
 TEST(a_call_whose_worker_dies_ends_at_the_death_and_is_there_again)
