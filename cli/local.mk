@@ -22,6 +22,7 @@ cli_pycrew_SOURCES = \
 	cli/map.c cli/map.h \
 	cli/options.c cli/options.h \
 	cli/output.c cli/output.h \
+	cli/page.c cli/page.h \
 	cli/progress.c cli/progress.h \
 	cli/reader.c cli/reader.h \
 	cli/report.c cli/report.h \
@@ -30,6 +31,7 @@ cli_pycrew_SOURCES = \
 	cli/source.c cli/source.h \
 	cli/spread.c cli/spread.h \
 	cli/stubs.c \
+	cli/timeline.c cli/timeline.h \
 	cli/writer.c cli/writer.h
 cli_pycrew_LDFLAGS = $(base_link_flags)
-cli_pycrew_LDADD = lib/libpycrew.la $(CSV_LIBS) $(ZLIB_LIBS)
+cli_pycrew_LDADD = lib/libpycrew.la $(CSV_LIBS) $(ZLIB_LIBS) -lm
