@@ -1,5 +1,6 @@
 #include "cli/page.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,6 +220,20 @@ static void put_rates(struct buffer *to, const struct timeline *t)
     buffer_text(to, "</svg>\n");
 }
 
+/* Round times: 1, 3, 10, 30 of each unit. */
+static void put_latency_axis(struct buffer *to, unsigned first, double width)
+{
+    for (int i = 0; i < 26; i++) {
+        double seconds = (i % 2 == 0 ? 1 : 3) * pow(10, i / 2 - 9);
+        double x = LEFT + (log2(seconds * 1e9) * TIMELINE_STEPS - first) * width;
+        if (x < LEFT || x > WIDTH - 20)
+            continue;
+        buffer_print(to, "<text x=\"%.1f\" y=\"%d\" class=\"mid\">", x, LATENCY_HEIGHT + 16);
+        add_seconds(to, seconds);
+        buffer_text(to, "</text>\n");
+    }
+}
+
 static void put_latency(struct buffer *to, const struct timeline *t)
 {
     static const double parts[] = {0.5, 0.9, 0.99, 0.999};
@@ -251,10 +266,9 @@ static void put_latency(struct buffer *to, const struct timeline *t)
     double width = (double)(WIDTH - LEFT) / (last - first + 2);
     if (width > 40)
         width = 40;
-    unsigned each = (unsigned)ceil(60 / width);
-    for (unsigned i = first; i <= last + 1; i++) {
+    for (unsigned i = first; i <= last; i++) {
         double x = LEFT + (i - first) * width;
-        if (i <= last && t->latency[i] > 0) {
+        if (t->latency[i] > 0) {
             double height = fmax(t->latency[i] / most * (LATENCY_HEIGHT - 10), 1);
             buffer_print(
                 to,
@@ -267,12 +281,8 @@ static void put_latency(struct buffer *to, const struct timeline *t)
             add_count(to, t->latency[i]);
             buffer_text(to, "</title></rect>\n");
         }
-        if ((i - first) % each == 0 && x < WIDTH - 30) {
-            buffer_print(to, "<text x=\"%.1f\" y=\"%d\" class=\"mid\">", x, LATENCY_HEIGHT + 16);
-            add_seconds(to, timeline_step(i));
-            buffer_text(to, "</text>\n");
-        }
     }
+    put_latency_axis(to, first, width);
     buffer_text(
         to,
         "</svg>\n<p class=\"small\">As the workers measured it. Records that travel together (a "
@@ -298,21 +308,21 @@ static void put_row(struct buffer *to, const struct timeline *t, unsigned worker
     }
 }
 
-static void put_mark(struct buffer *to, const struct timeline *t, const struct timeline_mark *mark,
-                     double seconds)
+/* What starts stands in the lower half, so that the death before it is seen. */
+static void put_mark(struct buffer *to, const struct timeline_mark *mark, double seconds)
 {
     static const char *const classes[MARK_KINDS] = {"start", "death", "kill", "retry"};
     static const char *const words[MARK_KINDS] = {"starts", "dies", "is killed at a deadline",
                                                   "retry"};
     double x = LEFT + mark->at / seconds * (WIDTH - LEFT);
+    unsigned half = mark->kind == MARK_START ? ROW / 2 : 0;
     if (mark->worker >= TIMELINE_WORKERS || mark->kind == MARK_RETRY)
         return;
-    (void)t;
     buffer_print(to,
-                 "<rect class=\"%s\" x=\"%.1f\" y=\"%u\" width=\"2.5\" height=\"%d\"><title>worker "
+                 "<rect class=\"%s\" x=\"%.1f\" y=\"%u\" width=\"2.5\" height=\"%u\"><title>worker "
                  "%u %s, %.4g s</title></rect>\n",
-                 classes[mark->kind], x - 1, mark->worker * ROW + 1, ROW - 2, mark->worker,
-                 words[mark->kind], mark->at);
+                 classes[mark->kind], x - 1, mark->worker * ROW + 1 + half, ROW / 2 - 1,
+                 mark->worker, words[mark->kind], mark->at);
 }
 
 static void put_workers(struct buffer *to, const struct timeline *t)
@@ -327,7 +337,7 @@ static void put_workers(struct buffer *to, const struct timeline *t)
     for (unsigned i = 0; i < rows; i++)
         put_row(to, t, i, pieces);
     for (unsigned i = 0; i < t->mark_count && i < TIMELINE_MARKS; i++)
-        put_mark(to, t, &t->marks[i], pieces * t->piece);
+        put_mark(to, &t->marks[i], pieces * t->piece);
     put_time_axis(to, pieces * t->piece, rows * ROW);
     buffer_text(to, "</svg>\n");
     if (t->workers > TIMELINE_WORKERS)
@@ -417,9 +427,10 @@ static void put_command(struct buffer *to)
     FILE *file = fopen("/proc/self/cmdline", "re");
     char *word = NULL;
     size_t room = 0;
+    bool first = true;
     buffer_text(to, "<pre>");
     while (file != NULL && getdelim(&word, &room, '\0', file) > 0)
-        add_word(to, word);
+        add_word(to, first ? program_invocation_short_name : word), first = false;
     buffer_text(to, "</pre>\n");
     free(word);
     if (file != NULL)

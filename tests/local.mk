@@ -266,6 +266,7 @@ SCRIPT_TESTS = \
 	tests/cli-input.t \
 	tests/cli-map.t \
 	tests/cli-resume.t \
+	tests/cli-trace.t \
 	tests/completion.t \
 	tests/contributing.t \
 	tests/debug.t \
