@@ -11,6 +11,7 @@
 #include "lib/format.h"
 #include "lib/result.h"
 #include "lib/shm/announce.h"
+#include "lib/shm/probes.h"
 #include "lib/trace.h"
 
 enum { SPIN_LOOKS = 60, CLAIM_LOOKS = 40, SHORT_SPIN_NS = 5000, TRIES = 1000 };
@@ -532,8 +533,10 @@ static inline void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
     pycrew_queue *queue = announced_in(call);
+    const pycrew_function *function = atomic_load_explicit(&call->function, memory_order_relaxed);
 
-    slot->function = atomic_load_explicit(&call->function, memory_order_relaxed)->number;
+    slot->function = function->number;
+    PC_PROBE4(submit, call->index, call->generation, function->number, &function->name[0]);
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |

@@ -32,6 +32,7 @@ shm_sources = \
 	lib/shm/heap.c lib/shm/heap.h \
 	lib/shm/idle.c lib/shm/idle.h \
 	lib/shm/inbox.c lib/shm/inbox.h \
+	lib/shm/probes.h \
 	lib/shm/ring.c lib/shm/ring.h \
 	lib/shm/segment.c lib/shm/segment.h \
 	lib/shm/sleeper.c lib/shm/sleeper.h \

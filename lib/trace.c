@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/shm/control.h"
+#include "lib/shm/probes.h"
 #include "lib/shm/trace.h"
 
 enum {
@@ -441,6 +442,7 @@ void pc_trace_died(pycrew_crew *crew, unsigned worker, bool planned)
     const pc_host_worker *w = &crew->crew_workers[worker];
     pc_trace *t = crew->trace;
 
+    PC_PROBE4(death, worker, w->pid, w->signal, w->signal == 0 ? w->status : 0);
     if (t == NULL)
         return;
     enter(t);
@@ -466,10 +468,19 @@ static void add_of_call(pc_trace *t, const pycrew_call *call, unsigned worker, c
         (unsigned long long)call->generation << 32 | call->index, why);
 }
 
+/* For probes. */
+__attribute__((unused)) static const char *probed_name(const pycrew_call *call)
+{
+    const pycrew_function *f = atomic_load(&call->function);
+
+    return f != NULL ? f->name : "?";
+}
+
 void pc_trace_kill(const pycrew_call *call, unsigned worker)
 {
     pc_trace *t = call->crew->trace;
 
+    PC_PROBE4(kill, call->index, call->generation, probed_name(call), worker);
     if (t == NULL)
         return;
     enter(t);
@@ -483,6 +494,7 @@ void pc_trace_retry(const pycrew_call *call, unsigned worker)
 {
     pc_trace *t = call->crew->trace;
 
+    PC_PROBE4(retry, call->index, call->generation, probed_name(call), worker);
     if (t == NULL || worker >= call->crew->workers)
         return;
     enter(t);
