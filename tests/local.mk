@@ -282,7 +282,8 @@ SCRIPT_TESTS = \
 	tests/test-guide.t \
 	tests/test-languages.t \
 	tests/test-service.t \
-	tests/test-stubs.t
+	tests/test-stubs.t \
+	tests/usdt.t
 
 # What tests read: Python modules and data.
 test_data = \
