@@ -126,7 +126,7 @@ static int open_pictures(struct map *map)
         code = check_picture(map, options->report);
     if (code != 0 || options->report == NULL)
         return code;
-    code = page_open(&map->page, options->report, options->trace, true);
+    code = html_page_open(&map->page, options->report, options->trace, true);
     map->crew_options.trace = map->page.timeline.name;
     map->report.page = &map->page;
     return code;
@@ -155,7 +155,7 @@ int files_open_output(struct map *map)
 void files_abandon(struct map *map)
 {
     writer_abandon(&map->writer);
-    page_abandon(&map->page);
+    html_page_abandon(&map->page);
     if (map->report.to_file)
         writer_abandon(&map->report.file);
 }

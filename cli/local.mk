@@ -22,7 +22,7 @@ cli_pycrew_SOURCES = \
 	cli/map.c cli/map.h \
 	cli/options.c cli/options.h \
 	cli/output.c cli/output.h \
-	cli/page.c cli/page.h \
+	cli/htmlpage.c cli/htmlpage.h \
 	cli/progress.c cli/progress.h \
 	cli/reader.c cli/reader.h \
 	cli/report.c cli/report.h \

@@ -307,7 +307,7 @@ static void free_all(struct map *map)
 static int finish_page(struct map *map, int code)
 {
     struct standing end = standing(map);
-    struct page_end page = {.function = map->options->function,
+    struct html_page_end page = {.function = map->options->function,
                             .read = map->reader.index,
                             .done = end.done,
                             .failed = end.failed,
@@ -315,7 +315,7 @@ static int finish_page(struct map *map, int code)
                             .seconds = (double)(now_ns() - map->progress.started_ns) / 1e9,
                             .code = code};
     close_crew(map);
-    int written = page_close(&map->page, &page);
+    int written = html_page_close(&map->page, &page);
     return code != 0 ? code : written;
 }
 

@@ -12,7 +12,7 @@
 #include "cli/crew.h"
 #include "cli/group.h"
 #include "cli/inflight.h"
-#include "cli/page.h"
+#include "cli/htmlpage.h"
 #include "cli/report.h"
 #include "cli/spread.h"
 
@@ -33,7 +33,7 @@ struct map {
     struct writer writer;
     struct output output;
     struct report report;
-    struct page page;
+    struct html_page page;
     struct options crew_options; /* with --report the library's trace goes there */
     struct progress progress;
     struct keep keep;

@@ -121,7 +121,7 @@ int report_error(struct report *report, const struct record *record, const pycre
     }
     buffer_free(&where);
     if (report->page != NULL)
-        page_error(report->page, record, error);
+        html_page_error(report->page, record, error);
     return write_error(report, record, error);
 }
 
@@ -132,6 +132,6 @@ int report_problem(struct report *report, const struct record *record, int code,
     if (is_named(report, record))
         say("%s", problem);
     if (report->page != NULL)
-        page_error(report->page, record, &error);
+        html_page_error(report->page, record, &error);
     return write_error(report, record, &error);
 }

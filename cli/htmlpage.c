@@ -1,4 +1,4 @@
-#include "cli/page.h"
+#include "cli/htmlpage.h"
 
 #include <errno.h>
 #include <math.h>
@@ -95,7 +95,7 @@ static char *copy_traceback(const char *text)
                                     TRACEBACK_MOST);
 }
 
-void page_error(struct page *page, const struct record *record, const pycrew_error *error)
+void html_page_error(struct html_page *page, const struct record *record, const pycrew_error *error)
 {
     const char *type = error->type != NULL ? error->type : crew_code_name(error->code);
     uint64_t count = record->member_count > 0 ? record->member_count : 1;
@@ -106,13 +106,13 @@ void page_error(struct page *page, const struct record *record, const pycrew_err
             page->errors[i].count += count;
             return;
         }
-    if (page->types == PAGE_TYPES) {
+    if (page->types == HTML_ERRORS) {
         page->other_errors += count;
         return;
     }
     struct buffer place = {0};
     report_place(&place, record);
-    page->errors[page->types++] = (struct page_error){
+    page->errors[page->types++] = (struct html_page_error){
         .type = copy_text(type, MESSAGE_MOST),
         .message = copy_text(error->message, MESSAGE_MOST),
         .traceback = copy_traceback(error->traceback),
@@ -124,19 +124,19 @@ void page_error(struct page *page, const struct record *record, const pycrew_err
 
 static int by_count(const void *a, const void *b)
 {
-    uint64_t first = ((const struct page_error *)a)->count,
-             second = ((const struct page_error *)b)->count;
+    uint64_t first = ((const struct html_page_error *)a)->count,
+             second = ((const struct html_page_error *)b)->count;
     return first < second ? 1 : first > second ? -1 : 0;
 }
 
-static void put_errors(struct buffer *to, struct page *page)
+static void put_errors(struct buffer *to, struct html_page *page)
 {
     qsort(page->errors, page->types, sizeof(page->errors[0]), by_count);
     buffer_text(to, "<h2>Errors by type</h2>\n");
     if (page->types == 0)
         buffer_text(to, "<p>None.</p>\n");
     for (unsigned i = 0; i < page->types; i++) {
-        const struct page_error *error = &page->errors[i];
+        const struct html_page_error *error = &page->errors[i];
         buffer_print(to, "<details%s><summary><b>", i == 0 ? " open" : "");
         add_string(to, error->type);
         buffer_text(to, "</b> &times; ");
@@ -444,7 +444,7 @@ static void put_figure(struct buffer *to, const char *name, double count, bool b
     buffer_text(to, "</dd></div>\n");
 }
 
-static void put_head(struct buffer *to, const struct page *page, const struct page_end *end)
+static void put_head(struct buffer *to, const struct html_page *page, const struct html_page_end *end)
 {
     char when[64];
     time_t started = (time_t)page->started;
@@ -474,9 +474,9 @@ static void put_head(struct buffer *to, const struct page *page, const struct pa
 
 /* ---- begin and end --------------------------------------------------------------------------- */
 
-int page_open(struct page *page, const char *path, const char *trace, bool force)
+int html_page_open(struct html_page *page, const char *path, const char *trace, bool force)
 {
-    *page = (struct page){.wanted = true, .started = time(NULL)};
+    *page = (struct html_page){.wanted = true, .started = time(NULL)};
     int code = writer_open(&page->writer, path, force ? WRITER_FORCE : 0);
     if (code == 0)
         code = timeline_open(&page->timeline, trace);
@@ -485,7 +485,7 @@ int page_open(struct page *page, const char *path, const char *trace, bool force
     return code;
 }
 
-static void free_errors(struct page *page)
+static void free_errors(struct html_page *page)
 {
     for (unsigned i = 0; i < page->types; i++) {
         free(page->errors[i].type);
@@ -496,7 +496,7 @@ static void free_errors(struct page *page)
     page->types = 0;
 }
 
-int page_close(struct page *page, const struct page_end *end)
+int html_page_close(struct html_page *page, const struct html_page_end *end)
 {
     struct buffer *to = &page->writer.out;
     int code = timeline_close(&page->timeline);
@@ -517,7 +517,7 @@ int page_close(struct page *page, const struct page_end *end)
     return r < 0 ? EXIT_FAILED : code;
 }
 
-void page_abandon(struct page *page)
+void html_page_abandon(struct html_page *page)
 {
     if (!page->wanted)
         return;
