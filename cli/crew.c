@@ -63,6 +63,7 @@ static int start(pycrew_crew **ret, const struct options *options, unsigned work
     crew.nice = (int)options->nice;
     crew.cpus = options->cpus;
     crew.debug = options->debug;
+    crew.trace = options->trace;
     crew.log = on_log;
     crew.log_data = (void *)(uintptr_t)options; /* only read */
     int r = pycrew_open(ret, &crew);

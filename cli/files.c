@@ -92,6 +92,46 @@ static int open_errors(struct map *map, unsigned flags)
     return code;
 }
 
+/* What is read is not to be written over, nor is a file that is there. */
+static int check_picture(const struct map *map, const char *path)
+{
+    const struct options *options = map->options;
+    const char *others[] = {options->output_file, options->errors_file, options->checkpoint,
+                            path == options->trace ? options->report : NULL};
+    struct stat status;
+    for (size_t i = 0; !options->files && i < options->arguments.count; i++)
+        if (same_path(path, options->arguments.items[i])) {
+            say("%s: is input and output", path);
+            return EXIT_USAGE;
+        }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        if (others[i] != NULL && same_path(path, others[i])) {
+            say("%s cannot be written to for two purposes", path);
+            return EXIT_USAGE;
+        }
+    if (stat(path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && !options->force &&
+        !map->keep.resumed) {
+        say("%s exists; --force overwrites it", path);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+static int open_pictures(struct map *map)
+{
+    const struct options *options = map->options;
+    int code = options->trace != NULL ? check_picture(map, options->trace) : 0;
+    map->crew_options = *options;
+    if (code == 0 && options->report != NULL)
+        code = check_picture(map, options->report);
+    if (code != 0 || options->report == NULL)
+        return code;
+    code = html_page_open(&map->page, options->report, options->trace, true);
+    map->crew_options.trace = map->page.timeline.name;
+    map->report.page = &map->page;
+    return code;
+}
+
 int files_open_output(struct map *map)
 {
     const struct options *options = map->options;
@@ -107,12 +147,15 @@ int files_open_output(struct map *map)
         code = open_errors(map, flags);
     else if (code == 0)
         code = report_open(&map->report, options, flags);
+    if (code == 0)
+        code = open_pictures(map);
     return code;
 }
 
 void files_abandon(struct map *map)
 {
     writer_abandon(&map->writer);
+    html_page_abandon(&map->page);
     if (map->report.to_file)
         writer_abandon(&map->report.file);
 }

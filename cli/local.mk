@@ -24,6 +24,7 @@ cli_pycrew_SOURCES = \
 	cli/map.c cli/map.h \
 	cli/options.c cli/options.h \
 	cli/output.c cli/output.h \
+	cli/htmlpage.c cli/htmlpage.h \
 	cli/page.c cli/page.h \
 	cli/progress.c cli/progress.h \
 	cli/reader.c cli/reader.h \
@@ -34,9 +35,10 @@ cli_pycrew_SOURCES = \
 	cli/source.c cli/source.h \
 	cli/spread.c cli/spread.h \
 	cli/stubs.c \
+	cli/timeline.c cli/timeline.h \
 	cli/top.c \
 	cli/writer.c cli/writer.h
 cli_pycrew_LDFLAGS = $(base_link_flags)
 # pycrew top reads other processes' crews by the protocol's own code.
 cli_pycrew_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CPPFLAGS)
-cli_pycrew_LDADD = lib/libpycrew.la lib/libpcshm.la $(CSV_LIBS) $(ZLIB_LIBS) $(NCURSES_LIBS)
+cli_pycrew_LDADD = lib/libpycrew.la lib/libpcshm.la $(CSV_LIBS) $(ZLIB_LIBS) $(NCURSES_LIBS) -lm

@@ -282,9 +282,17 @@ static void summarize(struct map *map)
         say("%llu record%s, none failed", read, read == 1 ? "" : "s");
 }
 
-static void free_all(struct map *map)
+static void close_crew(struct map *map)
 {
     pycrew_batch_close(map->batch);
+    pycrew_close(map->crew);
+    map->batch = NULL;
+    map->crew = NULL;
+}
+
+static void free_all(struct map *map)
+{
+    close_crew(map);
     inflight_close(&map->inflight);
     output_close(&map->output);
     group_free(&map->group);
@@ -292,8 +300,23 @@ static void free_all(struct map *map)
     buffer_free(&map->keep.work);
     buffer_free(&map->problem.text);
     buffer_free(&map->place);
-    pycrew_close(map->crew);
     reader_close(&map->reader);
+}
+
+/* Also after a failure, or a signal. The workers' ends are in it. */
+static int finish_page(struct map *map, int code)
+{
+    struct standing end = standing(map);
+    struct html_page_end page = {.function = map->options->function,
+                            .read = map->reader.index,
+                            .done = end.done,
+                            .failed = end.failed,
+                            .retried = end.retried,
+                            .seconds = (double)(now_ns() - map->progress.started_ns) / 1e9,
+                            .code = code};
+    close_crew(map);
+    int written = html_page_close(&map->page, &page);
+    return code != 0 ? code : written;
 }
 
 /* Writes what is left, and closes: the last chance for a full disk to be seen. */
@@ -304,9 +327,11 @@ static int finish(struct map *map)
     if (map->report.to_file)
         map_check_written(map, writer_close(&map->report.file), map->options->errors_file);
     summarize(map);
-    if (map->code != 0)
-        return map->code;
-    return map->unreadable ? EXIT_USAGE : map_failed(map) > 0 ? EXIT_FAILED : EXIT_ALL_WELL;
+    int code = map->code != 0        ? map->code
+               : map->unreadable     ? EXIT_USAGE
+               : map_failed(map) > 0 ? EXIT_FAILED
+                                     : EXIT_ALL_WELL;
+    return map->page.wanted ? finish_page(map, code) : code;
 }
 
 static enum progress_mode progress_mode(const struct options *options)
@@ -319,10 +344,13 @@ static int run(struct map *map)
 {
     int code = files_open_output(map);
     if (code == 0)
-        code = crew_open(&map->crew, &map->function, map->options, 0);
+        code = crew_open(&map->crew, &map->function, &map->crew_options, 0);
+    if (map->page.wanted)
+        timeline_crew_open(&map->page.timeline);
     if (code == 0)
         code = begin(map);
     if (code != 0) {
+        close_crew(map);
         files_abandon(map);
         return code;
     }

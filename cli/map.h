@@ -12,6 +12,7 @@
 #include "cli/crew.h"
 #include "cli/group.h"
 #include "cli/inflight.h"
+#include "cli/htmlpage.h"
 #include "cli/report.h"
 #include "cli/spread.h"
 
@@ -32,6 +33,8 @@ struct map {
     struct writer writer;
     struct output output;
     struct report report;
+    struct html_page page;
+    struct options crew_options; /* with --report the library's trace goes there */
     struct progress progress;
     struct keep keep;
     pycrew_crew *crew;

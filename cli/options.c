@@ -265,6 +265,10 @@ static const struct option_row {
      "NaN and Infinity: literal (the default), null or error"},
     {"halt", 0, MAP, "WHEN", set_halt, FIELD(halt),
      "stop at a failed record: now, soon (finish what runs), now,fail=N"},
+    {"trace", 0, MAP, "FILE", set_text, FIELD(trace),
+     "what each worker did when, as Chrome trace JSON, for Perfetto"},
+    {"report", 0, MAP, "FILE", set_text, FIELD(report),
+     "one HTML page of how it went: rates, workers, times, errors"},
     {"progress", 0, MAP, "HOW", set_progress, FIELD(progress),
      "on stderr: auto (a bar on a terminal), bar, plain, json, none"},
 
@@ -565,6 +569,8 @@ static int check(const struct options *options)
         problem = "--from-errors reads the failed records, and no FILE besides";
     else if (options->from_errors != NULL && (options->files || options->input != INPUT_BY_NAME))
         problem = "--from-errors knows what it reads: -i and --files have no meaning";
+    else if (options->report != NULL && options->dry_run)
+        problem = "--dry-run calls nothing, and so there is nothing to --report";
     else if (options->resume && options->checkpoint == NULL)
         problem = "--resume goes on from a --checkpoint FILE, which is missing";
     else if (options->checkpoint != NULL && out == NULL)

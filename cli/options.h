@@ -59,6 +59,7 @@ struct options {
     const char *checkpoint;
     int64_t checkpoint_every_ns; /* 0: a second, and more where one takes long */
     bool resume, dry_run;
+    const char *trace, *report; /* NULL: none */
 
     /* doctor, top */
     bool json;

@@ -120,6 +120,8 @@ int report_error(struct report *report, const struct record *record, const pycre
             crew_say_error(error, buffer_string(&where), traceback_shown(report));
     }
     buffer_free(&where);
+    if (report->page != NULL)
+        html_page_error(report->page, record, error);
     return write_error(report, record, error);
 }
 
@@ -129,5 +131,7 @@ int report_problem(struct report *report, const struct record *record, int code,
     pycrew_error error = {.size = sizeof(error), .code = code, .type = type, .message = problem};
     if (is_named(report, record))
         say("%s", problem);
+    if (report->page != NULL)
+        html_page_error(report->page, record, &error);
     return write_error(report, record, &error);
 }

@@ -6,6 +6,7 @@
 #define CLI_REPORT_H
 
 #include "cli/options.h"
+#include "cli/htmlpage.h"
 #include "cli/reader.h"
 #include "cli/writer.h"
 #include "lib/pycrew.h"
@@ -14,6 +15,7 @@ struct report {
     struct writer file;
     bool to_file, quiet, verbose;
     uint64_t failed, seen; /* records; a group is seen once */
+    struct html_page *page;     /* is told, too; NULL: none */
 };
 
 /* flags: writer_open's. 0, or a code of the command after saying why. */

@@ -45,7 +45,8 @@ EXTRA_DIST += doc/design.md doc/engines.md doc/errors.md doc/guide.md doc/invari
 	doc/reliability.md doc/scaling.md doc/man/links \
 	doc/performance/single.svg doc/performance/many.svg doc/performance/tail.svg \
 	doc/captures/make doc/captures/bar.svg doc/captures/doctor.svg doc/captures/top.svg doc/captures/top-stack.svg \
-	doc/performance/sleep.svg doc/performance/start.svg
+	doc/performance/sleep.svg doc/performance/start.svg doc/report.png \
+	tools/bpftrace/deaths.bt tools/bpftrace/latency.bt tools/bpftrace/queueing.bt
 
 # man pycrew_drain shows pycrew_open(3), and so on.
 list_links = (cd $(srcdir) && sh doc/man/links $(function_pages))

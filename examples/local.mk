@@ -62,6 +62,11 @@ examples_hello_hello_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
 examples_hello_hello_LDADD = lib/libpycrew.la
 
 # Python asks its host.
+noinst_PROGRAMS += examples/trace/trace
+examples_trace_trace_SOURCES = examples/trace/trace.c
+examples_trace_trace_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib
+examples_trace_trace_LDADD = lib/libpycrew.la
+
 noinst_PROGRAMS += examples/progress/progress
 examples_progress_progress_SOURCES = examples/progress/progress.c
 examples_progress_progress_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/lib \

@@ -116,6 +116,7 @@ module pycrew
         type(c_ptr) :: loop = c_null_ptr
         type(c_ptr) :: engine = c_null_ptr
         type(c_ptr) :: engine_options = c_null_ptr
+        type(c_ptr) :: trace = c_null_ptr
     end type
 
     type, bind(c) :: pycrew_error

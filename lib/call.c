@@ -11,6 +11,8 @@
 #include "lib/format.h"
 #include "lib/result.h"
 #include "lib/shm/announce.h"
+#include "lib/shm/probes.h"
+#include "lib/trace.h"
 
 enum { SPIN_LOOKS = 60, CLAIM_LOOKS = 40, SHORT_SPIN_NS = 5000, TRIES = 1000 };
 
@@ -552,12 +554,15 @@ static inline unsigned retry_flags(const pycrew_call *call)
                : 0;
 }
 
-static inline void fill_request(pycrew_call *call)
+/* Always inline: the compiler takes a probe for as many instructions as its note has lines. */
+static inline __attribute__((always_inline)) void fill_request(pycrew_call *call)
 {
     pc_slot *slot = call->slot;
     pycrew_queue *queue = announced_in(call);
+    const pycrew_function *function = atomic_load_explicit(&call->function, memory_order_relaxed);
 
-    slot->function = atomic_load_explicit(&call->function, memory_order_relaxed)->number;
+    slot->function = function->number;
+    PC_PROBE4(submit, call->index, call->generation, function->number, &function->name[0]);
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |
@@ -603,6 +608,7 @@ static bool write_request(pycrew_call *call)
     uint32_t ticket;
 
     atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    pc_trace_submit(call);
     if (!pc_ring_take_ticket(&call->crew->tail, &ticket))
         return false;
     atomic_store_explicit(&call->ticket, ticket, memory_order_relaxed);
@@ -1235,6 +1241,8 @@ bool pc_call_end_by_host(pycrew_call *call, uint64_t word, int code, const pc_er
 
     if (!pc_slot_end_by_host(call->slot, word, &ending))
         return false;
+    if (pc_word_is_queued(word))
+        pc_trace_unrun(call, code);
     call->host_ended = true;
     call->host_code = code;
     if (code < 0) {
@@ -1371,6 +1379,7 @@ bool pc_call_requeue(pycrew_call *call, uint64_t word)
     /* The dead one may have begun with its result there. */
     if (call->slot->flags & PC_REQUEST_TIMED)
         leave_mark(call, call->chunk_in_use ? 0 : sampling_of(call->function));
+    pc_trace_submit(call);
     /* No look at it in between: it is QUEUED, and its new entry is still to come. */
     atomic_store(&call->published, unpublished);
     /* Before it is queued: from then on it may be claimed (by an aliased entry, see ring.h), end, and

@@ -17,6 +17,7 @@
 #include "lib/crew.h"
 #include "lib/export.h"
 #include "lib/shm/budget.h"
+#include "lib/trace.h"
 
 enum {
     CALLS_DEFAULT = 4096,
@@ -144,6 +145,8 @@ static int check_options(const pycrew_options *o)
         return pc_fail(-EINVAL, "options.output is %d; PYCREW_LOG, PYCREW_INHERIT or PYCREW_DISCARD", o->output);
     if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
         return rc;
+    if (o->trace != NULL && *o->trace == '\0')
+        return pc_fail(-EINVAL, "options.trace is an empty string");
     if (o->inflight > CALLS_MAX)
         return pc_fail(-EINVAL, "options.inflight is %u; at most %d", o->inflight, CALLS_MAX);
     if ((rc = pc_engine_check(o)) < 0)
@@ -296,7 +299,8 @@ static int create_segment(pycrew_crew *crew, size_t memory)
                         .queues = crew->queue_limit + 1,
                         .cpus = usable_cpus(crew),
                         .host_pid = (uint32_t)getpid(),
-                        .spin_ns = SPIN_NS};
+                        .spin_ns = SPIN_NS,
+                        .trace = pc_trace_ring_size(crew)};
     bool prefer_memfd;
     size_t cap = memory_cap(crew, memory, &prefer_memfd), fixed;
     int rc;
@@ -452,11 +456,11 @@ static int build(pycrew_crew *crew, const pycrew_options *options)
 {
     int rc;
 
-    if ((rc = take_options(crew, options)) < 0 || (rc = check_descriptors(crew)) < 0 ||
-        (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
+    if ((rc = take_options(crew, options)) < 0 || (rc = pc_trace_open(crew, options->trace)) < 0 ||
+        (rc = check_descriptors(crew)) < 0 || (rc = make_fork_guard(crew)) < 0 || (rc = create_segment(crew, options->memory)) < 0 ||
         (rc = make_calls(crew)) < 0 || (rc = make_workers(crew)) < 0 ||
         (rc = pc_arrays_init(crew)) < 0 ||
-        (rc = pc_queues_init(crew)) < 0)
+        (rc = pc_queues_init(crew)) < 0 || (rc = pc_trace_start(crew)) < 0)
         return rc;
     return pc_supervisor_start(crew);
 }
@@ -704,6 +708,7 @@ static void close_in_fork(pycrew_crew *crew)
     }
     crew->supervising = false;
     pc_supervisor_stop(crew);
+    pc_trace_stop(crew, true);
     pc_exports_stop(crew, true);
     free_crew(crew);
 }
@@ -727,6 +732,7 @@ void pycrew_close(pycrew_crew *crew)
         pc_crew_kick(crew);
     }
     pc_supervisor_stop(crew);
+    pc_trace_stop(crew, false);
     pc_exports_stop(crew, false);
     free_crew(crew);
 }

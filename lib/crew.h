@@ -60,6 +60,7 @@ typedef struct pc_arrays pc_arrays;           /* array.c: the blocks of arrays, 
 typedef struct pc_call_arrays pc_call_arrays; /* and those of a call */
 typedef struct pc_stream pc_stream;           /* stream.c */
 typedef struct pc_call_memory pc_call_memory; /* stub.c */
+typedef struct pc_trace pc_trace;             /* trace.c */
 
 /* The right to read a block of a worker's: from taken to ended nobody else gets its spans. */
 typedef struct pc_lease {
@@ -389,6 +390,7 @@ struct pycrew_crew {
     int64_t start_timeout_ns;
     void (*log)(void *data, int level, const char *line);
     void *log_data;
+    pc_trace *trace; /* NULL: none */
 };
 
 /* ---- crew.c ---- */

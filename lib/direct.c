@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "lib/crew.h"
+#include "lib/trace.h"
 
 static int fail_not_ready(unsigned worker)
 {
@@ -110,6 +111,7 @@ static bool push_if_open(pycrew_call *call)
     bool open;
 
     atomic_store_explicit(&call->submitted, pc_now_coarse(), memory_order_relaxed);
+    pc_trace_submit(call);
     pthread_mutex_lock(&w->lock);
     open = w->inbox_open && w->incarnation == call->incarnation;
     if (open)

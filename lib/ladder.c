@@ -19,6 +19,7 @@
 
 #include "lib/crew.h"
 #include "lib/shm/control.h"
+#include "lib/trace.h"
 
 #define MS ((int64_t)1000 * 1000)
 #define SLEEPER_NS (500 * MS)
@@ -366,6 +367,7 @@ static void step(pycrew_crew *crew, unsigned worker, int64_t now)
     }
     w->step = PC_STEP_DOOMED;
     w->step_time = INT64_MAX;
+    pc_trace_kill(&crew->calls[w->step_call], worker);
     send_signal(w, SIGKILL);
 }
 
@@ -414,9 +416,10 @@ static void end_stuck(pycrew_crew *crew, pycrew_call *call)
     if (worker >= crew->workers)
         return;
     crew->crew_workers[worker].killed = true;
-    if (pc_slot_doom(call->slot, call->generation, worker))
+    if (pc_slot_doom(call->slot, call->generation, worker)) {
+        pc_trace_kill(call, worker);
         send_signal(&crew->crew_workers[worker], SIGKILL);
-    else
+    } else
         crew->crew_workers[worker].killed = false;
 }
 

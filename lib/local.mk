@@ -33,10 +33,12 @@ shm_sources = \
 	lib/shm/histogram.c lib/shm/histogram.h \
 	lib/shm/idle.c lib/shm/idle.h \
 	lib/shm/inbox.c lib/shm/inbox.h \
+	lib/shm/probes.h \
 	lib/shm/ring.c lib/shm/ring.h \
 	lib/shm/segment.c lib/shm/segment.h \
 	lib/shm/sleeper.c lib/shm/sleeper.h \
 	lib/shm/slot.c lib/shm/slot.h \
+	lib/shm/trace.h \
 	lib/shm/upcall.c lib/shm/upcall.h \
 	lib/shm/value.c lib/shm/value.h
 
@@ -89,6 +91,7 @@ lib_libpccore_la_SOURCES = \
 	lib/supervisor.c lib/supervisor.h \
 	lib/sweep.c \
 	lib/terminal.c \
+	lib/trace.c lib/trace.h \
 	lib/zygote.c
 lib_libpccore_la_CPPFLAGS = $(lib_cppflags)
 lib_libpccore_la_CFLAGS = $(lib_cflags)

@@ -159,12 +159,14 @@ typedef struct pycrew_options {
                                    (not in setuid programs), and without that, here. See doc/engines.md */
     const char *engine_options; /* the factory's keyword arguments, a JSON object; NULL: $PYCREW_ENGINE_OPTIONS, where
                                    the engine is from the environment, too; else none */
+    const char *trace;          /* a file that is written anew: all calls, by worker, as Chrome trace JSON, for
+                                   Perfetto and its kin. NULL: none. See pycrew_open(3) */
 } pycrew_options;
 
 #define PYCREW_NO_CORE ((int64_t)-1)
 
 #ifdef __cplusplus
-#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false, 0, nullptr, nullptr, nullptr}
+#define PYCREW_OPTIONS_INIT {sizeof(pycrew_options), 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0, 0, nullptr, 0, 0, 0, 0, 0, false, 0, nullptr, nullptr, nullptr, nullptr}
 #else
 #define PYCREW_OPTIONS_INIT {.size = sizeof(pycrew_options)}
 #endif
@@ -183,6 +185,7 @@ typedef struct pycrew_options {
  *   -EMFILE         too few descriptors: a crew needs 8, 3 for each worker, 1 for each open queue
  *   -E2BIG          path and preload are too long together
  *   -EFBIG          memory is more than a file may have (RLIMIT_FSIZE)
+ *   -ENOENT, ...    trace cannot be opened: what open(2) says
  *   -ENOMEM */
 PYCREW_API int pycrew_open(pycrew_crew **ret, const pycrew_options *options);
 

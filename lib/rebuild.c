@@ -25,6 +25,7 @@
 #include "lib/crew.h"
 #include "lib/export.h"
 #include "lib/shm/announce.h"
+#include "lib/trace.h"
 
 #define MS ((int64_t)1000 * 1000)
 #define SETTLE_NS (1000 * MS) /* a thread in the middle of a submit is waited for as long */
@@ -257,6 +258,7 @@ static void begin(pycrew_crew *crew, const char *what)
         what);
     pthread_mutex_lock(&crew->lock);
     crew->rebuilding = true;
+    pc_trace_note(crew, "shared memory is made anew");
     crew->all_dead = false;
     pc_ring_close(&crew->tail);
     crew->command_count = 0;

@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "lib/supervisor.h"
+#include "lib/trace.h"
 
 enum { TELL_AGAIN_MS = 100 }; /* what it was told stands in memory that workers may write over */
 
@@ -38,11 +39,16 @@ static void set_step(pycrew_crew *crew, enum pc_reload_step step)
     pthread_mutex_lock(&crew->lock);
     crew->reload.step = step;
     pthread_mutex_unlock(&crew->lock);
+    if (step == PC_RELOAD_IMPORTS)
+        pc_trace_note(crew, "reload begins");
+    if (step == PC_RELOAD_MOVES)
+        pc_trace_note(crew, "reload: new modules are in use");
 }
 
 /* Ends the reload for all whom it serves. */
 static void finish(pycrew_crew *crew, int code, const char *message, const char *traceback)
 {
+    pc_trace_note(crew, code < 0 ? "reload failed" : "reload ends");
     pthread_mutex_lock(&crew->lock);
     crew->reload.step = PC_RELOAD_NONE;
     for (pc_reload_waiter *w = crew->reload.waiters; w != NULL; w = w->next) {

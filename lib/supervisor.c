@@ -26,6 +26,7 @@
 #include "lib/shm/announce.h"
 #include "lib/shm/upcall.h"
 #include "lib/supervisor.h"
+#include "lib/trace.h"
 
 #define MS PC_MS
 
@@ -468,6 +469,7 @@ static void admit(pycrew_crew *crew, unsigned worker)
     pthread_cond_broadcast(&crew->changed);
     pthread_mutex_unlock(&crew->lock);
     count_alive(crew, 1);
+    pc_trace_started(crew, worker);
     crew->start_failures = 0;
     /* Full, or no memory is left: it would wait for ever. (If it has died, that does no harm.) */
     if (pc_control_send(w->lifeline, &message, NULL, 0, NULL, 0) < 0)
@@ -593,6 +595,8 @@ static void bury(pycrew_crew *crew, unsigned worker)
     if (!w->told)
         w->signal = SIGKILL; /* by its PDEATHSIG */
     hear_worker(crew, worker);
+    if (w->was_ready)
+        pc_trace_died(crew, worker, planned);
     pc_terminal_take_back(crew, w->pid);
     /* Before anything is believed: what it left may be what killed it. */
     if (!crew->rebuilding && (damage = pc_crew_audit(crew)) != NULL)
@@ -1014,6 +1018,7 @@ static void turn(pycrew_crew *crew, int64_t extra)
 
     if (crew->lost)
         extra = least(extra, now + LOST_LOOK_MS * MS);
+    pc_trace_say(crew);
     next = least(extra, pc_rebuild_run(crew, now));
     next = least(next, pc_ladder_run(crew, now));
     next = least(next, end_leaving(crew, now));

@@ -14,6 +14,7 @@
 #include "lib/export.h"
 #include "lib/shm/budget.h"
 #include "lib/shm/control.h"
+#include "lib/trace.h"
 
 enum { TRIES = 1000 };
 
@@ -77,6 +78,7 @@ static void end_directed(pycrew_call *call, uint64_t word, unsigned worker, cons
 
 static void queue_again(pycrew_call *call, uint64_t word)
 {
+    pc_trace_retry(call, pc_word_worker(word));
     if (!pc_call_requeue(call, word))
         pc_crew_distrust(call->crew, "a dead worker's slot that changes");
     else if (!call->chunk_in_use)

@@ -113,6 +113,7 @@ API_TESTS = $(BIG_TESTS) \
 	tests/test-stubs-hpp \
 	tests/test-threads \
 	tests/test-together \
+	tests/test-trace \
 	tests/test-value-trip
 
 # pycrew.hpp's, in C++ and as pedantic as the header promises to bear.
@@ -287,6 +288,7 @@ SCRIPT_TESTS = \
 	tests/cli-map.t \
 	tests/cli-resume.t \
 	tests/cli-top.t \
+	tests/cli-trace.t \
 	tests/completion.t \
 	tests/contributing.t \
 	tests/debug.t \
@@ -303,7 +305,8 @@ SCRIPT_TESTS = \
 	tests/test-guide.t \
 	tests/test-languages.t \
 	tests/test-service.t \
-	tests/test-stubs.t
+	tests/test-stubs.t \
+	tests/usdt.t
 
 # What tests read: Python modules and data.
 test_data = \
@@ -347,6 +350,7 @@ test_data = \
 	tests/py/steps_array_ops.py tests/py/steps_async_ops.py \
 	tests/py/steps_ops.py \
 	tests/py/stub_ops.py \
+	tests/py/trace_check.py \
 	tests/shm/fixture.h
 
 # ---- How they are built and run ----
@@ -388,7 +392,8 @@ THREAD_TESTS = $(HARNESS_TESTS) $(SHM_TESTS) $(CORE_TESTS) \
 	tests/test-stats \
 	tests/test-stream \
 	tests/test-stubs \
-	tests/test-threads
+	tests/test-threads \
+	tests/test-trace
 VALGRIND_TESTS = $(SHM_TESTS) $(CORE_TESTS)
 
 TEST_EXTENSIONS = .t

@@ -27,7 +27,7 @@ says() {
     grep -q "$1" "$scratch/out" "$scratch/err"
 }
 
-echo 1..27
+echo 1..28
 
 # shellcheck disable=SC2016 # no command, a code block's fence
 sed -n '/^```c/,/^```$/{/^```c/d;/^```$/q;p}' "${top_srcdir:?}/README.md" | cmp -s - "$top_srcdir/examples/hello/hello.c"
@@ -72,6 +72,10 @@ check stubs_have_the_modules_own_types
 
 run examples/hello/hello && [ "$(cat "$scratch/out")" = '10 over 4 is 210' ]
 check hello_prints_its_number
+
+run examples/trace/trace "$scratch/trace.json" && says 'their trace is in' &&
+    "${PYTHON:?}" "$top_srcdir/tests/py/trace_check.py" "$scratch/trace.json" 'sum(c["args"]["ended"] for c in chunks) == 100'
+check a_trace_has_all_calls
 
 run examples/progress/progress && [ "$(tail -n 2 "$scratch/out")" = '3 of 10
 stopped after 3' ]

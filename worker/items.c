@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "lib/shm/idle.h"
+#include "lib/shm/probes.h"
 #include "worker/array.h"
 #include "worker/async.h"
 #include "worker/engine.h"
@@ -452,6 +453,9 @@ void pc_items_close(pc_execution *e, const pc_items_writer *w, int64_t start)
 {
     int64_t busy = pc_now() - start;
 
+    PC_PROBE4(chunk_end, e->number, e->generation,
+              pc_chunk_finished(atomic_load_explicit(&w->chunk->progress, memory_order_relaxed)) - w->chunk->begin,
+              e->function);
     note_results(e->loop, w);
     atomic_store_explicit(&w->chunk->busy_ns, busy, memory_order_relaxed);
     pc_timing_end_chunk(e, w, busy);
@@ -471,6 +475,7 @@ bool pc_items_run_chunk(pc_execution *e)
     int64_t start = pc_now();
     enum pc_items_progress progress;
 
+    PC_PROBE4(chunk_begin, e->number, e->generation, chunk->count - chunk->begin, e->function);
     e->shape = chunk->shape;
     e->slot->result_ran = 0;
     pc_run_publish_entered(e); /* per item, progress tells */

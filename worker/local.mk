@@ -22,6 +22,7 @@ worker_sources = \
 	worker/stream.c worker/stream.h \
 	worker/run.c worker/run.h \
 	worker/timing.c worker/timing.h \
+	worker/trace.c worker/trace.h \
 	worker/worker.h \
 	worker/zygote.c
 

@@ -10,6 +10,7 @@
 
 #include "lib/shm/idle.h"
 #include "lib/shm/inbox.h"
+#include "lib/shm/probes.h"
 #include "worker/array.h"
 #include "worker/async.h"
 #include "worker/host.h"
@@ -19,6 +20,7 @@
 #include "worker/object.h"
 #include "worker/stream.h"
 #include "worker/timing.h"
+#include "worker/trace.h"
 
 /* ---- single calls ---- */
 
@@ -165,6 +167,9 @@ void pc_loop_finish(const pc_execution *e)
 {
     pc_ending ending;
 
+    PC_PROBE4(call_end, e->number, e->generation, e->function, e->slot->result_kind);
+    if (__builtin_expect(e->traced, 0)) /* before its end is seen, so that a trace holds all that ended */
+        pc_trace_end(e);
     if (!pc_slot_finish(e->slot, e->word, &ending))
         pc_loop_await_death(e);
     pc_lifeline_tell(e->loop->worker, &ending, e->number);
@@ -181,6 +186,9 @@ static void run_slot(pc_loop *l, uint32_t number, uint64_t word)
                       .word = word};
     bool ended;
 
+    PC_PROBE3(call_begin, e.number, e.generation, e.function);
+    if (__builtin_expect(l->worker->segment.traces != NULL, 0))
+        pc_trace_begin(&e);
     if (__builtin_expect(slot->flags & (PC_REQUEST_BATCH | PC_REQUEST_TIMED), 0))
         ended = slot->flags & PC_REQUEST_BATCH ? pc_items_run_chunk(&e) : run_timed(&e);
     else

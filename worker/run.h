@@ -44,6 +44,7 @@ typedef struct pc_execution {
     uint64_t shape; /* of the arguments, if they are a record; else 0 */
     bool ran;       /* the function was entered */
     bool stopped;   /* a coroutine's: it was asked to end */
+    bool traced;    /* its beginning is in the worker's ring: see trace.h */
     uint32_t number; /* the slot's, */
     uint64_t word;   /* and what it was claimed as */
     PyObject *awaitable; /* what the function returned, if that is to be awaited */

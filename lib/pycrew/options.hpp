@@ -41,6 +41,7 @@ struct options {
     unsigned inflight = 0;
     std::string loop{};
     std::string engine{}, engine_options{};
+    std::string trace{};
 };
 
 namespace detail
@@ -91,6 +92,7 @@ class native_options
         native_.loop = text(from.loop);
         native_.engine = text(from.engine);
         native_.engine_options = text(from.engine_options);
+        native_.trace = text(from.trace);
     }
     void set_limits(const options &from)
     {

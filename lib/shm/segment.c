@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/shm/trace.h"
 #include "lib/shm/upcall.h"
 
 #define NAME_PREFIX "pycrew."
@@ -35,7 +36,7 @@ static size_t place(size_t *offset, size_t size)
 }
 
 typedef struct layout {
-    size_t workers, upcalls, queues, queue_stride, ring, span_owners, stops, times, slots, spans;
+    size_t workers, upcalls, queues, queue_stride, ring, span_owners, stops, times, submits, traces, slots, spans;
 } layout;
 
 static layout compute_layout(const pc_config *config)
@@ -52,6 +53,8 @@ static layout compute_layout(const pc_config *config)
     l.span_owners = place(&offset, config->spans * sizeof(uint32_t));
     l.stops = place(&offset, config->slots * sizeof(uint32_t));
     l.times = place(&offset, config->workers * sizeof(pc_worker_times));
+    l.submits = place(&offset, config->trace != 0 ? config->slots * sizeof(int64_t) : 0);
+    l.traces = place(&offset, config->workers * pc_trace_stride(config));
     offset = align_up(offset, PAGE);
     l.slots = place(&offset, config->slots * sizeof(pc_slot));
     l.spans = align_up(offset, PAGE);
@@ -77,6 +80,8 @@ static void set_pointers(pc_segment *segment)
     segment->span_owners = (_Atomic uint32_t *)(void *)(base + l.span_owners);
     segment->stops = (_Atomic uint32_t *)(void *)(base + l.stops);
     segment->times = (pc_worker_times *)(void *)(base + l.times);
+    segment->submits = segment->config.trace != 0 ? (_Atomic int64_t *)(void *)(base + l.submits) : NULL;
+    segment->traces = segment->config.trace != 0 ? base + l.traces : NULL;
     segment->slots = (pc_slot *)(void *)(base + l.slots);
     segment->spans_offset = l.spans;
 }

@@ -1,7 +1,7 @@
 /* segment: the shared memory of a crew, its layout, and how both sides map it.
  *
- * Overview. header | worker records | upcalls | queues | ring | span owners | stops | times | slots | spans, then a
- * guard page that is never accessible (the host can read it: zeros, where a C string ends at the latest
+ * Overview. header | worker records | upcalls | queues | ring | span owners | stops | times | trace | slots | spans,
+ * then a guard page that is never accessible (the host can read it: zeros, where a C string ends at the latest
  * that somebody wrote over). Counts are fixed when the host creates it; each side computes the
  * offsets from them alone. PC_LAYOUT_HASH speaks for every size and offset that both sides must
  * agree on; the worker shows its own before it is given the segment.
@@ -42,6 +42,8 @@ typedef struct pc_config {
     uint32_t cpus;        /* that this process may use, for the spin policy */
     uint32_t host_pid;
     uint64_t spin_ns;     /* how long an idle worker spins before it sleeps */
+    uint32_t trace;       /* events in each worker's ring, a power of two; 0: none are kept. See trace.h */
+    uint32_t reserved;
 } pc_config;
 
 enum { PC_VERSION_SIZE = 24 };
@@ -154,6 +156,9 @@ typedef struct pc_segment {
     uint8_t *queues;
     size_t queue_stride;
     _Atomic uint64_t *ring;
+    _Atomic int64_t *submits; /* by slot: when it was queued; the host's. NULL: nothing is traced, as */
+    uint8_t *traces;          /* the workers' rings of events, see trace.h; beside ring and slots, which each call
+                                 has at hand */
     _Atomic uint32_t *span_owners;
     _Atomic uint32_t *stops; /* by slot: the generation that is to be stopped; the host's */
     pc_worker_times *times;  /* by worker; see histogram.h */
@@ -162,7 +167,7 @@ typedef struct pc_segment {
 } pc_segment;
 
 #define PC_LAYOUT_HASH                                                                             \
-    (UINT64_C(0x70637265770017) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
+    (UINT64_C(0x70637265770027) ^ sizeof(pc_header) << 8 ^ sizeof(pc_worker_record) << 20 ^        \
      sizeof(pc_worker_times) << 36 ^                                                               \
      sizeof(pc_slot) << 32 ^ offsetof(pc_slot, function) << 44 ^ PC_SPAN_SIZE << 24 ^              \
      (uint64_t)PC_RESULT_BATCH << 60)
