@@ -146,7 +146,7 @@ static int check_options(const pycrew_options *o)
     if ((rc = check_times(o)) < 0 || (rc = check_python(o->python)) < 0)
         return rc;
     if (o->trace != NULL && *o->trace == '\0')
-        return pc_fail(-EINVAL, "options.trace is an empty string");
+        return pc_fail(-EINVAL, "options.trace is an empty string: a file's path, or NULL");
     if (o->inflight > CALLS_MAX)
         return pc_fail(-EINVAL, "options.inflight is %u; at most %d", o->inflight, CALLS_MAX);
     if ((rc = pc_engine_check(o)) < 0)

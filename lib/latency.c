@@ -42,7 +42,7 @@ static int check_quantile(const pycrew_crew *crew, int interval, int worker, dou
         return pc_fail(-EINVAL, "pycrew_stats_quantile: there is no worker %d, the crew has %u", worker,
                        crew->workers);
     if (!(share >= 0 && share <= 1)) /* nor a NaN */
-        return pc_fail(-EINVAL, "pycrew_stats_quantile: share is to be from 0 to 1");
+        return pc_fail(-EINVAL, "pycrew_stats_quantile: share is %g; from 0 to 1", share);
     return 0;
 }
 

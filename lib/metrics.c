@@ -236,7 +236,7 @@ static int check_name(const char *name)
         return pc_fail(-EINVAL, "pycrew_metrics_write: name is not UTF-8 at byte %zu",
                        pc_utf8_prefix(name, size));
     if (size > 1000)
-        return pc_fail(-EINVAL, "pycrew_metrics_write: name has %zu bytes; 1000 are allowed", size);
+        return pc_fail(-EINVAL, "pycrew_metrics_write: name has %zu bytes; at most 1000", size);
     return 0;
 }
 

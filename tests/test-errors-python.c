@@ -532,6 +532,10 @@ ROWS(engines_and_loops_that_cannot_be_had)
           "a worker's start failed: TypeError: engine_options is no JSON object, but *text*",
           OPEN(engine = "engine_ops:threads", options.engine_options = "[1]"));
     ERROR(PYCREW_ESTART,
+          "a worker's start failed: TypeError: engine_options: nested is to be a number of workers, from 1 to 1024, "
+          "and is *value*",
+          OPEN(engine = "engine_ops:threads", options.engine_options = "{\"nested\": 0}"));
+    ERROR(PYCREW_ESTART,
           "a worker's start failed: TypeError: the engine *engine* made no "
           "concurrent.futures.Executor, but an object "
           "of type *type*",

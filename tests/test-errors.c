@@ -77,6 +77,7 @@ ROWS(options_that_are_out_of_range)
           OPEN(init = "module:"));
     ERROR(-EINVAL, "options.python is an empty string: a program's name or path, or NULL",
           OPEN(python = ""));
+    ERROR(-EINVAL, "options.trace is an empty string: a file's path, or NULL", OPEN(trace = ""));
     ERROR(PYCREW_ESTART, "options.python is *path*: *reason*", OPEN(python = "/nowhere/python"));
 }
 
@@ -1137,12 +1138,30 @@ ROWS(statistics)
     pycrew_crew *crew = open_crew(1);
     pycrew_worker_stats worker;
     pycrew_stats stats = PYCREW_STATS_INIT;
+    char text[100], long_name[2000];
+    int64_t ns;
 
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
     stats.worker = &worker;
     stats.worker_size = 0;
     ERROR(-EINVAL, "pycrew_stats_get: stats must begin as PYCREW_STATS_INIT",
           pycrew_stats_get(crew, NULL));
     ERROR(-EINVAL, "pycrew_stats_get: stats->worker_size is 0", pycrew_stats_get(crew, &stats));
+    ERROR(-EINVAL, "pycrew_stats_quantile: crew and ret_ns must not be NULL",
+          pycrew_stats_quantile(crew, PYCREW_TIME_RUN, -1, 0.5, NULL));
+    ERROR(-EINVAL, "pycrew_stats_quantile: interval *number* is none of PYCREW_TIME_RUN, _WAIT and _TOTAL",
+          pycrew_stats_quantile(crew, 7, -1, 0.5, &ns));
+    ERROR(-EINVAL, "pycrew_stats_quantile: there is no worker *number*, the crew has *workers*",
+          pycrew_stats_quantile(crew, PYCREW_TIME_RUN, 1, 0.5, &ns));
+    ERROR(-EINVAL, "pycrew_stats_quantile: share is *share*; from 0 to 1",
+          pycrew_stats_quantile(crew, PYCREW_TIME_RUN, -1, 50, &ns));
+    ERROR(-EINVAL, "pycrew_metrics_write: crew and buffer must not be NULL",
+          pycrew_metrics_write(crew, NULL, NULL, 1));
+    ERROR(-EINVAL, "pycrew_metrics_write: name has *bytes* bytes; at most 1000",
+          pycrew_metrics_write(crew, long_name, text, sizeof text));
+    ERROR(-EINVAL, "pycrew_metrics_write: name is not UTF-8 at byte *number*",
+          pycrew_metrics_write(crew, "caf\xe9", text, sizeof text));
     pycrew_close(crew);
 }
 

@@ -55,7 +55,8 @@ FILES = {
 # In their place: there is no end of a log, and this test has no folder in /.
 INSTEAD = {"tail -f ": "tail -n +1 ", "/data ": "data "}
 # A record that fails is 1, as map's manual says; other commands end with 0.
-STATUS = {"pycrew map --timeout 10s": 1, "pycrew map --checkpoint": 1, "pycrew map --from-errors": 1}
+STATUS = {"pycrew map --timeout 10s": 1, "pycrew map --checkpoint": 1, "pycrew map --from-errors": 1,
+          "pycrew map --report": 1}
 # What packaging/fresh runs: the rest of the tests, minutes of benchmarks, an installation; and those that
 # need what a newcomer's machine does not have, or a crew that runs.
 ELSEWHERE = "./quickstart", "build/run ", "pycrew top", "make -C build bench", "./autogen.sh"

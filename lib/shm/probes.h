@@ -1,8 +1,9 @@
 /* probes: places that a tracer (bpftrace, perf, SystemTap) can watch: USDT, provider "pycrew".
  *
- * Each is one nop, and a note in the binary of where its arguments are: in what registers or memory they
- * are anyway. So they are there in every build that found sys/sdt.h (configure --enable-usdt), and cost what a
- * nop costs. A call is named by slot and generation, a pair that a crew does not use twice.
+ * Each is a nop, now and then a move for an argument, and a note in the binary of where its arguments
+ * are: in what registers or memory they are then. So they are there in every build that found sys/sdt.h
+ * (configure --enable-usdt). A call is named by slot and generation, a pair that a crew does not use
+ * twice.
  *
  * libpycrew:
  *   submit(slot, generation, function, name)   a call is about to be queued; a chunk of a batch, too. function: its
