@@ -562,7 +562,8 @@ static inline __attribute__((always_inline)) void fill_request(pycrew_call *call
     const pycrew_function *function = atomic_load_explicit(&call->function, memory_order_relaxed);
 
     slot->function = function->number;
-    PC_PROBE4(submit, call->index, call->generation, function->number, &function->name[0]);
+    PC_PROBE4(submit, call->index, atomic_load_explicit(&call->generation, memory_order_relaxed),
+              function->number, &function->name[0]);
     atomic_store_explicit(&slot->queue, (uint16_t)(queue ? queue->number : PC_QUEUE_NONE),
                           memory_order_relaxed);
     slot->flags = (uint16_t)(call->flags | (call->builder.json_result ? PC_REQUEST_JSON : 0) |

@@ -480,7 +480,7 @@ void pc_trace_kill(const pycrew_call *call, unsigned worker)
 {
     pc_trace *t = call->crew->trace;
 
-    PC_PROBE4(kill, call->index, call->generation, probed_name(call), worker);
+    PC_PROBE4(kill, call->index, atomic_load(&call->generation), probed_name(call), worker);
     if (t == NULL)
         return;
     enter(t);
@@ -494,7 +494,7 @@ void pc_trace_retry(const pycrew_call *call, unsigned worker)
 {
     pc_trace *t = call->crew->trace;
 
-    PC_PROBE4(retry, call->index, call->generation, probed_name(call), worker);
+    PC_PROBE4(retry, call->index, atomic_load(&call->generation), probed_name(call), worker);
     if (t == NULL || worker >= call->crew->workers)
         return;
     enter(t);

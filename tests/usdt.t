@@ -1,7 +1,8 @@
 #!/bin/sh
 # The static probes of library and worker are where lib/shm/probes.h says, and the bpftrace scripts know them.
 # That they fire is not tested: it takes root and a kernel that allows BPF.
-library=$top_builddir/lib/.libs/libpycrew.so worker=$top_builddir/worker/pycrew-worker
+top_srcdir=${top_srcdir:?}
+library=${top_builddir:?}/lib/.libs/libpycrew.so worker=${top_builddir:?}/worker/pycrew-worker
 scripts='latency deaths queueing'
 
 echo 1..5
@@ -28,7 +29,7 @@ described=$(sed -n 's/^ \*   \([a-z_]*\)(.*/\1/p' "$top_srcdir/lib/shm/probes.h"
 there=$(readelf -n "$library" "$worker" | awk '/Provider:/ { ours = $2 == "pycrew" } /Name:/ && ours { print $2 }' |
     sort -u)
 [ "$described" = "$there" ] && echo "ok 2 - each is described in probes.h" ||
-    printf 'not ok 2 - each is described in probes.h\n# there: %s\n' "$(echo $there)"
+    printf 'not ok 2 - each is described in probes.h\n# there: %s\n' "$(echo "$there" | tr '\n' ' ')"
 
 number=2
 for script in $scripts; do
