@@ -129,7 +129,7 @@ def json_has_the_workers_with_what_they_run_and_what_waits():
         for number, worker in enumerate(crew["worker"]):
             equal([worker[name] for name in ("worker", "state", "function", "calls_held", "calls", "deaths")],
                   [number, "busy", "top_ops:hold", 1, 0, 0], worker)
-            assert worker["rss"] > 1 << 20 and worker["busy"] > 0.5, worker
+            assert worker["rss"] > 1 << 20 and 0 < worker["busy"] <= 1, worker
             with open(f"/proc/{worker['pid']}/environ", "rb") as file:
                 assert f"PYCREW_MARK=00000{number}-".encode() in file.read(), worker
         host.finish()

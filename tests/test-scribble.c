@@ -39,7 +39,8 @@ static const char *sizes(void)
         "\"interrupt_item\":%zu,\"returned\":%zu,\"progress\":%zu,\"item_started\":%zu,"
         "\"busy\":%zu,\"block_count\":%zu,\"blocks\":%zu,\"block_sizes\":%zu,\"cancel\":%zu,"
         "\"results\":%zu,\"kind\":%zu,\"fault_item\":%zu,\"upcall\":%zu,\"places\":%d,"
-        "\"upcall_wakes\":%zu,\"upcall_armed\":%zu,\"exports\":%zu,\"upcall_bits\":%zu}",
+        "\"upcall_wakes\":%zu,\"upcall_armed\":%zu,\"exports\":%zu,\"upcall_bits\":%zu,"
+        "\"config\":%zu,\"times\":%zu}",
         sizeof(pc_header), sizeof(pc_worker_record), offsetof(pc_queue_record, bits),
         offsetof(pc_header, ring_head), offsetof(pc_header, closing), offsetof(pc_header, spinner),
         offsetof(pc_header, alive), offsetof(pc_header, idle), offsetof(pc_header, host_spinners),
@@ -51,7 +52,8 @@ static const char *sizes(void)
         offsetof(pc_chunk, block_sizes), offsetof(pc_chunk, cancel), offsetof(pc_chunk, results),
         offsetof(pc_chunk, kind), offsetof(pc_chunk, fault_item), sizeof(pc_upcall), PC_UPCALLS,
         offsetof(pc_header, upcall_wakes), offsetof(pc_header, upcall_armed),
-        offsetof(pc_header, exports), offsetof(pc_header, upcalls));
+        offsetof(pc_header, exports), offsetof(pc_header, upcalls),
+        offsetof(pc_header, config), sizeof(pc_worker_times));
     return text;
 }
 

@@ -26,7 +26,7 @@ class Segment:
         self.base, end = mapping()
         self.size = end - self.base
         self.at = sizes
-        config = struct.unpack("6I", self.read(8, 24))
+        config = struct.unpack("6I", self.read(sizes["config"], 24))
         self.slots, self.workers, self.queues, self.spans = config[:4]
         offset = self.up(sizes["header"])
         self.records = offset
@@ -40,6 +40,8 @@ class Segment:
         offset = self.up(offset + self.slots * 8)
         self.owners = offset
         offset = self.up(offset + self.spans * 4)
+        offset = self.up(offset + self.slots * 4)  # stops
+        offset = self.up(offset + self.workers * sizes["times"])
         self.slot_area = self.up(offset, 4096)
         self.span_area = self.up(self.slot_area + self.slots * 256, 4096)
 
