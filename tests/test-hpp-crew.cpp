@@ -204,7 +204,8 @@ TEST(a_map_s_failures_stop_it_or_are_filled_and_told)
 
     for (std::size_t i = 0; i < in.size(); i++)
         in[i] = static_cast<int>(i);
-    ASSERT(failure_of([&] { crew.map("api_ops:fail_if_odd", out, in); }).message() == "odd: 1");
+    /* of which chunk the failure is that is seen first is chance */
+    ASSERT(failure_of([&] { crew.map("api_ops:fail_if_odd", out, in); }).message().rfind("odd: ", 0) == 0);
     const auto options =
         pycrew::map_options().fill(-7).failures(codes).first_failed(first).progress(
             [&](const auto &now) {
