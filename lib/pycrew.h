@@ -4,7 +4,7 @@
  * memory and run in parallel; results come back in place. A worker that crashes is an error code
  * to its caller and is replaced. The calling program never loads Python.
  *
- *     pycrew_crew *crew;
+ *     pycrew_crew *crew = NULL;
  *     int sum;
  *     if (pycrew_open(&crew, NULL) < 0 ||
  *         pycrew_run(crew, "math_ops:add", "ii>i", 3, 5, &sum) < 0)
@@ -13,9 +13,10 @@
  *
  * Codes      What can fail returns 0 (or a count), or a negative code: a negated errno where one
  *            fits, else one of PYCREW_CODES. pycrew_last_error() has the detail, for this thread.
- *            On failure outputs are untouched, but pycrew_map's.
+ *            On failure outputs are untouched, but pycrew_map's: begin pointers with NULL.
  * Ownership  What a call or a batch item returns lives until that is released. Functions that
- *            close or release take NULL.
+ *            close or release take NULL. Each thing is released once, for it may be another's from then
+ *            on; the crew is closed last, and all that is left of it is gone then.
  * Threads    Everything is thread-safe, except that one call, batch or queue is used by one thread
  *            at a time. Only functions with a timeout, and open, close, the run and map functions,
  *            pycrew_actor_new and pycrew_actor_run, sleep.
@@ -227,7 +228,9 @@ PYCREW_API void pycrew_close(pycrew_crew *crew);
  *   name=  before a unit: a keyword argument
  * Spaces and commas are free. One unit after '>' is the value itself, several are a sequence of
  * exactly that length; an empty result is discarded. An argument K takes is written as
- * unsigned long long, s# as (const char *, size_t), and results as pointers to those.
+ * unsigned long long, s# as (const char *, size_t), and results as pointers to those. No compiler
+ * checks that: 3.0 and not 3 for d, (long long)n for L, (size_t)n behind a #; another type is a crash
+ * of this program's or a wrong number, and no error code.
  *
  * pycrew_run: in its result, s, z, y# and j are copies for the caller to free(), and A is taken: it
  * lives until pycrew_array_drop.
