@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include "lib/shm/control.h"
 #include "lib/shm/probes.h"
 #include "lib/shm/trace.h"
+
+#define END_NS INT64_C(1000000000) /* so long a reader may take nothing, when the crew closes */
 
 enum {
     LOOK_MS = 20,      /* so often rings are emptied: */
@@ -65,14 +68,15 @@ struct pc_trace {
     const pycrew_function **functions; /* by number, as found */
     text writing;                      /* the thread's, as */
     uint64_t position;                 /* in the file */
+    int64_t progress;                  /* when that went on */
 
     pthread_mutex_t lock; /* what follows, and all above but fd and writing */
     pthread_cond_t wake;
     text text;
     int64_t now; /* when the lock was taken */
     uint64_t events, lost_calls, lost_events;
-    bool stop;
     bool first; /* nothing was written yet */
+    _Atomic int64_t stop; /* since when it is to end; 0: it is not */
 
     _Atomic int error; /* errno of a write; nothing is written after it */
     bool said;         /* the supervisor's */
@@ -542,12 +546,25 @@ static bool is_ours(const pc_trace *t)
     return fstat(t->fd, &status) == 0 && status.st_dev == t->device && status.st_ino == t->inode;
 }
 
+/* A pipe is full. False, with errno: who reads it has taken nothing for too long, and the crew is to close. */
+static bool await_reader(const pc_trace *t)
+{
+    struct pollfd pipe = {.fd = t->fd, .events = POLLOUT};
+    int64_t stop = atomic_load(&t->stop), since = t->progress > stop ? t->progress : stop;
+
+    poll(&pipe, 1, LOOK_MS);
+    if (stop == 0 || pc_now() - since < END_NS)
+        return true;
+    errno = ETIMEDOUT;
+    return false;
+}
+
 static void write_out(pc_trace *t, const char *data, size_t size)
 {
     while (size > 0 && atomic_load(&t->error) == 0) {
         ssize_t written = is_ours(t) ? write(t->fd, data, size) : (errno = EBADF, -1);
 
-        if (written < 0 && errno == EINTR)
+        if (written < 0 && (errno == EINTR || (errno == EAGAIN && await_reader(t))))
             continue;
         if (written < 0) {
             atomic_store(&t->error, errno);
@@ -557,6 +574,7 @@ static void write_out(pc_trace *t, const char *data, size_t size)
         data += written;
         size -= (size_t)written;
         t->position += (uint64_t)written;
+        t->progress = pc_now();
     }
 }
 
@@ -617,22 +635,38 @@ static void flush(pc_trace *t)
     write_events(t, taken.data, taken.size);
 }
 
+/* In the thread whose signals are blocked: a reader that is gone is an error of write() there, and no signal. */
+static void write_end(pc_trace *t)
+{
+    flush(t);
+    enter(t);
+    t->text.size = 0;
+    add(t,
+        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew_end\",\"args\":{\"events\":%llu,"
+        "\"lost_calls\":%llu,"
+        "\"lost_events\":%llu}}",
+        pid_of(t), (unsigned long long)t->events + 1, (unsigned long long)t->lost_calls,
+        (unsigned long long)t->lost_events);
+    leave(t);
+    write_events(t, t->text.data, t->text.size);
+    write_out(t, "\n]\n", 3);
+}
+
 static void *run(void *data)
 {
     pc_trace *t = data;
-    bool stop = false;
 
-    while (!stop) {
+    while (atomic_load(&t->stop) == 0) {
         int64_t until = pc_now() + LOOK_MS * INT64_C(1000000);
         struct timespec time = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 
         flush(t);
         pthread_mutex_lock(&t->lock);
-        if (!t->stop)
+        if (atomic_load(&t->stop) == 0)
             pthread_cond_timedwait(&t->wake, &t->lock, &time);
-        stop = t->stop;
         pthread_mutex_unlock(&t->lock);
     }
+    write_end(t);
     return NULL;
 }
 
@@ -661,14 +695,14 @@ uint32_t pc_trace_ring_size(const pycrew_crew *crew)
     return size;
 }
 
-/* A pipe that nobody reads is told of, and not waited for; one that is read blocks the thread that
- * writes it, and nobody else. */
+/* A pipe that nobody reads is told of, and not waited for; one that is full is waited for by the thread
+ * that writes it, and nobody else, but for a second at the end. */
 static int open_file(pc_trace *t, const char *path)
 {
     struct stat status;
 
     t->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
-    if (t->fd < 0 || fcntl(t->fd, F_SETFL, 0) < 0 || fstat(t->fd, &status) < 0)
+    if (t->fd < 0 || fstat(t->fd, &status) < 0)
         return pc_fail(-errno, "options.trace: %s: %s", path, pycrew_strerror(-errno));
     t->device = status.st_dev;
     t->inode = status.st_ino;
@@ -753,22 +787,10 @@ int pc_trace_start(pycrew_crew *crew)
 static void end_file(pc_trace *t)
 {
     pthread_mutex_lock(&t->lock);
-    t->stop = true;
+    atomic_store(&t->stop, pc_now());
     pthread_cond_signal(&t->wake);
     pthread_mutex_unlock(&t->lock);
     pthread_join(t->thread, NULL);
-    flush(t);
-    enter(t);
-    t->text.size = 0;
-    add(t,
-        "{\"ph\":\"M\",\"pid\":%d,\"tid\":0,\"name\":\"pycrew_end\",\"args\":{\"events\":%llu,"
-        "\"lost_calls\":%llu,"
-        "\"lost_events\":%llu}}",
-        pid_of(t), (unsigned long long)t->events + 1, (unsigned long long)t->lost_calls,
-        (unsigned long long)t->lost_events);
-    leave(t);
-    write_events(t, t->text.data, t->text.size);
-    write_out(t, "\n]\n", 3);
     pc_trace_say(t->crew);
 }
 
@@ -783,21 +805,22 @@ static void free_running(pc_trace *t)
     }
 }
 
-/* In a fork the lock may be another thread's, which is not there. */
+/* In a fork the thread is not there, and was perhaps in the middle of what it has: that is left as it is. */
 void pc_trace_stop(pycrew_crew *crew, bool in_fork)
 {
     pc_trace *t = crew->trace;
 
+    crew->trace = in_fork ? NULL : t;
     if (t == NULL)
         return;
     if (t->started && !in_fork)
         end_file(t);
     if (t->fd >= 0 && is_ours(t))
         close(t->fd);
-    if (!in_fork) {
-        pthread_cond_destroy(&t->wake);
-        pthread_mutex_destroy(&t->lock);
-    }
+    if (in_fork)
+        return;
+    pthread_cond_destroy(&t->wake);
+    pthread_mutex_destroy(&t->lock);
     free_running(t);
     free(t->slots);
     free(t->lanes);

@@ -706,6 +706,16 @@ TEST(a_stack_that_is_asked_for_changes_nothing)
     pycrew_close(crew);
 }
 
+TEST(a_file_of_user_code_that_has_the_fault_files_number_is_left_alone)
+{
+    pycrew_crew *crew = open_preloaded(1);
+    int same = 0;
+
+    OK(pycrew_run(crew, "misuse_ops:close_all_and_write", "s>p", scratch("own"), &same));
+    ASSERT(same);
+    pycrew_close(crew);
+}
+
 TEST(a_stack_that_was_asked_for_is_not_taken_for_last_words)
 {
     pycrew_crew *crew = open_preloaded(1);

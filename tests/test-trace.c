@@ -286,6 +286,46 @@ TEST(what_has_no_room_is_counted_and_nobody_waits)
     check("", path, expressions);
 }
 
+/* The end that is read. */
+static int open_into_pipe(pycrew_crew **crew)
+{
+    pycrew_options options = test_options(1);
+    char name[64];
+    int ends[2];
+
+    ASSERT_INT(pipe2(ends, O_CLOEXEC), 0);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", ends[1]);
+    options.trace = name;
+    *crew = open_with(&options);
+    close(ends[1]);
+    return ends[0];
+}
+
+TEST(a_reader_that_is_gone_at_the_end_is_no_signal)
+{
+    for (int i = 0; i < 10; i++) {
+        pycrew_crew *crew;
+        int reader = open_into_pipe(&crew);
+
+        call_add(crew, 1);
+        close(reader);
+        pycrew_close(crew);
+    }
+}
+
+TEST(a_reader_that_takes_nothing_holds_up_the_end_for_a_second_or_two)
+{
+    pycrew_crew *crew;
+    int reader = open_into_pipe(&crew);
+    int64_t begun;
+
+    call_add(crew, 2000);
+    begun = now_ns();
+    pycrew_close(crew);
+    ASSERT(now_ns() - begun < 20 * SECOND);
+    close(reader);
+}
+
 TEST(a_host_that_is_killed_leaves_all_but_the_bracket)
 {
     const char *path = scratch("trace.json");

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "worker/async.h"
@@ -24,6 +25,8 @@
 
 static struct {
     int fd;
+    dev_t device; /* of the file: user code may close it, and get the number for another one */
+    ino_t inode;
     off_t start; /* of this worker's part of it */
     pthread_t thread;
     void (*write)(int); /* faulthandler's handler */
@@ -61,8 +64,18 @@ static void write_asked(uint32_t value)
     write_text(line, sizeof line - 1);
 }
 
+static bool is_ours(void)
+{
+    struct stat status;
+
+    return fstat(stack.fd, &status) == 0 && status.st_dev == stack.device &&
+           status.st_ino == stack.inode;
+}
+
 static void write_stack(int signal, uint32_t value)
 {
+    if (!is_ours())
+        return;
     fallocate(stack.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, stack.start, PC_FAULT_SIZE);
     lseek(stack.fd, stack.start, SEEK_SET);
     write_asked(value);
@@ -90,10 +103,14 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 void pc_stack_take_over(int signal, int fault_fd)
 {
     struct sigaction action;
+    struct stat status;
 
-    if (fault_fd < 0 || sigaction(signal, NULL, &action) < 0 || action.sa_handler == SIG_DFL)
+    if (fault_fd < 0 || fstat(fault_fd, &status) < 0 || sigaction(signal, NULL, &action) < 0 ||
+        action.sa_handler == SIG_DFL)
         return;
     stack.fd = fault_fd;
+    stack.device = status.st_dev;
+    stack.inode = status.st_ino;
     stack.start = lseek(fault_fd, 0, SEEK_CUR);
     stack.thread = pthread_self();
     stack.write = action.sa_handler;

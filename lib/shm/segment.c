@@ -323,13 +323,15 @@ int pc_segment_map(pc_segment *ret, int fd)
     return 0;
 }
 
-enum { LIKELY_SLOTS = 1 << 20, LIKELY_QUEUES = 1 << 16 };
+enum { LIKELY_SLOTS = 1 << 20, LIKELY_QUEUES = 1 << 16, LIKELY_TRACE = 1 << 14 };
+#define LIKELY_SIZE ((size_t)2 << 30) /* of all but the spans */
 
 bool pc_segment_is_likely(const pc_config *config, uint64_t size)
 {
     return config->workers > 0 && config->workers <= PC_WORKERS_MAX && config->slots > 0 &&
            config->slots <= LIKELY_SLOTS && (config->slots & (config->slots - 1)) == 0 &&
            config->queues > 0 && config->queues <= LIKELY_QUEUES &&
+           config->trace <= LIKELY_TRACE && pc_segment_fixed_size(config) <= LIKELY_SIZE &&
            size == pc_segment_fixed_size(config) + config->spans * PC_SPAN_SIZE;
 }
 

@@ -2,7 +2,9 @@
 there is libpycrew and pycrew-worker, of any version that has these functions."""
 
 import atexit
+import collections
 import ctypes
+import errno
 import os
 import pickle
 import sys
@@ -81,14 +83,21 @@ class Crew:
         return RuntimeError(f"the nested crew: {self.library.pycrew_strerror(code).decode()}: {text.strip()}")
 
     def run(self, name, source, payloads):
-        """For each payload what Task.run returns, or its pickle. All are submitted before one is waited for."""
-        calls = [self.submit(name, source, payload) for payload in payloads]
-        return [self.end(call) for call in calls]
+        """For each payload what Task.run returns, or its pickle. As many as may be are submitted before one is waited for."""
+        results, calls = [], collections.deque()
+        for payload in payloads:
+            # Who holds a call never waits for another one's: two threads might hold what both wait for.
+            while (call := self.submit(name, source, payload, 0 if calls else FOREVER)) is None:
+                results.append(self.end(calls.popleft()))
+            calls.append(call)
+        return results + [self.end(call) for call in calls]
 
-    def submit(self, name, source, payload):
-        """A call; or how it failed."""
+    def submit(self, name, source, payload, timeout):
+        """A call; or how it failed; or None where all calls are in use."""
         call, data = ctypes.c_void_p(), pickle.dumps(payload, 5)
-        code = self.library.pycrew_prepare(self.pointer, self.function, FOREVER, ctypes.byref(call))
+        code = self.library.pycrew_prepare(self.pointer, self.function, timeout, ctypes.byref(call))
+        if code == -errno.EAGAIN:
+            return None
         if code == 0:
             texts = [text and text.encode() for text in (name, source)]
             for text in texts:

@@ -95,7 +95,10 @@ class _Executor(concurrent.futures.Executor):
                     future = self._futures.pop(number, None)
                 if future is None or not future.set_running_or_notify_cancel():
                     continue
-                result, error = pickle.loads(data)
+                try:
+                    result, error = pickle.loads(data)
+                except Exception as failure:
+                    result, error = None, RuntimeError(f"the rank's answer cannot be read here: {failure!r}")
                 future.set_result(result) if error is None else future.set_exception(error)
         except Exception:  # it has ended, or speaks in words that are not understood
             with self._lock:
