@@ -26,8 +26,11 @@ fresh_debian() { # fresh_debian FOLDER SIZE
     mount -t proc proc "$root/proc"
     mkdir -p "$root/dev/shm"
     mount -t tmpfs -o "size=$2" tmpfs "$root/dev/shm"
+    mkdir -p "$root/dev/pts"
+    mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+    ln -sf pts/ptmx "$root/dev/ptmx"
 }
 
 leave_debian() { # leave_debian FOLDER
-    umount "$1/proc" "$1/dev/shm" 2>/dev/null || true
+    umount "$1/proc" "$1/dev/shm" "$1/dev/pts" 2>/dev/null || true
 }
