@@ -8,6 +8,14 @@ _pycrew_options() {
     "$1" "$2" --help 2>/dev/null | sed -n 's/^ \{2,6\}\(-., \)\{0,1\}\(--[a-z-]*\).*/\2/p'
 }
 
+# Without ps, which a small system lacks.
+_pycrew_own_processes() {
+    local folder
+    for folder in /proc/[0-9]*; do
+        [[ -O $folder ]] && printf '%s\n' "${folder#/proc/}"
+    done
+}
+
 # MODULE: for the Python files here, and files.
 _pycrew_words() {
     local file
@@ -41,7 +49,7 @@ _pycrew() {
         if [[ $word == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$(_pycrew_options "$program" "$command")" -- "$word")
         elif [[ $command == top ]]; then
-            mapfile -t COMPREPLY < <(compgen -W "$(ps -u "$UID" -o pid= 2>/dev/null)" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$(_pycrew_own_processes)" -- "$word")
         else
             mapfile -t COMPREPLY < <(_pycrew_words "$word")
             [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null

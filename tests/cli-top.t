@@ -427,8 +427,8 @@ def scribbling_meanwhile_neither_ends_nor_hangs_it():
         check(end(process), 0, err="has closed the crew")
 
 
-def screen(pid, *words):
-    terminal = Terminal([PYCREW, "top", pid, *words])
+def screen(pid, *words, columns=80):
+    terminal = Terminal([PYCREW, "top", pid, *words], columns=columns)
     terminal.wait_for(lambda lines: "q quit" in lines[-1] or "without ncurses" in "".join(lines), "the screen")
     if "q quit" not in terminal.screen.lines()[-1]:
         terminal.end()
@@ -468,7 +468,7 @@ def q_ends_the_screen_and_gives_the_terminal_back():
 def the_screen_shows_a_stack_and_comes_back():
     with Host() as host:
         host.await_busy()
-        terminal = screen(host.pid)
+        terminal = screen(host.pid, columns=400)  # the paths of a stack may be long
         terminal.wait_for("q quit   s stack of the oldest")
         terminal.send("s")
         terminal.wait_for("most recent call first")
