@@ -86,12 +86,15 @@ static pycrew_crew *open_python(const char *python)
 
 static void expect_facts(pycrew_crew *crew, const char *python)
 {
-    char *expected =
-        must(output_of("'%s' '%s/tests/py/environment_ops.py'", python, getenv("top_srcdir")));
+    const char *script = "'%s' '%s/tests/py/environment_ops.py' %s";
+    char *expected = must(output_of(script, python, getenv("top_srcdir"), ""));
     char *found = run_text(crew, "environment_ops:facts_here");
 
     ASSERT_STR(found, expected);
     free(found);
+    free(expected);
+    /* In the C locale a child's differ from its parent's: that sets LC_CTYPE. */
+    expected = must(output_of(script, python, getenv("top_srcdir"), "child"));
     found = run_text(crew, "environment_ops:facts_of_child");
     ASSERT_STR(found, expected);
     free(found);

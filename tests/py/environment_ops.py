@@ -86,4 +86,4 @@ def kill_zygote():
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.realpath(__file__))
-    print(facts({here}))
+    print(facts_of_child() if "child" in sys.argv else facts({here}))
