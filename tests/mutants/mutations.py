@@ -232,7 +232,7 @@ MUTATIONS = [
         "requeue-not-passed",
         "a dead claimant's call is queued again beside its old entry: the ring overruns",
         [(CALL, "    pc_ring_passed(&crew->segment, call->ticket);\n"
-          "    /* No look at it in between", "    /* No look at it in between")],
+          "    /* The dead one may have begun", "    /* The dead one may have begun")],
         [(TEST_REQUEUE, "a_call_queued_again_has_one_entry_ahead_of_the_head")]),
     # ---- slots ----
     Mutation(
@@ -524,7 +524,7 @@ MUTATIONS = [
     Mutation(
         "upcall-signals-unseen",
         "who waits for the host does not look for signals",
-        [(WORKER_HOST, "        if (PyErr_CheckSignals() < 0)\n            return -1;\n        if (host.in_child)", "        if (host.in_child)")],
+        [(WORKER_HOST, "        if (PyErr_CheckSignals() < 0 || check_left() < 0)", "        if (check_left() < 0)")],
         [(TEST_EXPORT_DEATH, "a_deadline_interrupts_a_function_that_waits_for_the_host")],
     ),
     Mutation(
